@@ -1,0 +1,29 @@
+"""gq-tvm: a compiler for neural networks whose weights live in learned codebooks.
+
+The names below load on first use, so that ``gq_tvm.quantize`` costs no TVM import and
+``gq_tvm.load`` no PyTorch import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gq_tvm.errors import Error
+
+if TYPE_CHECKING:
+    from gq_tvm.build import build
+    from gq_tvm.runtime import load, save
+
+__version__ = "0.1.0"
+__all__ = ["Error", "__version__", "build", "load", "save"]
+
+_LAZY = {"build": "gq_tvm.build", "load": "gq_tvm.runtime", "save": "gq_tvm.runtime"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gq_tvm' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value  # otherwise `gq_tvm.build` the submodule shadows the function
+    return value
