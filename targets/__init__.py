@@ -1,0 +1,42 @@
+"""Everything known about the devices gq-tvm compiles for.
+
+A new device is one entry in ``x86.py`` or ``arm.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from gq_tvm.errors import Error
+from gq_tvm.targets import arm, native, x86
+from gq_tvm.targets.target import Target
+
+TARGETS = {target.name: target for target in (*x86.TARGETS, *arm.TARGETS)}
+# Best first: the choice for a machine we only know by its features.
+_NATIVE_ORDER = ("x86-64-v4", "x86-64-v3", "x86-64", "cortex-a76", "arm")
+
+__all__ = ["TARGETS", "Target", "get", "table"]
+
+
+def get(name: str | Target) -> Target:
+    """Return the target called ``name``; ``"native"`` is the best one for this machine.
+
+    Raises:
+        Error: no such target; the text lists the nearest names.
+    """
+    if isinstance(name, Target):
+        return name
+    if name == "native":
+        return native.best(TARGETS[entry] for entry in _NATIVE_ORDER)
+    if name in TARGETS:
+        return TARGETS[name]
+    near = difflib.get_close_matches(name, [*TARGETS, "native"], n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else "see --target help."
+    raise Error(f"unknown target {name!r}; {hint}")
+
+
+def table() -> str:
+    """Return the text of ``--target help``: a line for each target."""
+    rows = [("native", "", "the best target for this machine")]
+    rows += [(t.name, t.instruction_set, t.description) for t in TARGETS.values()]
+    return "\n".join(f"{name:12} {isa:9} {text}" for name, isa, text in rows)
