@@ -1,0 +1,103 @@
+"""Linking object files into a shared library for any target, with no system toolchain.
+
+The linker is LLVM's lld as the `ziglang` wheel carries it, called directly: it needs no sysroot, no
+cache and no writable folder besides the output's. Kernels call only the TVM runtime and libm, which
+the loading process brings, so their symbols are left undefined.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from gq_tvm.errors import Error
+
+# e_machine in the ELF header (System V ABI, elf.h), by the architecture part of a target triple.
+_MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40}
+
+
+def architecture(triple: str) -> str:
+    """Return "x86_64", "aarch64" or "arm" for an LLVM triple such as ``armv7a-linux-gnueabihf``.
+
+    Raises `Error` for an architecture that cannot be linked for.
+    """
+    first = triple.strip().split("-")[0].lower()
+    first = {"amd64": "x86_64", "arm64": "aarch64"}.get(first, first)
+    if first.startswith("armv7"):
+        first = "arm"
+    if first not in _MACHINES:
+        known = ", ".join(_MACHINES)
+        raise Error(f"cannot link for the target triple {triple!r}: choose one of {known}")
+    return first
+
+
+def machine(path: str | os.PathLike[str]) -> str | None:
+    """Return the architecture an ELF file is for, or None if it is not one of ours or no ELF."""
+    with open(path, "rb") as file:
+        header = file.read(20)
+    if len(header) < 20 or header[:4] != b"\x7fELF":
+        return None
+    (number,) = struct.unpack_from("<H" if header[5] == 1 else ">H", header, 18)
+    return next((name for name, value in _MACHINES.items() if value == number), None)
+
+
+@dataclass(frozen=True)
+class Linker:
+    """The `fcompile` of TVM's ``export_library`` for one target triple.
+
+    ``export_library`` reads `output_format` and `get_target_triple` and calls the object with the
+    output path and the paths of the object files.
+    """
+
+    triple: str
+    output_format: str = "so"
+
+    def get_target_triple(self) -> str:
+        """Return the triple for which TVM emits its own objects (those without kernels)."""
+        return self.triple
+
+    def __call__(
+        self, output: str, objects: str | Sequence[str], options: Sequence[str] | None = None
+    ) -> None:
+        """Link the object files into the shared library `output`.
+
+        `options` go to lld as they are. Raises `Error` if an object is for another architecture or
+        lld refuses.
+        """
+        wanted = architecture(self.triple)
+        objects = [objects] if isinstance(objects, str) else list(objects)
+        for path in objects:
+            if machine(path) != wanted:
+                found = machine(path) or "no object file of a known architecture"
+                raise Error(f"cannot link {path} for {self.triple}: it is {found}, not {wanted}")
+        # --strip-debug: TVM's debug sections describe generated code and only cost bytes.
+        # -z now: a missing symbol shows when the library is loaded, not in the middle of a run.
+        flags = ["-shared", "--strip-debug", "--build-id=none", "-z", "now"]
+        flags += [*(options or ()), "-o", output, *objects]
+        done = subprocess.run([*_lld(), *flags], capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = done.stderr.strip().splitlines() or [f"lld left with code {done.returncode}"]
+            raise Error(f"cannot link {output}: {reason[0]}")
+        if machine(output) != wanted:
+            raise Error(f"linking {output} gave a file for {machine(output)}, not for {wanted}")
+
+
+def linker(triple: str) -> Callable[..., None]:
+    """Return the function to pass to ``export_library(path, fcompile=...)`` for a target triple."""
+    architecture(triple)
+    return Linker(triple)
+
+
+def _lld() -> list[str]:
+    """Return the command line of lld up to its first option."""
+    spec = find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        name = Path(sys.executable).name
+        raise Error(f"there is no linker: install it with `{name} -m pip install ziglang`")
+    return [str(Path(spec.origin).with_name("zig")), "ld.lld"]
