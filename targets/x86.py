@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from gq_tvm.targets.target import Target
 
-_AVX2 = frozenset({"avx2", "fma"})
-_AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vbmi", "avx512_vnni"})
+_AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
+_AVX512 = frozenset(
+    {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni"}
+)
 
 TARGETS = (
     Target(
