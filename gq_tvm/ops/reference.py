@@ -1,0 +1,326 @@
+"""The codebook operators in NumPy: the definition every kernel is held to.
+
+Written for plainness, not speed. Weights are ``indices`` (u8 [N, K]) into a ``codebook``
+(f32 [G, 2^bits], G = 1, or N for a codebook scale per row). With ``activation="int8"`` the
+integers are exact; with ``"fp32"`` sums are taken in float64 and rounded once, so a kernel is
+right when it is within 1e-5 relative L2 error.
+
+The int8 scheme (dynamic, symmetric, per row; codebook on an int8 grid) is our choice, not the
+GQ paper's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gq_tvm.errors import Error
+from gq_tvm.ops.checks import (
+    check_activation,
+    check_conv1d,
+    check_dtype,
+    check_frames,
+    check_ids,
+    check_largest_index,
+    check_linear_shapes,
+    check_lstm_shapes,
+    check_weight,
+)
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+I8 = NDArray[np.int8]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+# Rows smaller than this count as zero: 127 / amax stays finite and no subnormal matters.
+SMALLEST_LIVE = np.float32(2.0**-100)
+
+
+def quantize_rows(x: F32) -> tuple[I8, F32]:
+    """Quantise each row (last axis) to int8, symmetric, round half to even.
+
+    Args:
+        x: f32 [..., K].
+
+    Returns:
+        ``q`` i8 [..., K] in [-127, 127] and ``scale`` f32 [...] with ``x ~ q * scale``. A row
+        below 2^-100 has q = 0, scale = 0; a row with NaN or infinity has q = 0, scale = NaN.
+    """
+    x = np.asarray(x, np.float32)
+    amax = np.abs(x).max(axis=-1, initial=np.float32(0))
+    finite = np.isfinite(amax)
+    live = finite & (amax >= SMALLEST_LIVE)
+    safe = np.where(live, amax, np.float32(1))
+    inv = np.float32(127) / safe
+    scale = np.where(live, safe / np.float32(127), np.where(finite, np.float32(0), np.nan))
+    rows = np.where(live[..., None], x, np.float32(0))
+    return np.rint(rows * inv[..., None]).astype(np.int8), scale.astype(np.float32)
+
+
+def quantize_codebook(codebook: F32) -> tuple[I8, F32]:
+    """Put each codebook row on an int8 grid.
+
+    Args:
+        codebook: f32 [G, 2^bits].
+
+    Returns:
+        i8 [G, 2^bits] and the scale of each row, f32 [G].
+
+    Raises:
+        Error: a centroid is NaN or infinite.
+    """
+    grid, scale = quantize_rows(codebook)
+    if not np.isfinite(scale).all():
+        raise Error("codebook: a centroid is NaN or infinite; the model cannot be quantised.")
+    return grid, scale
+
+
+def expand(indices: NDArray, codebook: NDArray) -> NDArray:
+    """The weight behind ``indices`` [N, ...]: same shape, dtype of the codebook."""
+    if codebook.shape[0] == 1:
+        return codebook[0][indices]
+    rows = np.arange(indices.shape[0]).reshape(-1, *[1] * (indices.ndim - 1))
+    return codebook[rows, indices]
+
+
+def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
+    """Split a codebook into the one shape its rows share and a factor per row.
+
+    Args:
+        codebook: f32 [G, 2^bits].
+        activation: ``"int8"`` compares the rows on their int8 grids, ``"fp32"`` the rows
+            divided by their largest magnitude, within 1e-5.
+
+    Returns:
+        ``shape`` f32 [2^bits] (for int8: integers in [-127, 127]; for fp32: within [-1, 1]) and
+        ``scale`` f32 [G] with ``codebook ~ scale[:, None] * shape``.
+
+    Raises:
+        Error: the rows are not multiples of one codebook.
+    """
+    check_activation("codebook", activation)
+    rows: NDArray
+    if activation == "int8":
+        grid, scale = quantize_codebook(codebook)
+        rows = grid.astype(np.float32)
+        tolerance = 0.0
+    else:
+        scale = np.abs(codebook).max(axis=1)
+        rows = codebook / np.where(scale > 0, scale, np.float32(1))[:, None]
+        tolerance = 1e-5
+    alive = rows[scale > 0]  # a row of zeros is a multiple of anything
+    shape = alive[0] if len(alive) else rows[0]
+    if len(alive) and np.abs(alive - shape).max() > tolerance:
+        raise Error(
+            "codebook: rows are not multiples of one codebook; use one codebook for the tensor "
+            "or scale it per row."
+        )
+    return shape.astype(np.float32), scale.astype(np.float32)
+
+
+def linear_accumulators(x: F32, indices: U8, codebook: F32) -> tuple[I32, F32]:
+    """The integers an int8 kernel sums, and the factor that makes them floats.
+
+    Args:
+        x: f32 [..., K].
+        indices: u8 [N, K].
+        codebook: f32 [G, 2^bits].
+
+    Returns:
+        ``acc`` i32 [..., N] and ``factor`` f32 [..., N]; the product is ``acc * factor``.
+    """
+    q, scale_x = quantize_rows(x)
+    grid, scale_w = quantize_codebook(codebook)
+    acc = q.astype(np.int64) @ expand(indices, grid).astype(np.int64).T
+    factor = scale_x[..., None] * np.broadcast_to(scale_w, indices.shape[:1])
+    return acc.astype(np.int32), factor
+
+
+def codebook_linear(
+    x: F32, indices: U8, codebook: F32, bias: F32 | None, bits: int, activation: str
+) -> F32:
+    """``x W^T + bias`` with W in a codebook.
+
+    Args:
+        x: f32 [..., K].
+        indices: u8 [N, K], values below 2^bits.
+        codebook: f32 [1 or N, 2^bits].
+        bias: f32 [N] or None.
+        bits: 1 to 8.
+        activation: ``"fp32"`` or ``"int8"``.
+
+    Returns:
+        f32 [..., N].
+
+    Raises:
+        Error: a shape, dtype, index or option is wrong.
+    """
+    _check_linear("codebook_linear", x, indices, codebook, bias, bits, activation)
+    if activation == "int8":
+        acc, factor = linear_accumulators(x, indices, codebook)
+        y = acc.astype(np.float32) * factor
+        return y if bias is None else y + bias
+    y64 = x.astype(np.float64) @ expand(indices, codebook).astype(np.float64).T
+    return (y64 if bias is None else y64 + bias).astype(np.float32)
+
+
+def codebook_lstm(
+    x: F32,
+    h0: F32,
+    c0: F32,
+    indices_ih: U8,
+    codebook_ih: F32,
+    indices_hh: U8,
+    codebook_hh: F32,
+    bias: F32 | None,
+    bits_ih: int,
+    bits_hh: int,
+    activation: str,
+) -> tuple[F32, F32, F32]:
+    """One LSTM layer in one direction, batch first, gates in the order i, f, g, o.
+
+    Args:
+        x: f32 [B, T, I].
+        h0: f32 [B, H].
+        c0: f32 [B, H].
+        indices_ih: u8 [4H, I].
+        codebook_ih: f32 [1 or 4H, 2^bits_ih].
+        indices_hh: u8 [4H, H].
+        codebook_hh: f32 [1 or 4H, 2^bits_hh].
+        bias: f32 [4H], the sum of PyTorch's two biases, or None.
+        bits_ih: 1 to 8.
+        bits_hh: 1 to 8.
+        activation: ``"fp32"`` or ``"int8"`` (x once per frame, h once per step).
+
+    Returns:
+        y f32 [B, T, H], and the last h and c, f32 [B, H].
+
+    Raises:
+        Error: a shape, dtype, index or option is wrong.
+    """
+    op = "codebook_lstm"
+    check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
+    _check_linear(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
+    _check_linear(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
+    # float64 carries the exact path; int8 is float32 throughout, as a kernel computes it.
+    dtype = np.float32 if activation == "int8" else np.float64
+
+    def product(rows: NDArray, indices: U8, codebook: F32) -> NDArray:
+        if activation == "int8":
+            acc, factor = linear_accumulators(rows, indices, codebook)
+            return acc.astype(np.float32) * factor
+        return rows @ expand(indices, codebook).astype(np.float64).T
+
+    h, c = h0.astype(dtype), c0.astype(dtype)
+    from_x = product(x.astype(dtype), indices_ih, codebook_ih)
+    y = np.empty((*x.shape[:2], h0.shape[1]), np.float32)
+    for t in range(x.shape[1]):
+        gates = from_x[:, t] + product(h, indices_hh, codebook_hh)
+        if bias is not None:
+            gates = gates + bias
+        i, f, g, o = np.split(gates, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        y[:, t] = h
+    return y, h.astype(np.float32), c.astype(np.float32)
+
+
+def codebook_conv1d(
+    x: F32,
+    indices: U8,
+    codebook: F32,
+    bias: F32 | None,
+    bits: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    activation: str,
+) -> F32:
+    """Conv1d over zero-padded frames with its weight in a codebook.
+
+    With one group it equals ``codebook_linear`` on rows of C*k unfolded values (channel major,
+    tap minor), each row quantised on its own when ``activation="int8"``.
+
+    Args:
+        x: f32 [B, C, T].
+        indices: u8 [N, C / groups, k].
+        codebook: f32 [1 or N, 2^bits].
+        bias: f32 [N] or None.
+        bits: 1 to 8.
+        stride: frames between outputs.
+        padding: zero frames at either end.
+        dilation: frames between taps.
+        groups: 1, or a divisor of C and N; more than one requires ``activation="fp32"``.
+        activation: ``"fp32"`` or ``"int8"``.
+
+    Returns:
+        f32 [B, N, T'], T' = (T + 2 padding - dilation (k - 1) - 1) // stride + 1.
+
+    Raises:
+        Error: a shape, dtype, index or option is wrong.
+    """
+    op = "codebook_conv1d"
+    check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
+    check_largest_index(op, int(indices.max(initial=0)), bits)
+    batch, channels, _ = x.shape
+    rows_out, group_channels, taps = indices.shape
+    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding)))
+    frames = (padded.shape[2] - dilation * (taps - 1) - 1) // stride + 1
+    check_frames(op, frames)
+    at = np.arange(frames)[:, None] * stride + np.arange(taps) * dilation
+    windows = padded[:, :, at].transpose(0, 2, 1, 3)  # [B, T', C, k]
+    if groups == 1:
+        rows = windows.reshape(batch, frames, channels * taps)
+        flat = indices.reshape(rows_out, channels * taps)
+        y = codebook_linear(rows, flat, codebook, bias, bits, activation)
+        return np.ascontiguousarray(y.transpose(0, 2, 1))
+    weight = expand(indices, codebook).astype(np.float64)
+    weight = weight.reshape(groups, rows_out // groups, group_channels, taps)
+    windows = windows.reshape(batch, frames, groups, group_channels, taps).astype(np.float64)
+    y64 = np.einsum("btgck,gnck->bgnt", windows, weight).reshape(batch, rows_out, frames)
+    return (y64 if bias is None else y64 + bias[:, None]).astype(np.float32)
+
+
+def codebook_embedding(ids: I64, indices: U8, codebook: F32, bits: int) -> F32:
+    """Look rows up in an embedding kept in a codebook.
+
+    Args:
+        ids: i64 [...], values in [0, V).
+        indices: u8 [V, D].
+        codebook: f32 [1 or V, 2^bits].
+        bits: 1 to 8.
+
+    Returns:
+        f32 [..., D].
+
+    Raises:
+        Error: a shape, dtype, index, id or option is wrong.
+    """
+    op = "codebook_embedding"
+    check_dtype(op, ids=(ids, "int64"))
+    check_weight(op, indices, codebook, bits)
+    check_largest_index(op, int(indices.max(initial=0)), bits)
+    if ids.size:
+        check_ids(op, int(ids.min()), int(ids.max()), indices.shape[0])
+    return expand(indices, codebook)[ids]
+
+
+def sigmoid(x: NDArray) -> NDArray:
+    """The logistic function, without overflow at either end."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+
+def _check_linear(
+    op: str,
+    x: F32,
+    indices: U8,
+    codebook: F32,
+    bias: F32 | None,
+    bits: int,
+    activation: str,
+) -> None:
+    check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
+    check_largest_index(op, int(indices.max(initial=0)), bits)

@@ -1,0 +1,271 @@
+"""The codebook operators in PyTorch: ``torch.ops.gq.*``, meaning exactly what ``reference`` says.
+
+Importing this module registers them. Each has an implementation in plain tensor operations (any
+device) and a fake one for ``torch.export``, in which leading sizes, batch and time may be
+symbolic. They are for deployed models and have no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gq_tvm.ops import checks
+from gq_tvm.ops.reference import SMALLEST_LIVE
+
+_SMALLEST_LIVE = float(SMALLEST_LIVE)
+_FLOAT32_EXACT = 2**24  # float32 holds every integer up to here
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise each row (last axis) as ``reference.quantize_rows``, in tensors.
+
+    Args:
+        x: f32 [..., K].
+
+    Returns:
+        ``q`` f32 [..., K] holding integers in [-127, 127], and ``scale`` f32 [..., 1], NaN for a
+        row with NaN or infinity.
+    """
+    amax = x.abs().amax(dim=-1, keepdim=True)
+    finite = torch.isfinite(amax)
+    live = finite & (amax >= _SMALLEST_LIVE)
+    inv = torch.where(live, 127 / amax, 0.0)
+    scale = torch.where(live, amax / 127, torch.where(finite, 0.0, torch.nan))
+    # 0 * infinity is NaN, so rows that are not finite are cleared, not scaled away.
+    q = torch.where(finite, x * inv, 0.0).round()
+    return q, scale
+
+
+def expand(indices: Tensor, codebook: Tensor) -> Tensor:
+    """The weight behind ``indices`` [N, ...]: same shape, dtype of the codebook."""
+    if codebook.shape[0] == 1:
+        return codebook[0][indices.int()]
+    flat = indices.reshape(indices.shape[0], -1).long()
+    return codebook.gather(1, flat).reshape(indices.shape)
+
+
+def int8_linear(q: Tensor, scale: Tensor, grid: Tensor, scale_w: Tensor) -> Tensor:
+    """``float(sum of integers) * (scale * scale_w)``, the sum exact.
+
+    Args:
+        q: integers as f32 [..., K].
+        scale: f32 [..., 1].
+        grid: integers of the weight as f32 [N, K].
+        scale_w: f32 [1] or [N].
+
+    Returns:
+        f32 [..., N].
+    """
+    if grid.shape[1] * 127 * 127 <= _FLOAT32_EXACT:
+        acc = F.linear(q, grid)
+    else:
+        acc = F.linear(q.double(), grid.double()).float()
+    return acc * (scale * scale_w)
+
+
+def _quantized_weight(indices: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    grid, scale = quantize_rows(codebook)
+    return expand(indices, grid), scale[:, 0]
+
+
+def _check_indices(op: str, indices: Tensor, bits: int) -> None:
+    if bits < 8 and indices.numel():
+        checks.check_largest_index(op, int(indices.max()), bits)
+
+
+def _product(x: Tensor, weight: tuple[Tensor, Tensor] | Tensor) -> Tensor:
+    if isinstance(weight, Tensor):
+        return F.linear(x, weight)
+    return int8_linear(*quantize_rows(x), *weight)
+
+
+def _weight(indices: Tensor, codebook: Tensor, activation: str) -> tuple[Tensor, Tensor] | Tensor:
+    if activation == "int8":
+        return _quantized_weight(indices, codebook)
+    return expand(indices, codebook)
+
+
+@torch.library.custom_op(
+    "gq::codebook_linear",
+    mutates_args=(),
+    schema="(Tensor x, Tensor indices, Tensor codebook, Tensor? bias, int bits, str activation)"
+    " -> Tensor",
+)
+def codebook_linear(
+    x: Tensor, indices: Tensor, codebook: Tensor, bias: Tensor | None, bits: int, activation: str
+) -> Tensor:
+    """``reference.codebook_linear``: x f32 [..., K] -> f32 [..., N]."""
+    op = "codebook_linear"
+    checks.check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
+    _check_indices(op, indices, bits)
+    y = _product(x, _weight(indices, codebook, activation))
+    return y if bias is None else y + bias
+
+
+@codebook_linear.register_fake
+def _(
+    x: Tensor, indices: Tensor, codebook: Tensor, bias: Tensor | None, bits: int, activation: str
+) -> Tensor:
+    op = "codebook_linear"
+    checks.check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
+    return x.new_empty([*x.shape[:-1], indices.shape[0]])
+
+
+@torch.library.custom_op(
+    "gq::codebook_lstm",
+    mutates_args=(),
+    schema="(Tensor x, Tensor h0, Tensor c0, Tensor indices_ih, Tensor codebook_ih,"
+    " Tensor indices_hh, Tensor codebook_hh, Tensor? bias, int bits_ih, int bits_hh,"
+    " str activation) -> (Tensor, Tensor, Tensor)",
+)
+def codebook_lstm(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    indices_ih: Tensor,
+    codebook_ih: Tensor,
+    indices_hh: Tensor,
+    codebook_hh: Tensor,
+    bias: Tensor | None,
+    bits_ih: int,
+    bits_hh: int,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``reference.codebook_lstm``: x f32 [B, T, I] -> y f32 [B, T, H], h and c f32 [B, H]."""
+    op = "codebook_lstm"
+    checks.check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
+    checks.check_linear_shapes(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
+    checks.check_linear_shapes(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
+    _check_indices(op, indices_ih, bits_ih)
+    _check_indices(op, indices_hh, bits_hh)
+    from_x = _product(x, _weight(indices_ih, codebook_ih, activation))
+    weight_hh = _weight(indices_hh, codebook_hh, activation)
+    h, c = h0.clone(), c0.clone()  # the outputs of an operator may not be its inputs
+    steps = []
+    for gates_x in from_x.unbind(1):
+        h, c = lstm_cell(gates_x + _product(h, weight_hh), bias, c)
+        steps.append(h)
+    y = torch.stack(steps, 1) if steps else x.new_empty(x.shape[0], 0, h0.shape[1])
+    return y, h, c
+
+
+def lstm_cell(gates: Tensor, bias: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One LSTM step: gates f32 [B, 4H] (i, f, g, o), cell f32 [B, H] -> the new h and c."""
+    i, f, g, o = (gates if bias is None else gates + bias).chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+@codebook_lstm.register_fake
+def _(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    indices_ih: Tensor,
+    codebook_ih: Tensor,
+    indices_hh: Tensor,
+    codebook_hh: Tensor,
+    bias: Tensor | None,
+    bits_ih: int,
+    bits_hh: int,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    op = "codebook_lstm"
+    checks.check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
+    checks.check_linear_shapes(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
+    checks.check_linear_shapes(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
+    y = x.new_empty([x.shape[0], x.shape[1], h0.shape[1]])
+    return y, h0.new_empty(h0.shape), c0.new_empty(c0.shape)
+
+
+@torch.library.custom_op(
+    "gq::codebook_conv1d",
+    mutates_args=(),
+    schema="(Tensor x, Tensor indices, Tensor codebook, Tensor? bias, int bits, int stride,"
+    " int padding, int dilation, int groups, str activation) -> Tensor",
+)
+def codebook_conv1d(
+    x: Tensor,
+    indices: Tensor,
+    codebook: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    activation: str,
+) -> Tensor:
+    """``reference.codebook_conv1d``: x f32 [B, C, T] -> f32 [B, N, T']."""
+    op = "codebook_conv1d"
+    checks.check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
+    _check_indices(op, indices, bits)
+    taps = indices.shape[2]
+    checks.check_frames(op, _conv1d_frames(x, taps, stride, padding, dilation))
+    if activation == "int8":
+        grid, scale_w = _quantized_weight(indices.flatten(1), codebook)
+        rows = unfold1d(x, taps, stride, padding, dilation)
+        y = int8_linear(*quantize_rows(rows), grid, scale_w)
+        y = (y if bias is None else y + bias).transpose(1, 2)
+    else:
+        weight = expand(indices, codebook)
+        y = F.conv1d(x, weight, bias, stride, padding, dilation, groups)
+    return y.contiguous()
+
+
+def unfold1d(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """The rows a convolution multiplies: f32 [B, C, T] -> f32 [B, T', C*k], channel major."""
+    padded = F.pad(x, (padding, padding))
+    windows = padded.unfold(2, dilation * (taps - 1) + 1, stride)[..., ::dilation]
+    return windows.permute(0, 2, 1, 3).flatten(2)
+
+
+def _conv1d_frames(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> int:
+    return (x.shape[2] + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+
+
+@codebook_conv1d.register_fake
+def _(
+    x: Tensor,
+    indices: Tensor,
+    codebook: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    activation: str,
+) -> Tensor:
+    op = "codebook_conv1d"
+    checks.check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
+    frames = _conv1d_frames(x, indices.shape[2], stride, padding, dilation)
+    return x.new_empty([x.shape[0], indices.shape[0], frames])
+
+
+@torch.library.custom_op(
+    "gq::codebook_embedding",
+    mutates_args=(),
+    schema="(Tensor ids, Tensor indices, Tensor codebook, int bits) -> Tensor",
+)
+def codebook_embedding(ids: Tensor, indices: Tensor, codebook: Tensor, bits: int) -> Tensor:
+    """``reference.codebook_embedding``: ids i64 [...] -> f32 [..., D]."""
+    op = "codebook_embedding"
+    checks.check_dtype(op, ids=(ids, "int64"))
+    checks.check_weight(op, indices, codebook, bits)
+    _check_indices(op, indices, bits)
+    if ids.numel():
+        checks.check_ids(op, int(ids.min()), int(ids.max()), indices.shape[0])
+    flat = ids.reshape(-1)
+    rows = codebook if codebook.shape[0] == 1 else codebook[flat]
+    return expand(indices[flat], rows).reshape(*ids.shape, indices.shape[1])
+
+
+@codebook_embedding.register_fake
+def _(ids: Tensor, indices: Tensor, codebook: Tensor, bits: int) -> Tensor:
+    op = "codebook_embedding"
+    checks.check_dtype(op, ids=(ids, "int64"))
+    checks.check_weight(op, indices, codebook, bits)
+    return codebook.new_empty([*ids.shape, indices.shape[1]])

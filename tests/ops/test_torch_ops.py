@@ -1,0 +1,302 @@
+"""The PyTorch operators against the NumPy definition, through export, and in refusal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gq_tvm.errors import Error
+from gq_tvm.ops import reference, torch_ops
+
+BITS = range(1, 9)
+ACTIVATIONS = ("fp32", "int8")
+
+
+def weight(rng, shape, bits, groups=1):
+    indices = rng.integers(0, 2**bits, shape, dtype=np.uint8)
+    shape = np.sort(rng.standard_normal(2**bits)).astype(np.float32)
+    factors = np.ones(1) if groups == 1 else rng.uniform(0.5, 2, groups)
+    return indices, (factors[:, None] * shape).astype(np.float32)
+
+
+def tensors(*arrays):
+    return [None if a is None else torch.from_numpy(a) for a in arrays]
+
+
+def floats(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def close(got, wanted):
+    error = np.linalg.norm(np.asarray(got, np.float64) - wanted)
+    assert error <= 1e-5 * max(np.linalg.norm(wanted), 1e-30)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@settings(max_examples=10, deadline=None)
+@given(
+    lead=st.lists(st.integers(1, 3), max_size=2),
+    rows=st.integers(1, 20),
+    depth=st.integers(1, 40),
+    per_row=st.booleans(),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_linear(bits, activation, lead, rows, depth, per_row, bias, seed):
+    rng = np.random.default_rng(seed)
+    x = floats(rng, *lead, depth)
+    indices, codebook = weight(rng, (rows, depth), bits, rows if per_row else 1)
+    b = floats(rng, rows) if bias else None
+    wanted = reference.codebook_linear(x, indices, codebook, b, bits, activation)
+    got = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, b), bits, activation)
+    if activation == "int8":
+        np.testing.assert_array_equal(got.numpy(), wanted)
+    else:
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("depth", [1040, 1041, 5000])
+def test_linear_sums_are_exact_beyond_float32(depth):
+    x = np.full((1, depth), 3.0, np.float32)
+    x[0, 0] = -3.0
+    indices = np.ones((2, depth), np.uint8)
+    codebook = np.array([[-0.5, 0.7]], np.float32)
+    acc, factor = reference.linear_accumulators(x, indices, codebook)
+    assert acc.tolist() == [[127 * 127 * (depth - 2)] * 2]
+    got = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 1, "int8")
+    np.testing.assert_array_equal(got.numpy(), acc.astype(np.float32) * factor)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.floats(width=32) | st.sampled_from([2.0**-100, 2.0**-101, -0.0, 3e38]), min_size=1)
+)
+def test_rows_are_quantised_alike(values):
+    x = np.array([values], np.float32)
+    q, scale = reference.quantize_rows(x)
+    tq, tscale = torch_ops.quantize_rows(torch.from_numpy(x))
+    np.testing.assert_array_equal(q, tq.numpy())
+    np.testing.assert_array_equal(scale, tscale[..., 0].numpy())
+    assert np.abs(q.astype(int)).max() <= 127
+    if np.isfinite(x).all():
+        assert np.abs(x - q * scale[:, None]).max() <= 0.5001 * scale[0] + 2.0**-100
+    else:
+        assert np.isnan(scale).all()
+        assert not q.any()
+
+
+def test_ties_round_to_even():
+    q, scale = reference.quantize_rows(np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5]], np.float32))
+    assert q.tolist() == [[127, 0, 2, 2, 0, -2]]
+    assert scale.tolist() == [1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bad_row_spoils_only_itself(bad):
+    rng = np.random.default_rng(0)
+    x = floats(rng, 3, 8)
+    x[1, 4] = bad
+    indices, codebook = weight(rng, (5, 8), 3)
+    y = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, "int8").numpy()
+    assert np.isnan(y[1]).all()
+    assert np.isfinite(y[[0, 2]]).all()
+    exact = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, "fp32").numpy()
+    assert not np.isfinite(exact[1]).any()
+    assert np.isfinite(exact[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_lstm(bits, activation):
+    rng = np.random.default_rng(bits)
+    x, h, c = floats(rng, 2, 5, 7), floats(rng, 2, 6), floats(rng, 2, 6)
+    ih = weight(rng, (24, 7), bits)
+    hh = weight(rng, (24, 6), 9 - bits, 24)
+    b = floats(rng, 24)
+    wanted = reference.codebook_lstm(x, h, c, *ih, *hh, b, bits, 9 - bits, activation)
+    got = torch.ops.gq.codebook_lstm(*tensors(x, h, c, *ih, *hh, b), bits, 9 - bits, activation)
+    for g, w in zip(got, wanted, strict=True):
+        # An ulp of the sigmoid may move one h to the next of its 255 steps.
+        np.testing.assert_allclose(g, w, atol=1e-5 if activation == "fp32" else 2e-2)
+    np.testing.assert_array_equal(got[0][:, -1], got[1])
+
+
+def test_lstm_is_pytorchs():
+    rng = np.random.default_rng(0)
+    lstm = nn.LSTM(7, 6, batch_first=True)
+    x, h, c = floats(rng, 2, 5, 7), floats(rng, 2, 6), floats(rng, 2, 6)
+    ih, hh = weight(rng, (24, 7), 8), weight(rng, (24, 6), 8)
+    with torch.no_grad():
+        lstm.weight_ih_l0.copy_(torch_ops.expand(*tensors(*ih)))
+        lstm.weight_hh_l0.copy_(torch_ops.expand(*tensors(*hh)))
+        bias = lstm.bias_ih_l0 + lstm.bias_hh_l0
+        wanted, (wanted_h, wanted_c) = lstm(
+            torch.from_numpy(x), (torch.from_numpy(h)[None], torch.from_numpy(c)[None])
+        )
+        got = reference.codebook_lstm(x, h, c, *ih, *hh, bias.numpy(), 8, 8, "fp32")
+    for g, w in zip(got, (wanted, wanted_h[0], wanted_c[0]), strict=True):
+        np.testing.assert_allclose(g, w, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bits=st.integers(1, 8),
+    taps=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 3),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2, 6]),
+    activation=st.sampled_from(ACTIVATIONS),
+    seed=st.integers(0, 2**31),
+)
+def test_conv1d(bits, taps, stride, padding, dilation, groups, activation, seed):
+    rng = np.random.default_rng(seed)
+    activation = "fp32" if groups > 1 else activation
+    x, b = floats(rng, 2, 6, 11), floats(rng, 12)
+    indices, codebook = weight(rng, (12, 6 // groups, taps), bits)
+    options = (bits, stride, padding, dilation, groups, activation)
+    wanted = reference.codebook_conv1d(x, indices, codebook, b, *options)
+    got = torch.ops.gq.codebook_conv1d(*tensors(x, indices, codebook, b), *options)
+    assert got.shape == wanted.shape
+    if activation == "int8":
+        np.testing.assert_array_equal(got.numpy(), wanted)
+    else:
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("per_row", [False, True])
+def test_embedding(bits, per_row):
+    rng = np.random.default_rng(bits)
+    indices, codebook = weight(rng, (9, 4), bits, 9 if per_row else 1)
+    ids = rng.integers(0, 9, (3, 2))
+    got = torch.ops.gq.codebook_embedding(*tensors(ids, indices, codebook), bits)
+    np.testing.assert_array_equal(
+        got.numpy(), reference.codebook_embedding(ids, indices, codebook, bits)
+    )
+    np.testing.assert_array_equal(got.numpy(), reference.expand(indices, codebook)[ids])
+
+
+class Everything(nn.Module):
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+        rng = np.random.default_rng(0)
+        shapes = {"emb": (9, 6), "conv": (6, 6, 3), "ih": (16, 6), "hh": (16, 4), "out": (5, 4)}
+        for name, shape in shapes.items():
+            indices, codebook = tensors(*weight(rng, shape, 4))
+            self.register_buffer(f"{name}_indices", indices)
+            self.register_buffer(f"{name}_codebook", codebook)
+
+    def forward(self, ids, h, c):
+        gq = torch.ops.gq
+        x = gq.codebook_embedding(ids, self.emb_indices, self.emb_codebook, 4)
+        conv = self.conv_indices, self.conv_codebook, None, 4, self.stride, 1, 1, 1, "int8"
+        x = gq.codebook_conv1d(x.transpose(1, 2), *conv)
+        ih, hh = (self.ih_indices, self.ih_codebook), (self.hh_indices, self.hh_codebook)
+        y, h, c = gq.codebook_lstm(x.transpose(1, 2), h, c, *ih, *hh, None, 4, 4, "int8")
+        return gq.codebook_linear(y, self.out_indices, self.out_codebook, None, 4, "fp32"), h, c
+
+
+@pytest.mark.parametrize(("stride", "shortest"), [(1, 1), (2, 3)])
+def test_export_with_symbolic_batch_and_time(stride, shortest):
+    # PyTorch wants more than one frame after a stride: a single one makes it specialise.
+    model = Everything(stride).eval()
+
+    def inputs(batch, frames):
+        return torch.randint(0, 9, (batch, frames)), torch.zeros(batch, 4), torch.ones(batch, 4)
+
+    batch, time = torch.export.Dim("B", min=1, max=16), torch.export.Dim("T", min=shortest, max=512)
+    program = torch.export.export(
+        model, inputs(2, 10), dynamic_shapes=({0: batch, 1: time}, {0: batch}, {0: batch})
+    )
+    names = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    for op in ("linear", "lstm", "conv1d", "embedding"):
+        assert f"gq.codebook_{op}.default" in names
+    for size in ((1, shortest), (3, 7), (2, 30)):
+        args = inputs(*size)
+        for got, wanted in zip(program.module()(*args), model(*args), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_operators_pass_pytorchs_own_checks():
+    rng = np.random.default_rng(0)
+    x, b = floats(rng, 2, 8), floats(rng, 5)
+    arguments = (*tensors(x, *weight(rng, (5, 8), 4), b), 4, "int8")
+    torch.library.opcheck(torch.ops.gq.codebook_linear.default, arguments)
+    state = tensors(floats(rng, 2, 0, 6), floats(rng, 2, 3), floats(rng, 2, 3))
+    ih, hh = tensors(*weight(rng, (12, 6), 4)), tensors(*weight(rng, (12, 3), 4))
+    arguments = (*state, *ih, *hh, None, 4, 4, "int8")
+    torch.library.opcheck(torch.ops.gq.codebook_lstm.default, arguments)
+
+
+LINEAR = {
+    "x": torch.zeros(2, 8),
+    "indices": torch.zeros(5, 8, dtype=torch.uint8),
+    "codebook": torch.zeros(1, 8),
+    "bias": torch.zeros(5),
+    "bits": 3,
+    "activation": "int8",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 9}, "bits must be from 1 to 8, got 9"),
+        ({"bits": 0}, "bits must be from 1 to 8"),
+        ({"bits": 4}, r"codebook must have shape \[any, 16\], got \[1, 8\]"),
+        ({"activation": "int4"}, 'activation must be "fp32" or "int8", got "int4"'),
+        ({"x": torch.zeros(2, 7)}, r"x must have shape \[any, 8\], got \[2, 7\]"),
+        ({"x": torch.zeros(2, 8).double()}, "x must be float32, got float64"),
+        ({"indices": torch.zeros(5, 8, dtype=torch.int32)}, "indices must be uint8"),
+        ({"indices": torch.full((5, 8), 8, dtype=torch.uint8)}, "index 8 is beyond the 8"),
+        ({"codebook": torch.zeros(2, 8)}, "codebook must have 1 row or one for each of the 5"),
+        ({"bias": torch.zeros(4)}, r"bias must have shape \[5\], got \[4\]"),
+    ],
+)
+def test_linear_refuses(change, message):
+    arguments = {**LINEAR, **change}
+    with pytest.raises(Error, match=message):
+        torch.ops.gq.codebook_linear(*arguments.values())
+    arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments.values()]
+    with pytest.raises(Error, match=message):
+        reference.codebook_linear(*arrays)
+
+
+def test_other_refusals():
+    rng = np.random.default_rng(0)
+    indices, codebook = weight(rng, (4, 2, 3), 2)
+    x = floats(rng, 1, 4, 9)
+    with pytest.raises(Error, match='in 2 groups has activation "fp32" only'):
+        torch.ops.gq.codebook_conv1d(*tensors(x, indices, codebook, None), 2, 1, 0, 1, 2, "int8")
+    with pytest.raises(Error, match="fewer frames than the kernel"):
+        torch.ops.gq.codebook_conv1d(
+            *tensors(x[:, :, :2].copy(), indices, codebook, None), 2, 1, 0, 1, 2, "fp32"
+        )
+    table = tensors(*weight(rng, (4, 2), 2))
+    for wrong in (-1, 4):
+        with pytest.raises(Error, match=f"id {wrong} is outside the 4 rows"):
+            torch.ops.gq.codebook_embedding(torch.tensor([0, wrong]), *table, 2)
+    lstm = tensors(*weight(rng, (8, 2), 2))
+    state = torch.zeros(1, 3, 2), torch.zeros(2, 2), torch.zeros(1, 2)
+    with pytest.raises(Error, match="h0 must have shape"):
+        torch.ops.gq.codebook_lstm(*state, *lstm, *lstm, None, 2, 2, "fp32")
+    with pytest.raises(Error, match="NaN or infinite"):
+        reference.quantize_codebook(np.array([[0, np.nan]], np.float32))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_rows_of_one_codebook(activation):
+    shape = np.array([-1, -0.25, 0.5, 0.75], np.float32)
+    scale = np.array([2, 0, 0.125], np.float32)
+    common, found = reference.common_codebook(scale[:, None] * shape, activation)
+    np.testing.assert_allclose(found[:, None] * common, scale[:, None] * shape, atol=0.02)
+    different = np.stack([shape, shape**2])
+    with pytest.raises(Error, match="not multiples of one codebook"):
+        reference.common_codebook(different, activation)
