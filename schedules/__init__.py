@@ -1,0 +1,31 @@
+"""Kernels in TIR, grouped in families; the passes choose among the families listed here."""
+
+from __future__ import annotations
+
+from gq_tvm.errors import Error
+from gq_tvm.schedules.family import Family, Product
+from gq_tvm.schedules.scalar import Scalar
+from gq_tvm.targets import Target
+
+# In order of preference: the first that supports a product is taken.
+FAMILIES: list[Family] = [Scalar()]
+
+__all__ = ["FAMILIES", "Family", "Product", "families_for", "family"]
+
+
+def families_for(target: Target, product: Product) -> list[Family]:
+    """Return the families with kernels for `product` on `target`, best first."""
+    return [family for family in FAMILIES if family.supports(target, product)]
+
+
+def family(name: str) -> Family:
+    """Return the family called `name`.
+
+    Raises:
+        Error: there is none; the text lists those there are.
+    """
+    for one in FAMILIES:
+        if one.name == name:
+            return one
+    known = ", ".join(one.name for one in FAMILIES)
+    raise Error(f"unknown kernel {name!r}; choose auto or one of {known}")

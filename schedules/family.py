@@ -1,0 +1,106 @@
+"""What a kernel family is: one way to multiply by a weight matrix kept in a codebook.
+
+A family declines what it cannot do, packs the weight for its kernels, and writes the kernels as
+PrimFuncs. The passes know nothing else of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+
+from gq_tvm.ops.reference import common_codebook
+from gq_tvm.targets import Target
+
+EPILOGUES = ("relu", "sigmoid", "tanh", "silu")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A weight matrix product as a kernel sees it.
+
+    Attributes:
+        n: Rows of the weight, the outputs.
+        k: Columns of the weight, the inputs.
+        bits: Bits of an index, 1 to 8.
+        activation: ``"int8"`` (quantised per row inside the kernel) or ``"fp32"``.
+        rows: Rows of the activations; None if known only at run time.
+    """
+
+    n: int
+    k: int
+    bits: int
+    activation: str
+    rows: int | None = None
+
+
+class Family(ABC):
+    """A kernel family; `name` is what ``--kernel`` and ``inspect`` call it."""
+
+    name: str
+
+    @abstractmethod
+    def supports(self, target: Target, product: Product) -> bool:
+        """Whether this family has kernels for `product` on `target`."""
+
+    @abstractmethod
+    def pack(
+        self,
+        target: Target,
+        product: Product,
+        indices: NDArray[np.uint8],
+        codebook: NDArray[np.float32],
+    ) -> dict[str, NDArray]:
+        """Lay a weight out for the kernels.
+
+        Args:
+            target: The device the kernels run on.
+            product: The product the weight takes part in.
+            indices: u8 [N, K].
+            codebook: f32 [1 or N, 2^bits].
+
+        Returns:
+            The kernels' operands, in the order they take them. One is called ``"scale"``, f32
+            [Np] with Np >= N; the bias is padded to its length.
+
+        Raises:
+            Error: the codebook's rows are not multiples of one codebook.
+        """
+
+    @abstractmethod
+    def linear(self, target: Target, product: Product, epilogue: str | None) -> tirx.PrimFunc:
+        """The kernel of ``y = epilogue(x W^T + bias)``.
+
+        Its arguments: x f32 [m, K], the operands, bias f32 [Np], y f32 [m, N] (output). The
+        epilogue is None or one of `EPILOGUES`.
+        """
+
+    @abstractmethod
+    def recurrence(self, target: Target, product: Product) -> tirx.PrimFunc:
+        """The kernel of an LSTM layer's recurrence over all its steps (n = 4H, k = H).
+
+        Its arguments: gates_x f32 [B, T, 4H] (input part and bias), h0 f32 [B, H], c0 f32 [B, H],
+        the operands, and the outputs y f32 [B, T, H], h f32 [B, H], c f32 [B, H]. B and T are
+        symbolic. Gates come in PyTorch's order i, f, g, o.
+        """
+
+
+def shared_codebook(
+    product: Product, codebook: NDArray[np.float32]
+) -> tuple[NDArray, NDArray[np.float32]]:
+    """Split a codebook into the table all rows share and a scale for each of the N rows.
+
+    Returns:
+        ``table`` [2^bits], int8 if the product's activations are int8 and f32 in [-1, 1]
+        otherwise, and ``scale`` f32 [N].
+
+    Raises:
+        Error: the rows are not multiples of one codebook.
+    """
+    shape, scale = common_codebook(codebook, product.activation)
+    table = shape.astype(np.int8) if product.activation == "int8" else shape
+    return table, np.ascontiguousarray(np.broadcast_to(scale, (product.n,)))

@@ -1,0 +1,215 @@
+"""The family without vector instructions: runs on any LLVM target, and checks the vector kernels.
+
+Weights are packed row by row, n bits an index, least significant bit first; each row starts at a
+byte, and one spare byte at the end lets every index be read as part of two bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.script import tirx as T
+
+from gq_tvm.ops.reference import SMALLEST_LIVE
+from gq_tvm.schedules.family import Family, Product, shared_codebook
+from gq_tvm.targets import Target
+
+_SMALLEST_LIVE = float(SMALLEST_LIVE)
+_FLOAT_MAX = float(np.finfo(np.float32).max)
+_OPAQUE = 8  # relax.OpPatternKind: never fused, so that no pass need look inside
+
+
+def row_bytes(k: int, bits: int) -> int:
+    """Bytes of a packed row of `k` indices."""
+    return -(-k * bits // 8)
+
+
+def pack_rows(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Pack u8 [N, K] into u8 [N * row_bytes + 1]."""
+    codes = np.unpackbits(indices[..., None], axis=2, count=bits, bitorder="little")
+    packed = np.packbits(codes.reshape(len(indices), -1), axis=1, bitorder="little")
+    return np.append(packed.reshape(-1), np.uint8(0))
+
+
+def unpack_rows(packed: NDArray[np.uint8], n: int, k: int, bits: int) -> NDArray[np.uint8]:
+    """Return the u8 [N, K] that `pack_rows` packed."""
+    rows = packed[:-1].reshape(n, row_bytes(k, bits))
+    codes = np.unpackbits(rows, axis=1, count=k * bits, bitorder="little")
+    return np.packbits(codes.reshape(n, k, bits), axis=2, bitorder="little")[..., 0]
+
+
+def index_at(weights: Any, row: Any, column: Any, k: int, bits: int) -> tirx.PrimExpr:
+    """The index at [row, column] of a weight packed by `pack_rows`, as an i32 expression."""
+    bit = column * bits
+    byte = row * row_bytes(k, bits) + bit // 8
+    pair = T.Cast("int32", weights[byte]) | (T.Cast("int32", weights[byte + 1]) << 8)
+    return (pair >> T.Cast("int32", bit % 8)) & (2**bits - 1)
+
+
+class Scalar(Family):
+    """Plain loops, one weight at a time."""
+
+    name = "scalar"
+
+    def supports(self, target: Target, product: Product) -> bool:
+        """Every product on every target."""
+        return True
+
+    def pack(
+        self,
+        target: Target,
+        product: Product,
+        indices: NDArray[np.uint8],
+        codebook: NDArray[np.float32],
+    ) -> dict[str, NDArray]:
+        """Operands: weights u8 [N * row_bytes + 1], table [2^bits], scale f32 [N]."""
+        table, scale = shared_codebook(product, codebook)
+        return {"weights": pack_rows(indices, product.bits), "table": table, "scale": scale}
+
+    def linear(self, target: Target, product: Product, epilogue: str | None) -> tirx.PrimFunc:
+        """See `Family.linear`."""
+        m = tirx.Var("m", "int64") if product.rows is None else product.rows
+        n, k, bits = product.n, product.k, product.bits
+        size, entries = n * row_bytes(k, bits) + 1, 2**bits
+        element, accumulator = _dtypes(product)
+        load_row, dot = _load_row(product), _dot(product)
+
+        @T.prim_func(s_tir=True)
+        def scalar_linear(
+            x: T.Buffer((m, k), "float32"),
+            weights: T.Buffer((size,), "uint8"),
+            table: T.Buffer((entries,), element),
+            scale: T.Buffer((n,), "float32"),
+            bias: T.Buffer((n,), "float32"),
+            y: T.Buffer((m, n), "float32"),
+        ):
+            T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE})
+            row = T.sblock_alloc_buffer((k,), element)
+            row_scale = T.sblock_alloc_buffer((1,), "float32")
+            total = T.sblock_alloc_buffer((1,), accumulator)
+            for i in range(m):
+                load_row(x, i, row, row_scale)
+                for j in range(n):
+                    dot(row, weights, table, j, total)
+                    y[i, j] = apply_epilogue(
+                        epilogue,
+                        T.Cast("float32", total[0]) * (row_scale[0] * scale[j]) + bias[j],
+                    )
+
+        return scalar_linear
+
+    def recurrence(self, target: Target, product: Product) -> tirx.PrimFunc:
+        """See `Family.recurrence`."""
+        batch, steps = tirx.Var("batch", "int64"), tirx.Var("steps", "int64")
+        n, k, bits = product.n, product.k, product.bits
+        size, entries = n * row_bytes(k, bits) + 1, 2**bits
+        element, accumulator = _dtypes(product)
+        load_row, dot = _load_row(product), _dot(product)
+
+        @T.prim_func(s_tir=True)
+        def scalar_recurrence(
+            gates_x: T.Buffer((batch, steps, n), "float32"),
+            h0: T.Buffer((batch, k), "float32"),
+            c0: T.Buffer((batch, k), "float32"),
+            weights: T.Buffer((size,), "uint8"),
+            table: T.Buffer((entries,), element),
+            scale: T.Buffer((n,), "float32"),
+            y: T.Buffer((batch, steps, k), "float32"),
+            h: T.Buffer((batch, k), "float32"),
+            c: T.Buffer((batch, k), "float32"),
+        ):
+            T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE})
+            row = T.sblock_alloc_buffer((k,), element)
+            row_scale = T.sblock_alloc_buffer((1,), "float32")
+            total = T.sblock_alloc_buffer((1,), accumulator)
+            gates = T.sblock_alloc_buffer((n,), "float32")
+            for b in range(batch):
+                for j in range(k):
+                    h[b, j] = h0[b, j]
+                    c[b, j] = c0[b, j]
+                for t in range(steps):
+                    load_row(h, b, row, row_scale)
+                    for j in range(n):
+                        dot(row, weights, table, j, total)
+                        gates[j] = gates_x[b, t, j] + T.Cast("float32", total[0]) * (
+                            row_scale[0] * scale[j]
+                        )
+                    for j in range(k):
+                        c[b, j] = T.sigmoid(gates[k + j]) * c[b, j] + T.sigmoid(gates[j]) * T.tanh(
+                            gates[2 * k + j]
+                        )
+                        h[b, j] = T.sigmoid(gates[3 * k + j]) * T.tanh(c[b, j])
+                        y[b, t, j] = h[b, j]
+
+        return scalar_recurrence
+
+
+def apply_epilogue(epilogue: str | None, value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """The activation function `epilogue` of a f32 value; NaN stays NaN."""
+    if epilogue is None:
+        return value
+    if epilogue == "relu":
+        return T.max(T.float32(0), value)  # in this order a NaN is what comes out
+    if epilogue == "sigmoid":
+        return T.sigmoid(value)
+    if epilogue == "tanh":
+        return T.tanh(value)
+    if epilogue == "silu":
+        return value * T.sigmoid(value)
+    raise ValueError(f"no epilogue {epilogue!r}")
+
+
+def _dtypes(product: Product) -> tuple[str, str]:
+    """The dtypes of a row's elements and of their sum."""
+    return ("int8", "int32") if product.activation == "int8" else ("float32", "float32")
+
+
+def _load_row(product: Product) -> Any:
+    """Macro: row i of a matrix, as the product's elements, and its scale."""
+    k = product.k
+
+    @T.macro
+    def as_int8(x, i, row, row_scale):
+        largest = T.sblock_alloc_buffer((1,), "float32")
+        finite = T.sblock_alloc_buffer((1,), "bool")
+        largest[0] = T.float32(0)
+        finite[0] = True
+        for p in range(k):
+            largest[0] = T.max(largest[0], T.abs(x[i, p]))
+            finite[0] = finite[0] and T.abs(x[i, p]) <= T.float32(_FLOAT_MAX)
+        if finite[0] and largest[0] >= T.float32(_SMALLEST_LIVE):
+            row_scale[0] = largest[0] / T.float32(127)
+            largest[0] = T.float32(127) / largest[0]
+            for p in range(k):
+                row[p] = T.Cast("int8", T.nearbyint(x[i, p] * largest[0]))
+        else:
+            row_scale[0] = T.if_then_else(finite[0], T.float32(0), T.float32("nan"))
+            for p in range(k):
+                row[p] = T.int8(0)
+
+    @T.macro
+    def as_float(x, i, row, row_scale):
+        row_scale[0] = T.float32(1)
+        for p in range(k):
+            row[p] = x[i, p]
+
+    return as_int8 if product.activation == "int8" else as_float
+
+
+def _dot(product: Product) -> Any:
+    """Macro: the sum over a row of activations times row j of the weight."""
+    k, bits = product.k, product.bits
+    accumulator = _dtypes(product)[1]
+
+    @T.macro
+    def dot(row, weights, table, j, total):
+        total[0] = T.Cast(accumulator, 0)
+        for p in range(k):
+            total[0] = total[0] + T.Cast(accumulator, row[p]) * T.Cast(
+                accumulator, table[index_at(weights, j, p, k, bits)]
+            )
+
+    return dot
