@@ -1,0 +1,69 @@
+"""The folder for what gq-tvm downloads or builds once: whole, or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from gq_tvm.errors import Error
+
+_UNWRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EEXIST),
+}
+
+
+def root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return `cache_dir`, or else ``$GQ_TVM_CACHE``, or else ``~/.cache/gq-tvm`` (XDG)."""
+    chosen = cache_dir or os.environ.get("GQ_TVM_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gq-tvm"
+
+
+def provide(folder: Path, build: Callable[[Path], None], complete: Callable[[Path], bool]) -> Path:
+    """Return `folder`, first built by ``build(temporary sibling)`` if it is not complete.
+
+    The sibling is renamed when `build` returns, so that a crash leaves nothing half done under the
+    real name; a lock file beside it makes concurrent callers wait for the first. Raises `Error` if
+    the cache cannot be written, and whatever `build` raises.
+    """
+    if complete(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if complete(folder):  # by whoever held the lock before
+                return folder
+            _clean(folder)
+            with tempfile.TemporaryDirectory(
+                dir=folder.parent, prefix=f"{folder.name}.part-", ignore_cleanup_errors=True
+            ) as temporary:
+                made = Path(temporary) / "made"
+                made.mkdir()
+                build(made)
+                if not complete(made):
+                    raise Error(f"setting up {folder} gave an incomplete folder: try again")
+                made.rename(folder)
+    except OSError as problem:
+        if problem.errno not in _UNWRITABLE:
+            raise
+        raise Error(
+            f"cannot write the cache folder {folder.parent} ({problem.strerror}): "
+            "set GQ_TVM_CACHE to a folder that can be written"
+        ) from problem
+    return folder
+
+
+def _clean(folder: Path) -> None:
+    """Remove a broken `folder` and what interrupted builds left beside it (the lock is held)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for left in folder.parent.glob(f"{folder.name}.part-*"):
+        shutil.rmtree(left, ignore_errors=True)

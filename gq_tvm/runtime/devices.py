@@ -1,0 +1,298 @@
+"""Where compiled code runs: this process, or a device on the far side of TVM's RPC."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, rpc
+
+from gq_tvm.errors import Error
+from gq_tvm.runtime import probe
+from gq_tvm.targets import native
+
+ALIGNMENT = 64  # bytes; what TVM's generated code assumes of every tensor
+
+
+class Device(ABC):
+    """A CPU that loads libraries, holds tensors and runs virtual machines.
+
+    Attributes:
+        name: What to call it in messages.
+        cpu: The `tvm.runtime.Device` its tensors live on.
+    """
+
+    name: str
+    cpu: Any
+
+    @property
+    @abstractmethod
+    def machine(self) -> str:
+        """Architecture of the libraries it loads: ``"x86_64"`` or ``"aarch64"``."""
+
+    @property
+    @abstractmethod
+    def features(self) -> frozenset[str]:
+        """CPU features, by the names `Target.features` uses."""
+
+    @abstractmethod
+    def load_module(self, path: str | Path) -> Any:
+        """Load a shared library file of this machine and return its TVM module.
+
+        Raises `Error` if the device refuses it.
+        """
+
+    @abstractmethod
+    def tensor(self, array: np.ndarray) -> Any:
+        """Return `array` (any shape, any dtype of TVM) as a tensor of this device."""
+
+    @abstractmethod
+    def virtual_machine(self, module: Any) -> Any:
+        """Return the Relax virtual machine of a module that `load_module` returned."""
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Return a context in which losing the device is an `Error`.
+
+        Wrap calls of kernels in it; `load_module`, `tensor` and the virtual machine do so by
+        themselves.
+        """
+        return nullcontext()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the device."""
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+
+class LocalDevice(Device):
+    """This process."""
+
+    name = "this machine"
+
+    def __init__(self) -> None:
+        self.cpu = tvm.cpu()
+
+    @property
+    def machine(self) -> str:
+        """See `Device.machine`."""
+        return {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+
+    @property
+    def features(self) -> frozenset[str]:
+        """See `Device.features`."""
+        return native.features()
+
+    def load_module(self, path: str | Path) -> Any:
+        """See `Device.load_module`."""
+        try:
+            return tvm.runtime.load_module(str(Path(path).absolute()))
+        except Exception as problem:
+            raise Error(f"cannot load {path}: {_reason(problem)}") from problem
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """Return the tensor; without a copy where the memory is contiguous and aligned to 64 bytes.
+
+        The tensor keeps the array alive. One made of a read-only array (a mapped file) shares its
+        pages and must only be read.
+        """
+        if array.size == 0 or not array.flags.c_contiguous or array.ctypes.data % ALIGNMENT:
+            return tvm.runtime.tensor(array)
+        return tvm.runtime.from_dlpack(array if array.flags.writeable else _writable(array))
+
+    def virtual_machine(self, module: Any) -> Any:
+        """See `Device.virtual_machine`."""
+        return relax.VirtualMachine(module, self.cpu)
+
+    def close(self) -> None:
+        """Do nothing: the process goes on."""
+
+
+class RpcDevice(Device):
+    """A device that runs a TVM RPC server; it is asked what CPU it has."""
+
+    def __init__(
+        self, host: str, port: int, name: str = "", why_lost: Callable[[], str] | None = None
+    ) -> None:
+        """Connect to the server at `host`:`port`.
+
+        `why_lost` may return what is known of the reason when the connection is lost. Raises
+        `Error` if nobody answers.
+        """
+        self.name = name or f"the device at {host}:{port}"
+        self._why_lost = why_lost or (lambda: "")
+        self._lost: str | None = None
+        try:
+            # TVM's own attempt would wait for minutes where an address swallows packets.
+            socket.create_connection((host, port), timeout=5).close()
+            self._session: Any = rpc.connect(host, port)
+        except Exception as problem:
+            raise Error(
+                f"no TVM RPC server answers at {host}:{port} ({_reason(problem)}): "
+                "start one as `python -m gq_tvm.device --help` says"
+            ) from problem
+        self.cpu = self._session.cpu()
+
+    @property
+    def session(self) -> Any:
+        """The connection as TVM knows it."""
+        return self._session
+
+    @property
+    def machine(self) -> str:
+        """See `Device.machine`."""
+        return self._cpu[0]
+
+    @property
+    def features(self) -> frozenset[str]:
+        """See `Device.features`."""
+        return self._cpu[1]
+
+    @cached_property
+    def _cpu(self) -> tuple[str, frozenset[str]]:
+        refusals = []
+        for machine in probe.TRIPLES:
+            with tempfile.TemporaryDirectory() as folder:
+                path = f"{folder}/probe.so"
+                probe.build(machine, path)
+                try:
+                    module = self._upload(path)
+                except tvm.error.RPCError as problem:  # a library for another machine
+                    refusals.append(_reason(problem))
+                    continue
+            answer = self.tensor(np.zeros(probe.SIZE, np.uint8))
+            with self.guard():
+                module["probe"](answer)
+                return machine, probe.features(machine, answer.numpy())
+        raise Error(f"{self.name} is neither 64-bit ARM nor x86-64 ({refusals[0]})")
+
+    def _upload(self, path: str | Path) -> Any:
+        # A name of its own each time: overwriting a library in use crashes the server.
+        remote = f"{uuid.uuid4().hex}.so"
+        with self.guard():
+            self._session.upload(str(path), remote)
+            return self._session.load_module(remote)
+
+    def load_module(self, path: str | Path) -> Any:
+        """See `Device.load_module`."""
+        try:
+            return self._upload(path)
+        except (tvm.error.RPCError, OSError) as problem:
+            raise Error(f"{self.name} cannot load {path}: {_reason(problem)}") from problem
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """Return a copy of `array` on the device."""
+        with self.guard():
+            return tvm.runtime.tensor(np.ascontiguousarray(array), self.cpu)
+
+    def virtual_machine(self, module: Any) -> Any:
+        """Return the virtual machine; each of its calls turns a lost device into an `Error`."""
+        with self.guard():
+            return _Guarded(relax.VirtualMachine(module, self.cpu), self.guard)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        if self._lost:
+            raise Error(self._lost)
+        try:
+            yield
+        except tvm.error.RPCError:  # an error of the device's code: the device is still there
+            raise
+        except Exception as problem:
+            if self._answers():
+                raise
+            why = self._why_lost()
+            self._lost = (
+                f"the connection to {self.name} was lost{why and f' ({why})'}: connect again"
+            )
+            raise Error(self._lost) from problem
+
+    def guard(self) -> AbstractContextManager[None]:
+        """See `Device.guard`."""
+        return self._guard()
+
+    def _answers(self) -> bool:
+        try:
+            self._session.get_function("tvm.rpc.server.workpath")("")
+        except Exception:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the session, as soon as its last tensor and module are gone."""
+        self._lost = self._lost or f"the connection to {self.name} is closed: connect again"
+        self._session = self.cpu = None
+
+
+class _Guarded:
+    """A virtual machine whose calls, and the functions it returns, run under a guard."""
+
+    def __init__(self, machine: Any, guard: Callable[[], AbstractContextManager[None]]) -> None:
+        self._machine = machine
+        self._guard = guard
+
+    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            with self._guard():
+                result = function(*arguments, **options)
+            return self._guarded(result) if callable(result) else result
+
+        return call
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        with self._guard():
+            return self._guarded(self._machine[name])
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._machine, name)
+        return self._guarded(value) if callable(value) else value
+
+
+def connect(address: str | None = None) -> Device:
+    """Return the device commands mean by ``--rpc HOST:PORT``, or this process for None.
+
+    Raises `Error` if the address is malformed or nobody answers.
+    """
+    if address is None:
+        return LocalDevice()
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise Error(f"{address!r} is not HOST:PORT: write for example --rpc 192.168.1.7:9090")
+    return RpcDevice(host, int(port))
+
+
+class _Writable:
+    """A read-only array's memory, declared writable: DLPack has no word for read-only."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array  # keeps the memory alive
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.ctypes.data, False),
+        }
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    return np.asarray(_Writable(array))
+
+
+def _reason(problem: Exception) -> str:
+    """Return the last line of an exception's text: TVM puts the cause there."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    lines = str(problem).strip().splitlines()
+    return lines[-1].strip() if lines else type(problem).__name__

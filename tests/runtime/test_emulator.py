@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from gq_tvm import Error, debian
+from gq_tvm.runtime import emulator
+from gq_tvm.runtime.emulator import EmulatedDevice
+from gq_tvm.targets.linker import linker
+
+TRIPLE = "aarch64-linux-gnu"
+
+
+def export(module: tvm.IRModule, cpu: str, path: Path) -> Path:
+    target = tvm.target.Target({"kind": "llvm", "mtriple": TRIPLE, "mcpu": cpu})
+    tvm.compile(module, target=target).export_library(str(path), fcompile=linker(TRIPLE))
+    return path
+
+
+def network() -> tvm.IRModule:
+    """Build y = relu(x W) for x [4, 32] and W [32, 8] of ones."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((4, 32), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            product = builder.emit(relax.op.matmul(x, relax.const(np.ones((32, 8), np.float32))))
+            y = builder.emit_output(relax.op.nn.relu(product))
+        builder.emit_func_output(y)
+    return builder.get()
+
+
+def dot_product() -> tvm.IRModule:
+    """Build a kernel of one SDOT instruction: a, b int8 [16], sums int32 [4]."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("dot")
+        T.func_attr({"global_symbol": "dot"})
+        a = T.arg("a", T.buffer((16,), "int8"))
+        b = T.arg("b", T.buffer((16,), "int8"))
+        sums = T.arg("sums", T.buffer((4,), "int32"))
+        instruction = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        zero = T.broadcast(T.int32(0), 4)
+        of = [buffer[T.ramp(0, 1, 16)] for buffer in (a, b)]
+        found = T.call_llvm_pure_intrin("int32x4", instruction, zero, *of)
+        T.buffer_store(sums, found, [T.ramp(0, 1, 4)])
+    return tvm.IRModule({"dot": builder.get()})
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features"),
+    [
+        ("cortex-a53", {"neon"}),
+        ("cortex-a72", {"neon"}),
+        ("cortex-a76", {"neon", "dotprod", "fp16"}),
+        ("max", {"neon", "dotprod", "fp16", "i8mm"}),
+    ],
+)
+def test_cpu_models_have_their_features(emulated, cpu: str, features: set[str]):
+    device = emulated(cpu)
+    assert device.machine == "aarch64"
+    assert device.features == features
+
+
+def test_network_computes_as_numpy_does(emulated, tmp_path: Path):
+    device = emulated("cortex-a72")
+    module = device.load_module(export(network(), "cortex-a72", tmp_path / "network.so"))
+    x = np.random.default_rng(0).standard_normal((4, 32), np.float32)
+    y = device.virtual_machine(module)["main"](device.tensor(x)).numpy()
+    np.testing.assert_allclose(y, np.maximum(x @ np.ones((32, 8)), 0), rtol=1e-5, atol=1e-5)
+
+
+def test_instruction_the_cpu_lacks_is_one_error_and_the_device_goes_on(emulated, tmp_path: Path):
+    path = export(dot_product(), "cortex-a76", tmp_path / "dot.so")
+    ones = np.ones(16, np.int8)
+
+    def run(device) -> np.ndarray:
+        sums = device.tensor(np.zeros(4, np.int32))
+        a, b = device.tensor(ones), device.tensor(2 * ones)
+        module = device.load_module(path)
+        with device.guard():
+            module["dot"](a, b, sums)
+            return sums.numpy()
+
+    assert run(emulated("cortex-a76")).tolist() == [8, 8, 8, 8]
+    device = emulated("cortex-a72")
+    with pytest.raises(Error, match=r"emulated cortex-a72 was lost.*SIGILL.*cortex-a72 lacks"):
+        run(device)
+    with pytest.raises(Error, match="was lost"):  # and it stays lost
+        device.tensor(ones)
+    assert emulated("cortex-a72").tensor(ones).numpy().tolist() == ones.tolist()
+
+
+def test_errors_of_kernels_do_not_lose_the_device(emulated, tmp_path: Path):
+    device = emulated("cortex-a72")
+    module = device.load_module(export(network(), "cortex-a72", tmp_path / "network.so"))
+    machine = device.virtual_machine(module)
+    with pytest.raises(Exception, match=r"(?i)shape|mismatch|dim"):
+        machine["main"](device.tensor(np.zeros((4, 31), np.float32)))
+    y = machine["main"](device.tensor(np.ones((4, 32), np.float32))).numpy()
+    assert y.tolist() == [[32.0] * 8] * 4
+
+
+def test_library_that_is_none_is_refused(emulated, tmp_path: Path):
+    path = tmp_path / "junk.so"
+    path.write_bytes(b"junk")
+    device = emulated("cortex-a72")
+    with pytest.raises(Error, match=r"the emulated cortex-a72 cannot load .*junk\.so"):
+        device.load_module(path)
+    with pytest.raises(Error, match=r"absent\.so"):
+        device.load_module(tmp_path / "absent.so")
+    assert device.machine == "aarch64"
+
+
+def test_server_that_died_is_started_again(emulated):
+    emulated()  # skips where there is no emulator
+    with EmulatedDevice("cortex-a53") as device:
+        first = device.connect()
+        os.kill(device._process.pid, signal.SIGKILL)
+        device._process.wait()
+        with pytest.raises(Error, match="lost"):
+            first.tensor(np.zeros(4))
+        assert device.connect().features == {"neon"}
+
+
+def test_nothing_is_left_when_the_context_ends(emulated):
+    emulated()
+    with contextlib.suppress(ZeroDivisionError), EmulatedDevice("cortex-a53") as device:
+        connection = device.connect()
+        connection.tensor(np.zeros(4))
+        raise ZeroDivisionError
+    assert device._process.poll() == 0
+    with pytest.raises(Error, match="lost"):
+        connection.tensor(np.zeros(4))
+    with pytest.raises(Error, match="was closed"):
+        device.connect()
+
+
+def test_server_leaves_with_a_process_that_is_killed(emulated):
+    emulated()
+    program = (
+        "import time\n"
+        "from gq_tvm.runtime.emulator import EmulatedDevice\n"
+        "device = EmulatedDevice('cortex-a53')\n"
+        "print(device._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    server = int(parent.stdout.readline())
+    assert Path(f"/proc/{server}/cmdline").read_bytes()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(200):
+        if not alive(server):
+            break
+        time.sleep(0.1)
+    assert not alive(server)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_second_setup_does_nothing(emulated):
+    emulated()
+    said: list[str] = []
+    assert emulator.setup(progress=said.append).complete()
+    assert said == []
+
+
+def test_missing_setup_is_one_line_that_says_what_to_do(tmp_path: Path):
+    able, reason = emulator.available(tmp_path)
+    assert not able
+    assert "\n" not in reason
+    assert emulator.SETUP_COMMAND in reason or "Debian" in reason
+
+
+def test_setup_without_debian_tools_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not debian.available()[0]
+    with pytest.raises(Error, match="apt-get, dpkg, dpkg-deb not found"):
+        emulator.setup(tmp_path / "cache", progress=str)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+def test_unknown_cpu_is_refused():
+    with pytest.raises(Error, match="no CPU 'z80': choose one of cortex-a53"):
+        EmulatedDevice("z80")
