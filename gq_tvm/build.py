@@ -1,0 +1,131 @@
+"""From exported programs to an artefact: the one road every command takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from gq_tvm import frontend, passes
+from gq_tvm.errors import Error
+from gq_tvm.ops.checks import check_activation
+from gq_tvm.passes.rewriter import inputs_of
+from gq_tvm.runtime.artefact import Artefact
+from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.targets import Target, get
+from gq_tvm.targets.linker import linker
+
+Progress = Callable[[str], object]
+
+
+def build(
+    source: Any,
+    target: str | Target = "native",
+    activation: str | None = None,
+    kernel: str = "auto",
+    progress: Progress | None = None,
+) -> Artefact:
+    """Compile a model whose weights live in codebooks.
+
+    Args:
+        source: What ``torch.export.export`` returned, a mapping of function names to such programs,
+            or the path of a ``.pt2`` file.
+        target: The device to compile for; ``python -m gq_tvm.compile --target help`` lists them.
+        activation: ``"int8"`` or ``"fp32"`` for every layer; None as each was trained.
+        kernel: The kernel family for every product; ``"auto"`` is the best for each.
+        progress: Called with a line of text as each stage begins.
+
+    Raises:
+        Error: the model cannot be read, translated or compiled.
+    """
+    say = progress or (lambda line: None)
+    device = get(target)
+    if activation is not None:
+        check_activation("build", activation)
+    say("importing")
+    program = frontend.read(source)
+    translated = frontend.translate(program, activation)
+    say(f"packing for {device.name}")
+    module, parameters = passes.lower(translated.module, device, kernel, translated.names)
+    if not parameters.layers:
+        raise Error(
+            "the model has no codebook layer; convert it with quantize.prepare and "
+            "quantize.convert, or with quantize.compress, before exporting it"
+        )
+    say(f"compiling {len(parameters.layers)} layers")
+    executable = _compile(module, device)
+    manifest = Manifest(
+        target={
+            "name": device.name,
+            "machine": device.machine,
+            "features": sorted(device.features),
+            "instruction_set": device.instruction_set,
+        },
+        functions=_functions(module),
+        layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
+        parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
+        metadata=program.metadata,
+        versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
+    )
+    link = functools.partial(_link, executable, str(device.tvm.attrs["mtriple"]))
+    return Artefact(manifest, parameters.arrays, link)
+
+
+def _compile(module: IRModule, target: Target) -> Any:
+    """Generate code; "compiled" turns the functions themselves into machine code too."""
+    with tvm.transform.PassContext(opt_level=3):
+        return relax.build(module, target.tvm, exec_mode="compiled")
+
+
+def _link(executable: Any, triple: str, path: Path) -> None:
+    executable.export_library(str(path), fcompile=linker(triple))
+
+
+def _functions(module: IRModule) -> dict[str, Function]:
+    return {
+        gvar.name_hint: _function(function)
+        for gvar, function in module.functions_items()
+        if isinstance(function, relax.Function)
+    }
+
+
+def _function(function: relax.Function) -> Function:
+    inputs = inputs_of(function)
+    returned = function.ret_ty
+    single = not isinstance(returned, relax.TupleType)
+    fields = [returned] if single else list(returned.fields)
+    attrs = function.attrs or {}
+    lower, upper = attrs.get("tir_var_lower_bound", {}), attrs.get("tir_var_upper_bound", {})
+    bounds: dict[str, list[int | None]] = {
+        str(name): [
+            int(lower[name]) if name in lower else None,
+            int(upper[name]) if name in upper else None,
+        ]
+        for name in {**lower, **upper}
+    }
+    return Function(
+        inputs=[_tensor(var.name, var.ty) for var in inputs],
+        outputs=[_tensor(f"output_{i}", ty) for i, ty in enumerate(fields)],
+        bounds=bounds,
+        parameters=[var.name for var in list(function.params)[len(inputs) :]],
+        single=single,
+    )
+
+
+def _tensor(name: str, ty: Any) -> Tensor:
+    if not isinstance(ty, relax.TensorType) or ty.shape is None:
+        raise Error(f"{name} of the program is not a tensor of known rank; export tensors only")
+    sizes = [int(s) if isinstance(s, tvm.tirx.IntImm | int) else str(s) for s in ty.shape]
+    return Tensor(name, str(ty.dtype), sizes)
+
+
+def _own_version() -> str:
+    from gq_tvm import __version__
+
+    return __version__

@@ -1,0 +1,7 @@
+"""Exported programs become Relax modules with codebook operators."""
+
+from __future__ import annotations
+
+from gq_tvm.frontend.program import Program, Translated, read, translate
+
+__all__ = ["Program", "Translated", "read", "translate"]

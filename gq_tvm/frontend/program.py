@@ -1,0 +1,149 @@
+"""What is compiled: one or several exported programs, read from memory or from a ``.pt2`` file."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm.ir import GlobalVar, IRModule
+
+from gq_tvm.errors import Error
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+METADATA = "gq_metadata.json"
+_ONLY = ("main", "model")  # what the one program of a plain model is called
+
+
+@dataclass
+class Program:
+    """Exported programs by name, with what else came along.
+
+    Attributes:
+        programs: What ``torch.export.export`` returned, by function name; a plain model has
+            ``"main"`` alone.
+        metadata: JSON that came with them, not looked into; None if there was none.
+    """
+
+    programs: dict[str, ExportedProgram]
+    metadata: Any = None
+
+
+@dataclass
+class Translated:
+    """A Relax module with a function for each program.
+
+    Attributes:
+        module: Functions with codebook operators, weights as constants.
+        names: What those constants are called, by ``passes.parameters.digest``.
+    """
+
+    module: IRModule
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def read(source: Any) -> Program:
+    """Take whatever ``gq_tvm.build`` takes.
+
+    Args:
+        source: An exported program, a mapping of names to them, or the path of a ``.pt2`` file.
+
+    Raises:
+        Error: the file is missing, damaged or no ``.pt2``; or `source` is something else.
+    """
+    from torch.export import ExportedProgram
+
+    if isinstance(source, Program):
+        return source
+    if isinstance(source, ExportedProgram):
+        return Program({"main": source})
+    if isinstance(source, Mapping):
+        return _named(dict(source), None)
+    if isinstance(source, str | os.PathLike):
+        return _read_pt2(Path(source))
+    raise Error(
+        f"cannot compile a {type(source).__name__}; give what torch.export.export returns, a "
+        "mapping of names to such programs, or the path of a .pt2 file"
+    )
+
+
+def translate(program: Program, activation: str | None = None) -> Translated:
+    """Translate all programs into one module.
+
+    Args:
+        program: The programs.
+        activation: ``"int8"`` or ``"fp32"`` for all layers, None as each was trained.
+
+    Raises:
+        Error: see ``torch_export.translate``.
+    """
+    from gq_tvm.frontend import torch_export
+
+    functions: dict[GlobalVar, Any] = {}
+    names: dict[str, str] = {}
+    for name, exported in program.programs.items():
+        prefix = "" if len(program.programs) == 1 else f"{name}."
+        module, its_names = torch_export.translate(exported, name, prefix, activation)
+        functions[GlobalVar(name)] = module["main"].with_attr("global_symbol", name)
+        names = {**its_names, **names}
+    return Translated(IRModule(functions), names)
+
+
+def _named(programs: dict[Any, Any], metadata: Any) -> Program:
+    from torch.export import ExportedProgram
+
+    if not programs:
+        raise Error("there is no program to compile; give at least one")
+    for name, exported in programs.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise Error(f"program name {name!r} cannot be a function name; use letters and digits")
+        if not isinstance(exported, ExportedProgram):
+            raise Error(
+                f"program {name} is a {type(exported).__name__}; give what torch.export.export "
+                "returns"
+            )
+    if len(programs) == 1 and next(iter(programs)) in _ONLY:
+        return Program({"main": next(iter(programs.values()))}, metadata)
+    return Program(programs, metadata)
+
+
+def _read_pt2(path: Path) -> Program:
+    if not path.exists():
+        raise Error(f"{path} does not exist; give the path of a .pt2 file")
+    if path.is_dir() or not zipfile.is_zipfile(path):
+        raise Error(f"{path} is not a .pt2 file or is damaged; write it with torch.export.save")
+    import gq_tvm.ops.torch_ops  # noqa: F401  (programs call torch.ops.gq)
+
+    from torch.export.pt2_archive._package import load_pt2
+
+    try:
+        contents = load_pt2(str(path))
+    except Exception as failure:
+        raise Error(
+            f"{path} is not a .pt2 file or is damaged ({_reason(failure)}); write it with "
+            "torch.export.save"
+        ) from failure
+    if not contents.exported_programs:
+        raise Error(f"{path} holds no exported program; write it with torch.export.save")
+    return _named(dict(contents.exported_programs), _metadata(path, contents.extra_files))
+
+
+def _metadata(path: Path, extra_files: Mapping[str, Any]) -> Any:
+    text = extra_files.get(METADATA)
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Error(f"{path}: its {METADATA} is not valid JSON; write the file again") from None
+
+
+def _reason(failure: Exception) -> str:
+    lines = str(failure).strip().splitlines()
+    return lines[0][:120] if lines else type(failure).__name__

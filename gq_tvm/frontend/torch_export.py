@@ -1,0 +1,197 @@
+"""From ``torch.export`` to Relax, with codebook operators and names users know.
+
+TVM translates the plain operators; the converters below do the ``gq::`` ones. Everything TVM lacks
+is collected before translation, so that one refusal names it all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
+from tvm import relax
+from tvm.ir import IRModule
+from tvm.relax.frontend.torch import from_exported_program
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq, which programs call)
+from gq_tvm.errors import Error
+from gq_tvm.passes import operators
+from gq_tvm.passes.parameters import digest
+
+Importer = ExportedProgramImporter
+Converter = Callable[[fx.Node, Importer], relax.Expr]
+
+
+def translate(
+    program: ExportedProgram, name: str, prefix: str, activation: str | None
+) -> tuple[IRModule, dict[str, str]]:
+    """Translate one program.
+
+    Args:
+        program: What ``torch.export.export`` returned.
+        name: What refusals call the program.
+        prefix: What layer names begin with, "" or e.g. ``"encoder."``.
+        activation: ``"int8"`` or ``"fp32"`` for all layers, None as each was trained.
+
+    Returns:
+        A module with the function ``main``, and the names of its constants by
+        ``parameters.digest``.
+
+    Raises:
+        Error: an input is no tensor, or operators cannot be translated.
+    """
+    _check_inputs(program, name)
+    program = program.run_decompositions()
+    converters = _Converters(program, prefix, activation).table()
+    _check_operators(program, name, converters)
+    try:
+        module = from_exported_program(
+            program,
+            custom_convert_map=converters,
+            unwrap_unit_return_tuple=True,
+            run_ep_decomposition=False,
+        )
+    except Error:
+        raise
+    except Exception as failure:
+        reason = str(failure).strip().splitlines()[-1] if str(failure).strip() else repr(failure)
+        raise Error(f"TVM cannot translate program {name}: {reason}") from failure
+    return module, _names_of_constants(program, prefix)
+
+
+class _Converters:
+    """The converters of the ``gq::`` operators of one program."""
+
+    def __init__(self, program: ExportedProgram, prefix: str, activation: str | None) -> None:
+        self.prefix = prefix
+        self.activation = activation
+        self.targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+
+    def table(self) -> dict[str, Converter]:
+        """The converters, by the names TVM knows operators by."""
+        return {
+            "codebook_linear.default": self._linear,
+            "codebook_lstm.default": self._lstm,
+            "codebook_conv1d.default": self._conv1d,
+            "codebook_embedding.default": self._embedding,
+        }
+
+    def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        x, indices, codebook, bias, bits, activation = importer.retrieve_args(node)
+        call = operators.codebook_linear(
+            x,
+            indices,
+            codebook,
+            _bias(bias, indices),
+            bits=bits,
+            activation=self.activation or activation,
+            layer=self._layer(node, 1),
+        )
+        return importer.block_builder.emit(call)
+
+    def _lstm(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        *inputs, bias, bits_ih, bits_hh, activation = importer.retrieve_args(node)
+        call = operators.codebook_lstm(
+            [*inputs, _bias(bias, inputs[3])],
+            bits_ih=bits_ih,
+            bits_hh=bits_hh,
+            activation=self.activation or activation,
+            layer=self._layer(node, 3),
+        )
+        return importer.block_builder.emit(call)
+
+    def _conv1d(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        x, indices, codebook, bias, bits, stride, padding, dilation, groups, activation = (
+            importer.retrieve_args(node)
+        )
+        call = operators.codebook_conv1d(
+            x,
+            indices,
+            codebook,
+            _bias(bias, indices),
+            bits=bits,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            activation=(self.activation or activation) if groups == 1 else "fp32",
+            layer=self._layer(node, 1),
+        )
+        return importer.block_builder.emit(call)
+
+    def _embedding(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        ids, indices, codebook, bits = importer.retrieve_args(node)
+        call = operators.codebook_embedding(
+            ids, indices, codebook, bits=bits, layer=self._layer(node, 1)
+        )
+        return importer.block_builder.emit(call)
+
+    def _layer(self, node: fx.Node, indices: int) -> str:
+        """The layer's name: that of its buffer `indices`, or of the module that calls it."""
+        argument = node.args[indices]
+        target = self.targets.get(argument.name) if isinstance(argument, fx.Node) else None
+        return self.prefix + (layer_of(target) if target else module_of(node) or node.name)
+
+
+def layer_of(buffer: str) -> str:
+    """The layer a buffer belongs to: ``lstm.indices_ih_l0`` is of ``lstm.0``."""
+    *path, leaf = buffer.split(".")
+    numbered = re.search(r"_l(\d+)$", leaf)
+    if numbered:
+        path.append(numbered.group(1))
+    return ".".join(path) or leaf
+
+
+def module_of(node: fx.Node) -> str:
+    """The module a node was traced in, e.g. ``encoder.lstm``; "" at the top."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _bias(bias: relax.Expr | None, indices: relax.Expr) -> relax.Expr:
+    if bias is not None:
+        return bias
+    return relax.const(np.zeros(operators.shape_of(indices)[0], np.float32))
+
+
+def _check_inputs(program: ExportedProgram, name: str) -> None:
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT and not isinstance(spec.arg, TensorArgument):
+            raise Error(
+                f"input {spec.arg.name!r} of program {name} is not a tensor; export the model with "
+                "tensor inputs only"
+            )
+
+
+def _check_operators(program: ExportedProgram, name: str, converters: dict[str, Converter]) -> None:
+    """Refuse the operators that have no converter, all of them at once."""
+    known = ExportedProgramImporter().convert_map.keys() | converters.keys()
+    missing: dict[str, list[str]] = {}
+    for node in program.graph.nodes:
+        if node.op == "call_function" and node.target.__name__ not in known:
+            where = module_of(node) or "the top level"
+            layers = missing.setdefault(str(node.target), [])
+            if where not in layers:
+                layers.append(where)
+    if missing:
+        listed = "; ".join(f"{op} (in {', '.join(layers)})" for op, layers in missing.items())
+        raise Error(
+            f"program {name} uses operators that cannot be translated: {listed}; replace them by "
+            "supported ones"
+        )
+
+
+def _names_of_constants(program: ExportedProgram, prefix: str) -> dict[str, str]:
+    tensors: dict[str, Any] = {**program.state_dict, **program.constants}
+    return {
+        digest(tensor.detach().cpu().numpy()): prefix + target
+        for target, tensor in tensors.items()
+        if isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bfloat16
+    }

@@ -1,0 +1,180 @@
+"""An artefact on disk: a folder with ``manifest.json``, ``model.so`` and ``weights.safetensors``.
+
+It is written beside its place and renamed, so that a crash leaves the old one whole, and checked
+before any of its code runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from numpy.typing import NDArray
+
+from gq_tvm.errors import Error
+from gq_tvm.runtime import weights
+from gq_tvm.runtime.manifest import FORMAT, Manifest
+
+MANIFEST, CODE, WEIGHTS = "manifest.json", "model.so", "weights.safetensors"
+
+
+@dataclass
+class Artefact:
+    """A compiled model, in memory until it is saved.
+
+    Attributes:
+        manifest: What it is.
+        parameters: Its packed weights, by name.
+        link: Writes the code, a shared library, to the path it is given.
+    """
+
+    manifest: Manifest
+    parameters: Mapping[str, NDArray]
+    link: Callable[[Path], None]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artefact; see `save`."""
+        save(self, path)
+
+
+def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
+    """Write `artefact` as the folder `path`; an older artefact there is replaced when all is done.
+
+    Raises:
+        Error: something else is at `path`, or it cannot be written.
+    """
+    place = Path(path)
+    if place.is_symlink():
+        place = place.resolve()  # replace what the link means, not the link
+    _check_place(place)
+    try:
+        place.absolute().parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
+    except OSError as failure:
+        raise Error(f"cannot write {path}: {failure.strerror}; choose another place") from failure
+    try:
+        _write(artefact, beside)
+        _swap(beside, place)
+    except OSError as failure:
+        raise Error(f"cannot write {path}: {failure.strerror or failure}") from failure
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read what an artefact is, without looking at its other files.
+
+    Raises:
+        Error: there is no artefact at `path`, or its manifest is damaged.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise Error(f"{path} does not exist; give the folder that gq_tvm.compile wrote")
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Error(f"{path} is not a gq-tvm artefact: it has no readable {MANIFEST}") from None
+    try:
+        data = json.loads(text)
+    except ValueError:
+        raise Error(f"{path} has a damaged manifest; compile the model again") from None
+    return Manifest.from_json(data, str(path))
+
+
+def check_files(path: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Compare an artefact's files with the hashes its manifest gives.
+
+    Raises:
+        Error: a file is missing or altered.
+    """
+    for name in (CODE, WEIGHTS):
+        file = Path(path) / name
+        if name not in manifest.files:
+            raise Error(f"{path} has a damaged manifest; compile the model again")
+        if not file.is_file():
+            raise Error(f"{path} lacks {name}; compile the model again")
+        if sha256(file) != manifest.files[name]:
+            raise Error(f"{file} is damaged or was altered; compile the model again")
+
+
+def check_device(
+    path: str | os.PathLike[str], manifest: Manifest, machine: str, features: frozenset[str]
+) -> None:
+    """Compare what an artefact's code needs with the CPU it is to run on.
+
+    Raises:
+        Error: it is of another architecture or lacks features.
+    """
+    target = manifest.target
+    if target["machine"] != machine:
+        raise Error(
+            f"{path} is for {target['name']} ({target['machine']}), this device is {machine}; "
+            "compile the model for it"
+        )
+    missing = sorted(set(target["features"]) - features)
+    if missing:
+        raise Error(
+            f"{path} is for {target['name']}, this CPU lacks {', '.join(missing)}; compile the "
+            "model for it"
+        )
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_place(place: Path) -> None:
+    if not place.exists():
+        return
+    if place.is_dir() and (not any(place.iterdir()) or _is_artefact(place)):
+        return
+    raise Error(f"{place} exists and is not a gq-tvm artefact; choose another place")
+
+
+def _is_artefact(folder: Path) -> bool:
+    """Whether a folder is an artefact of any version, even a damaged one."""
+    try:
+        return FORMAT in (folder / MANIFEST).read_text(encoding="utf-8", errors="replace")[:200]
+    except OSError:
+        return False
+
+
+def _write(artefact: Artefact, folder: Path) -> None:
+    artefact.link(folder / CODE)
+    weights.write(folder / WEIGHTS, artefact.parameters)
+    artefact.manifest.files = {name: sha256(folder / name) for name in (CODE, WEIGHTS)}
+    text = json.dumps(artefact.manifest.to_json(), indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    folder.chmod(0o777 & ~_umask())
+    for file in folder.iterdir():
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Rename `new` to `place`; a folder cannot be renamed over a full one, so step aside first."""
+    if not place.exists():
+        os.rename(new, place)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{place.name}.old.", dir=place.absolute().parent))
+    os.rename(place, old)
+    try:
+        os.rename(new, place)
+    except OSError:
+        os.rename(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

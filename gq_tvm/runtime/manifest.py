@@ -1,0 +1,129 @@
+"""What ``manifest.json`` says of an artefact."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from gq_tvm.errors import Error
+
+FORMAT = "gq-tvm artefact"
+VERSION = 1
+
+
+@dataclass
+class Tensor:
+    """An input or output.
+
+    Attributes:
+        name: Its name in the exported program; outputs are called ``output_0``, ...
+        dtype: E.g. ``"float32"``.
+        shape: Sizes; a string names a size known only at run time, or an expression of such.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, self.shape))
+        return f"{self.name} {self.dtype} [{sizes}]"
+
+
+@dataclass
+class Function:
+    """One of an artefact's functions.
+
+    Attributes:
+        inputs: In the order it takes them.
+        outputs: In the order it returns them.
+        bounds: Least and greatest value of each named size, None where there is no bound.
+        parameters: Names of the weights it takes behind its inputs.
+        single: Whether it returns its one output bare rather than in a tuple.
+    """
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    bounds: dict[str, list[int | None]]
+    parameters: list[str]
+    single: bool
+
+
+@dataclass
+class Layer:
+    """A weight in a codebook; see ``passes.Layer``, whose fields these are."""
+
+    name: str
+    kind: str
+    shape: list[int]
+    bits: int
+    activation: str
+    kernel: str
+    parameters: list[str]
+    bytes: int
+    float_bytes: int
+    tied_to: str | None = None
+
+
+@dataclass
+class Manifest:
+    """Everything about an artefact but its code and weights.
+
+    Attributes:
+        target: ``name``, ``machine``, ``features`` (needed to run), ``instruction_set``.
+        functions: By name.
+        layers: The codebook layers.
+        parameter_bytes: Bytes of every parameter, by name.
+        metadata: JSON that came with the programs.
+        versions: Of gq-tvm and TVM.
+        files: SHA-256 of each other file, by name.
+    """
+
+    target: dict[str, Any]
+    functions: dict[str, Function]
+    layers: list[Layer]
+    parameter_bytes: dict[str, int]
+    metadata: Any = None
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON."""
+        return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+
+    @staticmethod
+    def from_json(data: Any, where: str) -> Manifest:
+        """The inverse of `to_json`.
+
+        Raises:
+            Error: `data` is no manifest of this version; `where` names it in the text.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise Error(f"{where} is not a gq-tvm artefact; compile the model again")
+        if data.get("version") != VERSION:
+            raise Error(
+                f"{where} has artefact format {data.get('version')}, this gq-tvm reads format "
+                f"{VERSION}; compile the model again"
+            )
+        try:
+            return _parse({k: v for k, v in data.items() if k not in ("format", "version")})
+        except (TypeError, KeyError, AttributeError, ValueError) as failure:
+            raise Error(f"{where} has a damaged manifest; compile the model again") from failure
+
+
+def _parse(data: dict[str, Any]) -> Manifest:
+    functions = {
+        name: Function(
+            **{
+                **one,
+                "inputs": [Tensor(**tensor) for tensor in one["inputs"]],
+                "outputs": [Tensor(**tensor) for tensor in one["outputs"]],
+            }
+        )
+        for name, one in data["functions"].items()
+    }
+    layers = [Layer(**layer) for layer in data["layers"]]
+    manifest = Manifest(**{**data, "functions": functions, "layers": layers})
+    manifest.target["name"], manifest.target["machine"], list(manifest.target["features"])
+    return manifest

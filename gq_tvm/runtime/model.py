@@ -1,0 +1,247 @@
+"""A loaded artefact: call it with NumPy arrays or PyTorch tensors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gq_tvm.errors import Error
+from gq_tvm.runtime import weights
+from gq_tvm.runtime.artefact import CODE, WEIGHTS, check_device, check_files, read_manifest
+from gq_tvm.runtime.devices import Device, LocalDevice
+from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+
+_DEFAULT = ("main", "model")
+_MOST_SHAPES = 256  # accepted combinations of input shapes kept by a function
+
+
+def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
+    """Load an artefact, after checking it whole.
+
+    Args:
+        path: The folder that ``gq_tvm.compile`` or ``Artefact.save`` wrote.
+        device: Where to run it; None is this process, which maps the weights without copying.
+
+    Raises:
+        Error: the artefact is missing, damaged or for another CPU; none of its code has run then.
+    """
+    manifest = read_manifest(path)
+    device = device or LocalDevice()
+    check_device(path, manifest, device.machine, device.features)
+    check_files(path, manifest)
+    arrays = weights.mapped(Path(path) / WEIGHTS)
+    missing = manifest.parameter_bytes.keys() - arrays.keys()
+    if missing:
+        raise Error(f"{path} lacks the weight {min(missing)}; compile the model again")
+    machine = device.virtual_machine(device.load_module(Path(path) / CODE))
+    tensors = {name: device.tensor(array) for name, array in arrays.items()}
+    functions: dict[str, CompiledFunction] = {}
+    for name, function in manifest.functions.items():
+        bound = [tensors[parameter] for parameter in function.parameters]
+        run = _Local if isinstance(device, LocalDevice) else _Remote
+        functions[name] = CompiledFunction(
+            name, function, run(machine, name, function, bound), device
+        )
+    return Model(manifest, functions)
+
+
+class Model(Mapping[str, "CompiledFunction"]):
+    """A compiled model.
+
+    ``net(x)`` calls the function of a plain model, ``net["encoder"](...)`` one of several.
+
+    Attributes:
+        manifest: What the artefact says of itself.
+    """
+
+    def __init__(self, manifest: Manifest, functions: dict[str, CompiledFunction]) -> None:
+        self.manifest = manifest
+        self._functions = functions
+        plain = [name for name in _DEFAULT if name in functions] or list(functions)[:1]
+        self._default = functions[plain[0]] if plain[0] in _DEFAULT or len(functions) == 1 else None
+
+    @property
+    def functions(self) -> list[str]:
+        """The names of its functions."""
+        return list(self._functions)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers whose weights are in codebooks."""
+        return self.manifest.layers
+
+    @property
+    def metadata(self) -> Any:
+        """The JSON that came with the programs, or None."""
+        return self.manifest.metadata
+
+    def __getitem__(self, name: str) -> CompiledFunction:
+        if name not in self._functions:
+            raise Error(f"there is no function {name!r}; there are: {', '.join(self._functions)}")
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._functions
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Call the only function, or the one called main; see `CompiledFunction.__call__`."""
+        if self._default is None:
+            raise Error(f"say which function to call: net[name] with one of {', '.join(self)}")
+        return self._default(*inputs)
+
+
+class CompiledFunction:
+    """One function of a compiled model, its weights bound.
+
+    Attributes:
+        name: Its name.
+        inputs: What it takes.
+        outputs: What it returns.
+    """
+
+    def __init__(self, name: str, function: Function, run: _Local | _Remote, device: Device):
+        self.name = name
+        self.inputs = function.inputs
+        self.outputs = function.outputs
+        self.bounds = function.bounds
+        self._run = run
+        self._tensor = device.tensor
+        self._single = function.single
+        self._accepted: set[tuple[Any, ...]] = set()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the function.
+
+        Args:
+            inputs: NumPy arrays or PyTorch CPU tensors, as `self.inputs` says.
+
+        Returns:
+            Arrays of the kind of the first input: one, or a tuple where there are several outputs.
+
+        Raises:
+            Error: the inputs do not fit; the text names the input.
+        """
+        torch = None
+        if inputs and not isinstance(inputs[0], np.ndarray):
+            torch = _torch_of(inputs)
+        if torch is not None:
+            inputs = tuple(
+                x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in inputs
+            )
+        signature = tuple((x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs)
+        if signature not in self._accepted:
+            self._check(inputs)
+            if len(self._accepted) < _MOST_SHAPES:
+                self._accepted.add(signature)
+        tensor = self._tensor
+        outputs = self._run([tensor(x) for x in inputs])
+        if torch is not None:
+            outputs = tuple(torch.from_numpy(y) for y in outputs)
+        return outputs[0] if self._single else outputs
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.inputs))
+        outputs = ", ".join(map(str, self.outputs))
+        return f"{self.name}({inputs}) -> ({outputs})"
+
+    def _check(self, inputs: tuple[Any, ...]) -> None:
+        """Refuse inputs that do not fit."""
+        if len(inputs) != len(self.inputs):
+            wanted = "; ".join(map(str, self.inputs)) or "none"
+            raise Error(
+                f"function {self.name} takes {len(self.inputs)} inputs, got {len(inputs)}; it "
+                f"wants: {wanted}"
+            )
+        sizes: dict[str, int] = {}
+        for want, got in zip(self.inputs, inputs, strict=True):
+            if not isinstance(got, np.ndarray):
+                raise Error(
+                    f"input {want.name} of function {self.name} wants a NumPy array or PyTorch "
+                    f"tensor, got {type(got).__name__}"
+                )
+            self._check_tensor(want, got, sizes)
+
+    def _check_tensor(self, want: Tensor, got: np.ndarray, sizes: dict[str, int]) -> None:
+        shape = [sizes.get(s, s) if isinstance(s, str) else s for s in want.shape]
+        fits = len(shape) == got.ndim and str(got.dtype) == want.dtype
+        if fits:
+            for size, value in zip(shape, got.shape, strict=True):
+                if isinstance(size, int):
+                    fits = fits and size == value
+                elif re.fullmatch(r"[A-Za-z_]\w*", size):
+                    low, high = self.bounds.get(size, [None, None])
+                    fits = fits and (low is None or low <= value)
+                    fits = fits and (high is None or value <= high)
+                    sizes[size] = value
+        if not fits:
+            sizes_text = ", ".join(map(str, got.shape))
+            raise Error(
+                f"input {want.name} of function {self.name} wants {self._wanted(want, shape)}, "
+                f"got {got.dtype} [{sizes_text}]"
+            )
+
+    def _wanted(self, want: Tensor, shape: list[int | str]) -> str:
+        named = [size for size in shape if isinstance(size, str) and size in self.bounds]
+        ranges = [_range(size, *self.bounds[size]) for size in dict.fromkeys(named)]
+        text = f"{want.dtype} [{', '.join(map(str, shape))}]"
+        return f"{text} with {', '.join(ranges)}" if any(ranges) else text
+
+
+class _Local:
+    """Calls of a function in this process."""
+
+    def __init__(self, machine: Any, name: str, function: Function, bound: list[Any]) -> None:
+        self._call = machine[name]
+        self._bound = bound
+        self._single = function.single
+
+    def __call__(self, inputs: list[Any]) -> tuple[np.ndarray, ...]:
+        result = self._call(*inputs, *self._bound)
+        if self._single:
+            return (result.numpy(),)
+        return tuple(one.numpy() for one in result)
+
+
+class _Remote:
+    """Calls of a function over RPC, which passes no tuples: inputs are set, outputs fetched."""
+
+    def __init__(self, machine: Any, name: str, function: Function, bound: list[Any]) -> None:
+        self._machine = machine
+        self._name = name
+        self._bound = bound
+
+    def __call__(self, inputs: list[Any]) -> tuple[np.ndarray, ...]:
+        machine, name = self._machine, self._name
+        machine.set_input(name, *inputs, *self._bound)
+        machine.invoke_stateful(name)
+        result = machine.get_outputs(name)
+        return tuple(one.numpy() for one in (result if isinstance(result, tuple) else (result,)))
+
+
+def _torch_of(inputs: tuple[Any, ...]) -> Any:
+    """The module torch if any input is one of its tensors, else None; never imports it."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and any(isinstance(x, torch.Tensor) for x in inputs):
+        return torch
+    return None
+
+
+def _range(name: str, low: int | None, high: int | None) -> str:
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f"{name} at least {low}"
+    return f"{name} from {low or 0} to {high}"

@@ -1,0 +1,51 @@
+"""The passes from imported Relax to kernels, in their order."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from gq_tvm.passes.choose_kernel import ChooseKernel
+from gq_tvm.passes.lift_constants import LiftConstants
+from gq_tvm.passes.lower_codebook import LowerCodebook
+from gq_tvm.passes.pack_weights import PackWeights
+from gq_tvm.passes.parameters import Layer, Parameters
+from gq_tvm.targets import Target
+
+__all__ = ["Layer", "Parameters", "lower"]
+
+
+def lower(
+    module: IRModule, target: Target, kernel: str = "auto", names: dict[str, str] | None = None
+) -> tuple[IRModule, Parameters]:
+    """Bring a module with codebook operators down to kernels.
+
+    Args:
+        module: Relax functions as the frontend gives them.
+        target: The device to choose kernels for.
+        kernel: A family's name, or ``"auto"``.
+        names: What constants are called in the model, by ``parameters.digest``.
+
+    Returns:
+        The module, its functions taking their weights as parameters behind their inputs, and those
+        parameters.
+
+    Raises:
+        Error: a layer cannot be compiled; the text names it.
+    """
+    parameters = Parameters(names or {})
+    passes = [
+        ChooseKernel(target, kernel),  # the family of each product
+        PackWeights(target, parameters),  # indices in that family's layout, as parameters
+        LowerCodebook(target),  # its PrimFunc, called
+        relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),  # only now: earlier it would expand codebooks
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+        LiftConstants(parameters),  # what constants remain, as parameters
+    ]
+    with target.tvm:
+        return tvm.transform.Sequential(passes)(module), parameters

@@ -1,0 +1,142 @@
+"""Turn packed codebook operators into calls of their kernels; equal kernels are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.ir import GlobalVar, IRModule
+
+from gq_tvm.passes.operators import PACKED, attributes, is_operator, shape_of
+from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.schedules import Product, direct, family
+from gq_tvm.targets import Target
+
+
+@tvm.transform.module_pass(opt_level=0)
+class LowerCodebook:
+    """Replace every ``relax.gq.packed`` by a ``call_tir`` of its kernel."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._kernels: dict[tuple[Any, ...], GlobalVar] = {}
+
+    def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
+        """Rewrite every function."""
+        self._kernels = {}
+        return CallRewriter(module, self._lower).run()
+
+    def _lower(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, PACKED):
+            return None
+        at = attributes(call)
+        lower = getattr(self, f"_{at['kind']}")
+        return lower(rewriter, call, at, tuple(int(size) for size in at["shape"]))
+
+    def _linear(
+        self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
+    ) -> relax.Expr:
+        n, k = shape
+        x, *operands = call.args
+        flat, rows = _flat_rows(rewriter, x, k)
+        product = _product(at, n, k, rows)
+        epilogue = at["epilogue"] or None
+        kernel = self._kernel(
+            rewriter,
+            ("linear", at["kernel"], product, epilogue),
+            lambda: family(at["kernel"]).linear(self.target, product, epilogue),
+        )
+        y = _call(rewriter, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
+        return relax.op.reshape(y, call.ty.shape) if flat is not x else y
+
+    def _recurrence(
+        self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
+    ) -> relax.Expr:
+        n, k = shape
+        batch = shape_of(call.args[1])[0]
+        product = _product(at, n, k, batch)
+        kernel = self._kernel(
+            rewriter,
+            ("recurrence", at["kernel"], product),
+            lambda: family(at["kernel"]).recurrence(self.target, product),
+        )
+        return _call(rewriter, kernel, call.args, [list(field.shape) for field in call.ty.fields])
+
+    def _embedding(
+        self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
+    ) -> relax.Expr:
+        ids, weights, table = call.args
+        flat = rewriter.emit(relax.op.reshape(ids, [_volume(shape_of(ids))]))
+        codebooks = shape_of(table)[0]
+        kernel = self._kernel(
+            rewriter,
+            ("embedding", shape, at["bits"], codebooks),
+            lambda: direct.embedding((shape[0], shape[1]), at["bits"], codebooks),
+        )
+        y = _call(rewriter, kernel, [flat, weights, table], [[_volume(shape_of(ids)), shape[1]]])
+        return relax.op.reshape(y, call.ty.shape)
+
+    def _conv1d(
+        self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
+    ) -> relax.Expr:
+        options = {key: at[key] for key in ("stride", "padding", "dilation", "groups")}
+        codebooks = shape_of(call.args[2])[0]
+        epilogue = at["epilogue"] or None
+        kernel = self._kernel(
+            rewriter,
+            ("conv1d", shape, at["bits"], codebooks, *options.values(), epilogue),
+            lambda: direct.grouped_conv1d(
+                (shape[0], shape[1], shape[2]),
+                at["bits"],
+                codebooks,
+                epilogue=epilogue,
+                **options,
+            ),
+        )
+        return _call(rewriter, kernel, call.args, [list(call.ty.shape)])
+
+    def _kernel(
+        self,
+        rewriter: CallRewriter,
+        key: tuple[Any, ...],
+        make: Callable[[], tirx.PrimFunc],
+    ) -> GlobalVar:
+        """The function of a kernel, made when it is first asked for."""
+        if key not in self._kernels:
+            kernel = make()
+            name = kernel.attrs.get("global_symbol", key[0]) if kernel.attrs else key[0]
+            kernel = kernel.without_attr("global_symbol")
+            self._kernels[key] = rewriter.builder_.add_func(kernel, str(name))
+        return self._kernels[key]
+
+
+def _product(at: dict[str, Any], n: int, k: int, rows: Any) -> Product:
+    return Product(n, k, at["bits"], at["activation"], rows if isinstance(rows, int) else None)
+
+
+def _call(
+    rewriter: CallRewriter, kernel: GlobalVar, args: Any, shapes: list[list[Any]]
+) -> relax.Expr:
+    types = [relax.TensorType(shape, "float32") for shape in shapes]
+    out = types[0] if len(types) == 1 else types
+    return rewriter.emit(relax.call_tir(kernel, relax.Tuple(list(args)), out))
+
+
+def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> tuple[relax.Expr, Any]:
+    """`x` [..., K] as [m, K], and m."""
+    *leading, _ = shape_of(x)
+    if len(leading) == 1:
+        return x, leading[0]
+    rows = _volume(leading)
+    return rewriter.emit(relax.op.reshape(x, [rows, k])), rows
+
+
+def _volume(sizes: list[Any]) -> Any:
+    """The product of sizes, an int if all are."""
+    volume: Any = 1
+    for size in sizes:
+        volume = volume * size
+    simple = tvm.sym.Analyzer().simplify(volume) if not isinstance(volume, int) else volume
+    return int(simple) if isinstance(simple, tirx.IntImm) else simple

@@ -1,0 +1,214 @@
+"""The codebook operators in Relax: their types, and how to write calls of them.
+
+Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torch.ops.gq.*`` mean
+(see ``gq_tvm.ops.reference``), with every bias present. ``relax.gq.packed`` is what is left once a
+weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
+
+Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
+chosen family, "" before the choice) and ``epilogue`` (the activation function fused behind, "" for
+none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir import Op, _ffi_api
+
+PACKED = "relax.gq.packed"
+LINEAR = "relax.gq.codebook_linear"
+LSTM = "relax.gq.codebook_lstm"
+RECURRENCE = "relax.gq.codebook_recurrence"
+CONV1D = "relax.gq.codebook_conv1d"
+EMBEDDING = "relax.gq.codebook_embedding"
+CODEBOOK_OPERATORS = (LINEAR, LSTM, RECURRENCE, CONV1D, EMBEDDING)
+
+
+def codebook_linear(
+    x: relax.Expr,
+    indices: relax.Expr,
+    codebook: relax.Expr,
+    bias: relax.Expr,
+    *,
+    bits: int,
+    activation: str,
+    layer: str,
+    epilogue: str = "",
+    kernel: str = "",
+) -> relax.Call:
+    """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N]."""
+    attrs = {"bits": bits, "activation": activation, "layer": layer}
+    attrs |= {"epilogue": epilogue, "kernel": kernel}
+    return _call(LINEAR, [x, indices, codebook, bias], attrs)
+
+
+def codebook_lstm(
+    inputs: Sequence[relax.Expr],
+    *,
+    bits_ih: int,
+    bits_hh: int,
+    activation: str,
+    layer: str,
+) -> relax.Call:
+    """One LSTM layer.
+
+    Args:
+        inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H], indices_ih, codebook_ih,
+            indices_hh, codebook_hh, bias f32 [4H].
+        bits_ih: Bits of the input weight.
+        bits_hh: Bits of the recurrent weight.
+        activation: ``"int8"`` or ``"fp32"``.
+        layer: Name of the layer.
+
+    Returns:
+        A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
+    """
+    attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
+    return _call(LSTM, inputs, attrs)
+
+
+def codebook_recurrence(
+    inputs: Sequence[relax.Expr], *, bits: int, activation: str, layer: str, kernel: str = ""
+) -> relax.Call:
+    """The steps of an LSTM layer whose input part is done.
+
+    Args:
+        inputs: gates_x f32 [B, T, 4H], h0 f32 [B, H], c0 f32 [B, H], indices, codebook.
+        bits: Bits of the recurrent weight.
+        activation: ``"int8"`` or ``"fp32"``.
+        layer: Name of the layer.
+        kernel: The chosen family.
+
+    Returns:
+        A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
+    """
+    attrs = {"bits": bits, "activation": activation, "layer": layer, "kernel": kernel}
+    return _call(RECURRENCE, inputs, attrs)
+
+
+def codebook_conv1d(
+    x: relax.Expr,
+    indices: relax.Expr,
+    codebook: relax.Expr,
+    bias: relax.Expr,
+    *,
+    bits: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    activation: str,
+    layer: str,
+    epilogue: str = "",
+) -> relax.Call:
+    """x f32 [B, C, T], indices u8 [N, C / groups, k], bias f32 [N] -> f32 [B, N, T']."""
+    attrs = {"bits": bits, "stride": stride, "padding": padding, "dilation": dilation}
+    attrs |= {"groups": groups, "activation": activation, "layer": layer, "epilogue": epilogue}
+    return _call(CONV1D, [x, indices, codebook, bias], attrs)
+
+
+def codebook_embedding(
+    ids: relax.Expr, indices: relax.Expr, codebook: relax.Expr, *, bits: int, layer: str
+) -> relax.Call:
+    """ids i64 [...], indices u8 [V, D] -> f32 [..., D]."""
+    return _call(EMBEDDING, [ids, indices, codebook], {"bits": bits, "layer": layer})
+
+
+def packed(
+    arguments: Sequence[relax.Expr], out_type: relax.Type, attrs: dict[str, Any]
+) -> relax.Call:
+    """A kernel call with its operands in place; ``attrs`` say of which operator and kernel."""
+    return relax.Call(
+        Op.get(PACKED), list(arguments), tvm.ir.make_node("ir.DictAttrs", **attrs), [out_type]
+    )
+
+
+def with_attrs(call: relax.Call, **changes: Any) -> relax.Call:
+    """The same call with some attributes changed."""
+    return _call(call.op.name, call.args, {**attributes(call), **changes})
+
+
+def attributes(call: relax.Call) -> dict[str, Any]:
+    """The attributes of a codebook operator's call, as plain Python values."""
+    return {str(key): _plain(value) for key, value in call.attrs.items()}
+
+
+def is_operator(expr: Any, *names: str) -> bool:
+    """Whether `expr` is a call of one of the operators `names`."""
+    return isinstance(expr, relax.Call) and isinstance(expr.op, Op) and expr.op.name in names
+
+
+def shape_of(expr: relax.Expr) -> list[Any]:
+    """The sizes of a tensor expression, ints where they are known."""
+    return [int(s) if isinstance(s, int | tvm.tirx.IntImm) else s for s in expr.ty.shape]
+
+
+def conv1d_frames(frames: Any, taps: int, stride: int, padding: int, dilation: int) -> Any:
+    """Output frames of a convolution over `frames` frames."""
+    return (frames + (2 * padding - dilation * (taps - 1) - 1)) // stride + 1
+
+
+def _call(name: str, args: Sequence[relax.Expr], attrs: dict[str, Any]) -> relax.Call:
+    return relax.Call(Op.get(name), list(args), tvm.ir.make_node("ir.DictAttrs", **attrs))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return str(value)
+    return int(value) if isinstance(value, int | tvm.tirx.IntImm) else value
+
+
+def _linear_type(call: relax.Call, _: Any) -> relax.Type:
+    x, indices = call.args[0], call.args[1]
+    return relax.TensorType([*shape_of(x)[:-1], shape_of(indices)[0]], "float32")
+
+
+def _lstm_type(call: relax.Call, _: Any) -> relax.Type:
+    batch, steps, _width = shape_of(call.args[0])
+    hidden = shape_of(call.args[1])[1]
+    state = relax.TensorType([batch, hidden], "float32")
+    return relax.TupleType([relax.TensorType([batch, steps, hidden], "float32"), state, state])
+
+
+def _conv1d_type(call: relax.Call, _: Any) -> relax.Type:
+    batch, _channels, frames = shape_of(call.args[0])
+    rows, _group_channels, taps = shape_of(call.args[1])
+    at = attributes(call)
+    frames = conv1d_frames(frames, taps, at["stride"], at["padding"], at["dilation"])
+    return relax.TensorType([batch, rows, frames], "float32")
+
+
+def _embedding_type(call: relax.Call, _: Any) -> relax.Type:
+    ids, indices = call.args[0], call.args[1]
+    return relax.TensorType([*shape_of(ids), shape_of(indices)[1]], "float32")
+
+
+def _packed_type(call: relax.Call, _: Any) -> relax.Type:
+    return call.ty_args[0]
+
+
+def _register() -> None:
+    linear = ("x", "indices", "codebook", "bias")
+    state = ("h0", "c0")
+    weights = ("indices_ih", "codebook_ih", "indices_hh", "codebook_hh")
+    for name, arguments, infer in (
+        (LINEAR, linear, _linear_type),
+        (LSTM, ("x", *state, *weights, "bias"), _lstm_type),
+        (RECURRENCE, ("gates_x", *state, "indices", "codebook"), _lstm_type),
+        (CONV1D, linear, _conv1d_type),
+        (EMBEDDING, ("ids", "indices", "codebook"), _embedding_type),
+        (PACKED, None, _packed_type),
+    ):
+        _ffi_api.RegisterOp(name, "gq-tvm: a layer whose weight lives in a codebook.")
+        op = Op.get(name)
+        op.set_num_inputs(-1 if arguments is None else len(arguments))
+        for argument in arguments or ():
+            op.add_argument(argument, "Tensor", "")
+        tvm.ir.register_op_attr(name, "FInferType", infer)
+        tvm.ir.register_op_attr(name, "FPurity", True)
+
+
+_register()

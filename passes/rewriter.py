@@ -1,0 +1,85 @@
+"""The mutator the passes build on: rewrite calls, and give a function new parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import relax
+from tvm.ir import GenericConst, IRModule
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+NUM_INPUT = "num_input"  # TVM's attribute: how many leading parameters are not weights
+
+
+@mutator
+class CallRewriter(PyExprMutator):
+    """Replace the calls and constants for which a function returns something else than None.
+
+    Args:
+        module: The module to rewrite.
+        rewrite: Given this rewriter and a call, its arguments rewritten already.
+        constant: Given this rewriter and a constant.
+    """
+
+    def __init__(
+        self,
+        module: IRModule,
+        rewrite: Callable[[CallRewriter, relax.Call], relax.Expr | None] = lambda _, call: None,
+        constant: Callable[[CallRewriter, GenericConst], relax.Expr | None] = lambda _, value: None,
+    ) -> None:
+        super().__init__(module)
+        self.rewrite = rewrite
+        self.constant = constant
+        self.new_parameters: dict[str, relax.Var] = {}
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        """Rewrite a call."""
+        call = super().visit_call_(call)
+        new = self.rewrite(self, call)
+        return call if new is None else new
+
+    def visit_generic_const_(self, value: GenericConst) -> relax.Expr:
+        """Rewrite a constant."""
+        new = self.constant(self, value)
+        return value if new is None else new
+
+    def emit(self, expr: relax.Expr) -> relax.Var:
+        """Bind `expr` to a variable in front of the call being rewritten."""
+        return self.builder_.emit(expr)
+
+    def parameter(self, name: str, shape: tuple[int, ...], dtype: str) -> relax.Var:
+        """The parameter `name` of the function being rewritten, added on first use."""
+        if name not in self.new_parameters:
+            self.new_parameters[name] = relax.Var(name, relax.TensorType(shape, dtype))
+        return self.new_parameters[name]
+
+    def run(self, only: Callable[[relax.Function], bool] = lambda function: True) -> IRModule:
+        """Rewrite the Relax functions of the module and return it."""
+        module = self.builder_.get()
+        for gvar, function in module.functions_items():
+            if isinstance(function, relax.Function) and only(function):
+                self.new_parameters = {}
+                new = self.visit_expr(function)
+                self.builder_.update_func(gvar, _extended(new, list(self.new_parameters.values())))
+        return self.builder_.get()
+
+
+def _extended(function: relax.Function, parameters: list[relax.Var]) -> relax.Function:
+    """`function` with `parameters` behind its own; attribute "num_input" counts the inputs."""
+    if NUM_INPUT not in (function.attrs or {}):
+        function = function.with_attr(NUM_INPUT, len(function.params))
+    if not parameters:
+        return function
+    return relax.Function(
+        [*function.params, *parameters],
+        function.body,
+        function.ret_ty,
+        function.is_pure,
+        function.attrs,
+    )
+
+
+def inputs_of(function: relax.Function) -> list[relax.Var]:
+    """The parameters of a function that are not weights."""
+    count = (function.attrs or {}).get(NUM_INPUT, len(function.params))
+    return list(function.params)[: int(count)]
