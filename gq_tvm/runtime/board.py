@@ -29,7 +29,7 @@ from gq_tvm.errors import Error
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
 
 _WHEELS = ("apache-tvm", "apache-tvm-ffi")
-_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so")  # in load order
+LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so")  # in load order
 _DEBS = ("libc6:arm64", "libgcc-s1:arm64", "libstdc++6:arm64")
 _SYSTEM_LIBRARIES = (
     *("ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"),
@@ -66,7 +66,7 @@ class Installation:
 
     def server(self, options: list[str], host: str, port: int) -> list[str]:
         """Return the command line of the RPC server, without QEMU before it."""
-        libraries = [str(self.board / name) for name in _LIBRARIES]
+        libraries = [str(self.board / name) for name in LIBRARIES]
         return [str(self.board / "rpc_server"), *options, host, str(port), *libraries]
 
     def complete(self) -> bool:
@@ -146,9 +146,9 @@ def _download_runtime(wheels: Path, board: Path) -> None:
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.namelist():
-                if Path(entry).name in _LIBRARIES:
+                if Path(entry).name in LIBRARIES:
                     (board / Path(entry).name).write_bytes(archive.read(entry))
-    missing = [name for name in _LIBRARIES if not (board / name).exists()]
+    missing = [name for name in LIBRARIES if not (board / name).exists()]
     if missing:
         raise Error(f"the aarch64 wheels of {' and '.join(wanted)} lack {', '.join(missing)}")
 
