@@ -20,7 +20,7 @@ _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 def digits(cache_dir: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
     """Return (path of a WAV file, the word said in it), zero to nine, one word a file.
 
-    The first call downloads 14 MB into the cache (see `cache.root`) and keeps 130 KB; root is not
+    The first call downloads 18 MB into the cache (see `cache.root`) and keeps 130 KB; root is not
     needed. Raises `Error` if the recordings cannot be had here.
     """
     folder = cache.provide(cache.root(cache_dir) / "digits-asterisk-en", _download, _complete)

@@ -1,0 +1,73 @@
+# make demo    what this is about, in a few minutes, from nothing
+# make test    every test; make fast: those of a few seconds
+# make lint    format, style and types; make format: put the first two right
+# make wheel   dist/*.whl
+#
+# Each sets up what it needs in .venv and the cache (GQ_TVM_CACHE, or ~/.cache/gq-tvm), once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+WORKERS ?= 2
+PY := .venv/bin/python
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+
+# Tests run side by side: one thread each. The device's own kernels choose their threads.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test fast lint format wheel setup device speech-tools clean
+
+demo: setup
+	$(PY) -m gq_tvm.demo
+
+test: setup speech-tools
+	$(PY) -m pytest -n $(WORKERS) --dist=worksteal
+
+fast: setup
+	$(PY) -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
+
+lint: .venv/.installed
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: .venv/.installed
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+wheel: .venv/.installed
+	rm -rf build
+	$(PY) -m build --wheel --no-isolation
+
+setup: .venv/.installed device
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet $(TORCH)
+	$(PY) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+# The emulated ARM board. Where it cannot be had its tests are skipped, but never in CI. The stamp
+# names the folder it was set up in, so that a cache that was emptied is noticed.
+device: .venv/.installed
+	@board=$$(cat .venv/.board 2>/dev/null || true); \
+	if [[ -f "$$board/files.json" && .venv/.board -nt gq_tvm/runtime/board.py \
+	      && .venv/.board -nt gq_tvm/runtime/rpc_server.c && .venv/.board -nt $< ]]; then exit 0; fi; \
+	if $(PY) -m gq_tvm.device --setup-only; then \
+	    $(PY) -c 'from gq_tvm.runtime.board import locate; print(locate().folder)' > .venv/.board; \
+	elif [[ -n "$${CI:-}" ]]; then exit 1; \
+	else echo "Skipped: the tests on the emulated ARM board, for the reason above."; fi
+
+# Synthetic voices, for the tests of training data; without them those tests say so and are skipped.
+speech-tools:
+	@if [[ -n "$${CI:-}" && $$(id -u) == 0 ]] && ! command -v espeak-ng flite >/dev/null; then \
+	    apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends \
+	    espeak-ng flite >/dev/null; fi
+
+clean:
+	rm -rf build dist *.egg-info
