@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +53,9 @@ def build(
     program = frontend.read(source)
     translated = frontend.translate(program, activation)
     say(f"packing for {device.name}")
-    module, parameters = passes.lower(translated.module, device, kernel, translated.names)
+    module, parameters = passes.lower(
+        translated.module, device, kernel, translated.names, activation
+    )
     if not parameters.layers:
         raise Error(
             "the model has no codebook layer; convert it with quantize.prepare and "
@@ -121,8 +124,15 @@ def _function(function: relax.Function) -> Function:
 def _tensor(name: str, ty: Any) -> Tensor:
     if not isinstance(ty, relax.TensorType) or ty.shape is None:
         raise Error(f"{name} of the program is not a tensor of known rank; export tensors only")
-    sizes = [int(s) if isinstance(s, tvm.tirx.IntImm | int) else str(s) for s in ty.shape]
-    return Tensor(name, str(ty.dtype), sizes)
+    return Tensor(name, str(ty.dtype), [_size(size) for size in ty.shape])
+
+
+def _size(size: Any) -> int | str:
+    """A size as the manifest has it: a number, or an expression of named sizes."""
+    size = size if isinstance(size, int) else tvm.sym.Analyzer().simplify(size)
+    if isinstance(size, int | tvm.tirx.IntImm):
+        return int(size)
+    return re.sub(r"T\.int64\((-?\d+)\)", r"\1", str(size))
 
 
 def _own_version() -> str:

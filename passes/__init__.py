@@ -7,8 +7,12 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from gq_tvm.passes.choose_kernel import ChooseKernel
+from gq_tvm.passes.expand_conv import ExpandConv
+from gq_tvm.passes.expand_lstm import ExpandLSTM
+from gq_tvm.passes.fuse_epilogue import FuseEpilogue
 from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
+from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.targets import Target
@@ -17,7 +21,11 @@ __all__ = ["Layer", "Parameters", "lower"]
 
 
 def lower(
-    module: IRModule, target: Target, kernel: str = "auto", names: dict[str, str] | None = None
+    module: IRModule,
+    target: Target,
+    kernel: str = "auto",
+    names: dict[str, str] | None = None,
+    activation: str | None = None,
 ) -> tuple[IRModule, Parameters]:
     """Bring a module with codebook operators down to kernels.
 
@@ -26,6 +34,7 @@ def lower(
         target: The device to choose kernels for.
         kernel: A family's name, or ``"auto"``.
         names: What constants are called in the model, by ``parameters.digest``.
+        activation: Of layers that cannot say it themselves; None is ``"fp32"``.
 
     Returns:
         The module, its functions taking their weights as parameters behind their inputs, and those
@@ -36,6 +45,10 @@ def lower(
     """
     parameters = Parameters(names or {})
     passes = [
+        MatchCodebook(parameters.names, activation or "fp32"),  # look-ups spelled in PyTorch
+        FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
+        ExpandLSTM(),  # one product over all frames, then the recurrence
+        ExpandConv(),  # convolutions in one group are products over unfolded frames
         ChooseKernel(target, kernel),  # the family of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target),  # its PrimFunc, called

@@ -22,7 +22,8 @@ def product_of(call: relax.Call) -> Product | None:
         shape_of(call.args[0])[:-1] if is_operator(call, LINEAR) else shape_of(call.args[1])[:1]
     )
     rows = prod(leading) if all(isinstance(size, int) for size in leading) else None
-    return Product(n, k, at["bits"], at["activation"], rows)
+    recurrent = is_operator(call, RECURRENCE)
+    return Product(n, k, at["bits"], at["activation"], rows, recurrent)
 
 
 # How many tensors stand before the weight among the arguments of each operator.

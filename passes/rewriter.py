@@ -83,3 +83,19 @@ def inputs_of(function: relax.Function) -> list[relax.Var]:
     """The parameters of a function that are not weights."""
     count = (function.attrs or {}).get(NUM_INPUT, len(function.params))
     return list(function.params)[: int(count)]
+
+
+@mutator
+class BindingRewriter(PyExprMutator):
+    """Give variables other values, as `values` says by variable."""
+
+    def __init__(self, module: IRModule, values: dict[relax.Var, relax.Expr]) -> None:
+        super().__init__(module)
+        self.values = values
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        """Rewrite a binding."""
+        value = self.values.get(binding.var)
+        super().visit_var_binding_(
+            binding if value is None else relax.VarBinding(binding.var, value)
+        )

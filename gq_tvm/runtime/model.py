@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm_ffi
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
@@ -38,7 +41,7 @@ def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
     missing = manifest.parameter_bytes.keys() - arrays.keys()
     if missing:
         raise Error(f"{path} lacks the weight {min(missing)}; compile the model again")
-    machine = device.virtual_machine(device.load_module(Path(path) / CODE))
+    machine = device.virtual_machine(_code(Path(path) / CODE, device))
     tensors = {name: device.tensor(array) for name, array in arrays.items()}
     functions: dict[str, CompiledFunction] = {}
     for name, function in manifest.functions.items():
@@ -229,10 +232,26 @@ class _Remote:
         return tuple(one.numpy() for one in (result if isinstance(result, tuple) else (result,)))
 
 
+def _code(library: Path, device: Device) -> Any:
+    """Load a library, on this machine under a name of its own.
+
+    The dynamic linker takes a path it has loaded before for the same library, even where an
+    artefact was compiled anew in the same place since; and ``tvm.runtime.load_module`` would
+    resolve a link back to that path.
+    """
+    if not isinstance(device, LocalDevice):
+        return device.load_module(library)
+    with tempfile.TemporaryDirectory() as folder:
+        alias = Path(folder) / library.name
+        alias.symlink_to(library.absolute())
+        try:
+            return tvm_ffi.load_module(str(alias))
+        except Exception as failure:
+            raise Error(f"cannot load {library}: {failure}") from failure
+
+
 def _torch_of(inputs: tuple[Any, ...]) -> Any:
     """The module torch if any input is one of its tensors, else None; never imports it."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and any(isinstance(x, torch.Tensor) for x in inputs):
         return torch
