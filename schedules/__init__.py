@@ -5,10 +5,12 @@ from __future__ import annotations
 from gq_tvm.errors import Error
 from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.scalar import Scalar
+from gq_tvm.schedules.vector_family import DenseFloat, Lookup, LookupFloat
 from gq_tvm.targets import Target
 
-# In order of preference: the first that supports a product is taken.
-FAMILIES: list[Family] = [Scalar()]
+# In order of preference: the first that supports a product is taken. The baseline comes after the
+# family that supports everything, so it is only ever taken by name.
+FAMILIES: list[Family] = [Lookup(), LookupFloat(), Scalar(), DenseFloat()]
 
 __all__ = ["FAMILIES", "Family", "Product", "families_for", "family"]
 

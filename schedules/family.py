@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.ops.reference import common_codebook
+from gq_tvm.schedules.vector_math import EPILOGUES
 from gq_tvm.targets import Target
 
-EPILOGUES = ("relu", "sigmoid", "tanh", "silu")
+__all__ = ["EPILOGUES", "Family", "Product", "shared_codebook"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Product:
         bits: Bits of an index, 1 to 8.
         activation: ``"int8"`` (quantised per row inside the kernel) or ``"fp32"``.
         rows: Rows of the activations; None if known only at run time.
+        recurrent: The product is the h-part of an LSTM (n = 4H, k = H), done by `recurrence`.
     """
 
     n: int
@@ -36,6 +38,7 @@ class Product:
     bits: int
     activation: str
     rows: int | None = None
+    recurrent: bool = False
 
 
 class Family(ABC):

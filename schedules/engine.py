@@ -1,0 +1,101 @@
+"""What linear and recurrent kernels share: one tile of outputs times a few rows.
+
+An engine is the arithmetic of a kernel family. It owns the weight operands, stages rows of
+activations in the form its arithmetic wants, and multiplies a tile. The loops around it belong
+to ``linear.py`` and ``recurrence.py``; the instructions belong to an ``InstructionSet``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from gq_tvm.schedules.instruction_sets import InstructionSet
+from gq_tvm.schedules.vector_math import VectorMath
+
+Expr = Any
+Buffer = Any
+#: store(row position, output vector of the tile, float32 vector): takes the results of a tile.
+Store = Callable[[int, int, Expr], None]
+
+#: Output vectors of a tile. Four hide the latency of a dot product and are the gates of an LSTM.
+VECTORS = 4
+
+
+class Engine(ABC):
+    """Multiplies staged rows with tiles of a weight matrix ``[N, K]``.
+
+    The methods emit TIR into the function under construction, in this order: ``declare`` among
+    the arguments, ``begin`` once, then ``stage`` and ``multiply`` inside the loops.
+    """
+
+    #: Rows a tile takes at once.
+    tile_rows: int
+
+    def __init__(self, isa: InstructionSet, n: int, k: int) -> None:
+        self.isa = isa
+        self.n = n
+        self.k = k
+        self.lanes = isa.lanes
+        self.outputs = VECTORS * isa.lanes
+        self.tiles = -(-n // self.outputs)
+        self.math = VectorMath(isa.lanes)
+
+    @property
+    def padded_n(self) -> int:
+        """N rounded up to whole tiles."""
+        return self.tiles * self.outputs
+
+    @abstractmethod
+    def declare(self) -> None:
+        """Declare the operands as arguments, in the order ``Family.pack`` gives them."""
+
+    @abstractmethod
+    def begin(self, rows: int) -> None:
+        """Load tables and allocate room for ``rows`` staged rows."""
+
+    @abstractmethod
+    def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
+        """Bring a row into slot ``slot``; ``load(k, lanes)`` reads fp32 activations from k on."""
+
+    @abstractmethod
+    def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
+        """Multiply staged rows with a tile of weights; pass each result vector to ``store``."""
+
+    def accumulators(self, rows: int, dtype: str, sums: int = 1) -> list[list[list[Buffer]]]:
+        """Allocate zero vectors ``[row][output vector][partial sum]``.
+
+        One small buffer each: LLVM keeps them in registers, a single large one it would not.
+        """
+        zero = T.broadcast(T.Cast(dtype, 0) if dtype == "int32" else T.float32(0), self.lanes)
+        made = []
+        for _ in range(rows):
+            vectors = []
+            for _ in range(VECTORS):
+                parts = [T.alloc_buffer((self.lanes,), dtype) for _ in range(sums)]
+                for part in parts:
+                    T.buffer_store(part, zero, [T.ramp(0, 1, self.lanes)])
+                vectors.append(parts)
+            made.append(vectors)
+        return made
+
+    def read(self, buffer: Buffer) -> Expr:
+        """Read a whole small buffer as one vector."""
+        return buffer[T.ramp(0, 1, self.lanes)]
+
+    def write(self, buffer: Buffer, value: Expr) -> None:
+        """Write a whole small buffer as one vector."""
+        T.buffer_store(buffer, value, [T.ramp(0, 1, self.lanes)])
+
+
+def each(count: Any, body: Callable[[Expr], None]) -> None:
+    """Emit ``for i in range(count): body(i)``; no loop where ``count`` is known to be 0 or 1."""
+    if isinstance(count, int) and count <= 1:
+        if count == 1:
+            body(T.int32(0))
+        return
+    with T.serial(0, count) as i:
+        body(i)

@@ -1,0 +1,142 @@
+"""What a kernel needs from a vector instruction set.
+
+A vector is a TIR expression of ``vector_bytes`` bytes. Kernels are written once against this
+interface; an instruction set says how to move bits inside bytes, how to look bytes up in a
+register table and how to take int8 dot products. Everything else (loads, stores, fp32
+arithmetic) LLVM does well from plain vector expressions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+Expr = Any  # a TIR expression; TVM's own classes are not typed for mypy
+Loader = Callable[[int, int], Expr]  # load(offset, lanes): part of the table operand
+Gather = Callable[[Expr], Expr]  # gather(int32 indices): elements of the table operand
+
+
+def typed(vector: Expr, dtype: str, lanes: int) -> Expr:
+    """Return the same bits seen as ``lanes`` elements of ``dtype``."""
+    return T.reinterpret(dtype if lanes == 1 else f"{dtype}x{lanes}", vector)
+
+
+class InstructionSet(ABC):
+    """The primitives of one vector instruction set.
+
+    Attributes:
+        name: As ``Target.instruction_set`` names it.
+        vector_bytes: Bytes of a vector register.
+        tile_rows: Rows of activations a tile of 4 output vectors can take at once without
+            spilling accumulators, for int8 and for fp32 products.
+        centroid_offset: Added to int8 centroids, so that an unsigned operand can hold them;
+            the product is then corrected by ``-offset * sum(activations)``.
+    """
+
+    name: str
+    vector_bytes: int
+    tile_rows: ClassVar[dict[str, int]]
+    centroid_offset: int = 0
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of a vector."""
+        return self.vector_bytes // 4
+
+    # --- bits inside bytes -------------------------------------------------------------------
+
+    def move_bits(self, vector: Expr, right: int) -> Expr:
+        """Shift every byte right (left if negative); bits that enter a byte are undefined.
+
+        The default shifts 16-bit lanes: a field that lies inside a byte before and after the
+        shift is moved right, and what the neighbour pushes in lies outside of it.
+        """
+        if right == 0:
+            return vector
+        lanes = self.vector_bytes // 2
+        words = typed(vector, "uint16", lanes)
+        amount = T.broadcast(T.uint16(abs(right)), lanes)
+        moved = T.shift_right(words, amount) if right > 0 else T.shift_left(words, amount)
+        return typed(moved, "uint8", self.vector_bytes)
+
+    def constant_bytes(self, value: int) -> Expr:
+        """A vector with ``value`` in every byte."""
+        return T.broadcast(T.uint8(value & 0xFF), self.vector_bytes)
+
+    # --- int8 look-ups -----------------------------------------------------------------------
+
+    @abstractmethod
+    def byte_table(self, values: np.ndarray) -> np.ndarray:
+        """Lay ``uint8 [2^bits]`` (bits < 8) out as the table operand ``uint8 [bytes]``."""
+
+    @abstractmethod
+    def load_byte_table(self, bits: int, load: Loader) -> Sequence[Expr]:
+        """Bring the table into registers, once, before the loops."""
+
+    @abstractmethod
+    def look_up_bytes(self, bits: int, table: Sequence[Expr], index: Expr) -> Expr:
+        """Look a vector of indices up. Bits of ``index`` above ``bits`` are undefined."""
+
+    # --- int8 dot products -------------------------------------------------------------------
+
+    #: Vectors of partial sums an output vector needs.
+    partial_sums: int = 1
+
+    @abstractmethod
+    def dot(
+        self, sums: Sequence[Expr], weights: Sequence[Expr], activations: Sequence[Expr]
+    ) -> Sequence[Expr]:
+        """Add the dot products of consecutive groups of 4 bytes to ``int32`` sums.
+
+        Args:
+            sums: ``partial_sums`` vectors ``int32 [lanes]``.
+            weights: One vector a group: ``lanes`` outputs x 4 centroids.
+            activations: One ``int32`` scalar a group: 4 int8 activations.
+        """
+
+    def total(self, sums: Sequence[Expr]) -> Expr:
+        """Bring partial sums together: ``int32 [lanes]``, an output a lane."""
+        return sums[0]
+
+    # --- fp32 look-ups -----------------------------------------------------------------------
+
+    #: Order of the 4 x lanes indices in a vector: "output" = byte n*4+k, "depth" = byte k*lanes+n.
+    float_order: str = "output"
+
+    @abstractmethod
+    def float_table(self, values: np.ndarray) -> np.ndarray:
+        """Lay ``float32 [2^bits]`` out as the table operand (``float32`` or ``uint8``)."""
+
+    @abstractmethod
+    def load_float_table(self, bits: int, load: Loader) -> Sequence[Expr]:
+        """Bring the table into registers, once, before the loops."""
+
+    @abstractmethod
+    def look_up_floats(
+        self, bits: int, table: Sequence[Expr], gather: Gather, index: Expr
+    ) -> Sequence[Expr]:
+        """Look 4 x lanes indices up: 4 vectors ``float32 [lanes]``, one a depth (k)."""
+
+
+def select_tree(candidates: Sequence[Expr], chooser: Callable[[int], Expr]) -> Expr:
+    """Pick among ``2^m`` looked-up vectors by the index bits above the table's own.
+
+    Args:
+        candidates: What each table half, quarter, ... answered, lowest first.
+        chooser: ``chooser(level)`` is the condition vector of index bit ``level``.
+    """
+    level = 0
+    picked = list(candidates)
+    while len(picked) > 1:
+        condition = chooser(level)
+        picked = [
+            tirx.Select(condition, high, low)
+            for low, high in zip(picked[::2], picked[1::2], strict=True)
+        ]
+        level += 1
+    return picked[0]

@@ -1,0 +1,144 @@
+"""Engine ``lookup``: int8 activations, int8 centroids looked up in registers, integer dot products.
+
+8-bit weights need no table: what is packed is the centroid itself, also 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from gq_tvm.schedules.engine import VECTORS, Engine, Store
+from gq_tvm.schedules.instruction_sets import InstructionSet
+from gq_tvm.schedules.layout import SUBVECTORS, TileLayout
+from gq_tvm.schedules.stage_int8 import stage_int8
+from gq_tvm.schedules.unpack import unpack
+
+Expr = Any
+
+
+class LookupEngine(Engine):
+    """``y = (sum_k q[m, k] c[index[n, k]]) * (scale_x[m] * scale_w[n])``, exact until the scale."""
+
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
+        super().__init__(isa, n, k)
+        self.bits = bits
+        self.tile_rows = isa.tile_rows["int8"]
+        self.layout = TileLayout(bits, isa.lanes, VECTORS)
+        self.padded_k = -(-k // self.layout.depth) * self.layout.depth
+
+    def operands(
+        self, indices: np.ndarray, centroids: np.ndarray, scale: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the operands of ``declare``.
+
+        Args:
+            indices: uint8 [N, K].
+            centroids: int8 [2^bits].
+            scale: float32 [N].
+        """
+        unsigned = (centroids.astype(np.int16) + self.isa.centroid_offset).astype(np.uint8)
+        if self.bits == 8:
+            indices, unsigned = unsigned[indices], np.zeros(1, np.uint8)
+        else:
+            unsigned = self.isa.byte_table(unsigned)
+        return {
+            "weights": self.layout.pack(indices),
+            "table": _to_whole_lines(unsigned),
+            "scale": np.pad(scale, (0, self.padded_n - self.n)),
+        }
+
+    def declare(self) -> None:
+        shape = self.layout.shape(self.n, self.k)
+        self._weights = T.arg("weights", T.buffer(shape, "uint8"))
+        self._table = T.arg("table", T.buffer((self._table_bytes(),), "uint8"))
+        self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
+
+    def _table_bytes(self) -> int:
+        table = np.zeros(2**self.bits, np.uint8)
+        return 64 if self.bits == 8 else len(_to_whole_lines(self.isa.byte_table(table)))
+
+    def begin(self, rows: int) -> None:
+        self._rows = T.alloc_buffer((rows, self.padded_k), "int8")
+        self._row_scale = T.alloc_buffer((rows,), "float32")
+        self._row_sum = T.alloc_buffer((rows,), "int32")
+        if self.bits < 8:
+            self._registers = self.isa.load_byte_table(
+                self.bits, lambda offset, lanes: self._table[T.ramp(offset, 1, lanes)]
+            )
+        if self.padded_k > self.k:  # padding of K meets index 0: it must be multiplied by zero
+            with T.serial(0, rows) as slot:
+                for k in range(self.k, self.padded_k):
+                    T.buffer_store(self._rows, T.int8(0), [slot, k])
+
+    def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
+        offset = self.isa.centroid_offset
+
+        def store_row(k: Expr, values: Expr) -> None:
+            lanes = 1 if str(values.ty) == "int8" else self.lanes
+            T.buffer_store(self._rows, values, [slot, k if lanes == 1 else T.ramp(k, 1, lanes)])
+
+        stage_int8(
+            load,
+            self.k,
+            self.lanes,
+            row=store_row,
+            scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),
+            total=(lambda value: T.buffer_store(self._row_sum, value, [slot])) if offset else None,
+        )
+
+    def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
+        isa, layout, lanes = self.isa, self.layout, self.lanes
+        _, units, count, size = layout.shape(self.n, self.k)
+        sums = self.accumulators(len(slots), "int32", isa.partial_sums)
+        with T.serial(0, units) as unit:
+            vectors = [
+                T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)
+            ]
+            activations = [
+                [
+                    T.bind(
+                        T.reinterpret(
+                            "int32",
+                            self._rows[slot, T.ramp(unit * layout.depth + 4 * group, 1, 4)],
+                        )
+                    )
+                    for group in range(layout.groups)
+                ]
+                for slot in slots
+            ]
+            for v in range(VECTORS):
+                weights = [
+                    T.bind(self._centroids(vectors, group * VECTORS + v))
+                    for group in range(layout.groups)
+                ]
+                for row in range(len(slots)):
+                    parts = sums[row][v]
+                    results = isa.dot([self.read(p) for p in parts], weights, activations[row])
+                    for part, result in zip(parts, results, strict=True):
+                        self.write(part, result)
+        for row, slot in enumerate(slots):
+            row_scale = T.bind(self._row_scale[slot])
+            for v in range(VECTORS):
+                total = isa.total([self.read(part) for part in sums[row][v]])
+                if isa.centroid_offset:
+                    correction = self._row_sum[slot] * T.int32(isa.centroid_offset)
+                    total = total - T.broadcast(correction, lanes)
+                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+                value = T.cast(total, f"float32x{lanes}") * (T.broadcast(row_scale, lanes) * scale)
+                store(row, v, value)
+
+    def _centroids(self, vectors: Sequence[Expr], subvector: int) -> Expr:
+        assert 0 <= subvector < SUBVECTORS
+        index = unpack(self.isa, self.bits, vectors, subvector)
+        if self.bits == 8:
+            return index
+        return self.isa.look_up_bytes(self.bits, self._registers, index)
+
+
+def _to_whole_lines(table: np.ndarray) -> np.ndarray:
+    """Pad a table to whole 64-byte lines, so that what follows it in the file stays aligned."""
+    return np.pad(table, (0, -len(table) % 64))

@@ -1,0 +1,92 @@
+"""Dynamic int8 quantisation of a row of activations (the rule of ``ops.reference.quantize_rows``).
+
+The maximum is taken over the bit patterns of |x| as integers: the same order as the floats, but
+NaN and infinity come out on top instead of getting lost, and the result is exact in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from gq_tvm.schedules.vector_math import VectorMath
+
+Expr = Any
+Buffer = Any
+
+_ABSOLUTE = 0x7FFFFFFF
+_INFINITY = 0x7F800000
+_SMALLEST = (127 - 100) << 23  # 2^-100: smaller rows count as zero
+
+
+def stage_int8(
+    load: Callable[[Expr, int], Expr],
+    k: int,
+    lanes: int,
+    row: Callable[[Expr, Expr], None],
+    scale: Callable[[Expr], None],
+    total: Callable[[Expr], None] | None,
+) -> None:
+    """Emit the quantisation of ``k`` activations.
+
+    Args:
+        load: ``load(k, lanes)`` reads float32 activations.
+        k: Length of the row.
+        lanes: 32-bit lanes of a vector.
+        row: ``row(k, values)`` stores int8 values (a vector or a scalar) from k on.
+        scale: Takes the float32 scale of the row.
+        total: Takes the int32 sum of the quantised row; None where no kernel needs it.
+    """
+    whole, rest = divmod(k, lanes)
+    vector = T.ramp(0, 1, lanes)
+    zeros = T.broadcast(T.int32(0), lanes)
+
+    peak = T.alloc_buffer((lanes,), "int32")
+    T.buffer_store(peak, zeros, [vector])
+    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
+    if whole:
+        with T.serial(0, whole) as i:
+            bits = T.bitwise_and(T.reinterpret(f"int32x{lanes}", load(i * lanes, lanes)), mask)
+            T.buffer_store(peak, T.max(peak[vector], bits), [vector])
+    for i in range(rest):
+        bits = T.bitwise_and(T.reinterpret("int32", load(T.int32(whole * lanes + i), 1)), _ABSOLUTE)
+        T.buffer_store(peak, T.max(peak[i], bits), [i])
+    highest = T.bind(_reduce("smax", peak[vector], lanes))
+
+    finite = T.bind(highest < T.int32(_INFINITY))
+    live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
+    magnitude = T.reinterpret("float32", highest)
+    inverse = T.bind(tirx.Select(live, T.float32(127) / magnitude, T.float32(0)))
+    not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
+    dead = tirx.Select(finite, T.float32(0), not_a_number)
+    scale(tirx.Select(live, magnitude / T.float32(127), dead))
+
+    sums = None
+    if total is not None:
+        sums = T.alloc_buffer((lanes,), "int32")
+        T.buffer_store(sums, zeros, [vector])
+    math = VectorMath(lanes)
+    if whole:
+        with T.serial(0, whole) as i:
+            rounded = math.round(load(i * lanes, lanes) * T.broadcast(inverse, lanes))
+            integers = T.bind(T.cast(rounded, f"int32x{lanes}"))
+            row(i * lanes, T.cast(integers, f"int8x{lanes}"))
+            if sums is not None:
+                T.buffer_store(sums, sums[vector] + integers, [vector])
+    for i in range(rest):
+        at = T.int32(whole * lanes + i)
+        value = load(at, 1) * inverse
+        rounded = T.call_llvm_pure_intrin("float32", "llvm.roundeven.f32", value)
+        integer = T.bind(T.cast(rounded, "int32"))
+        row(at, T.cast(integer, "int8"))
+        if sums is not None:
+            T.buffer_store(sums, sums[i] + integer, [i])
+    if total is not None and sums is not None:
+        total(_reduce("add", sums[vector], lanes))
+
+
+def _reduce(operation: str, vector: Expr, lanes: int) -> Expr:
+    return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{operation}.v{lanes}i32", vector)
