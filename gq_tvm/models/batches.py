@@ -1,0 +1,143 @@
+"""Training batches: strings of words put together, distorted and turned into features.
+
+Everything random in step n is drawn from (seed, n): a resumed training sees the batches it
+would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gq_tvm.errors import Error
+from gq_tvm.speech import augment, tokens
+from gq_tvm.speech.augment import Augmentation
+from gq_tvm.speech.corpora import Utterance
+from gq_tvm.speech.features import FeatureSettings, LogMel, extract
+
+Clip = tuple[str, np.ndarray]  # text, samples f32 [n]
+
+
+@dataclass
+class Source:
+    """Recordings of one kind; ``joined`` ones are isolated words, to be put in a row."""
+
+    share: float
+    joined: bool
+    voices: list[list[Clip]] = field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls, utterances: Iterable[Utterance], share: float, joined: bool, sample_rate: int
+    ) -> Source:
+        """Read all recordings into memory, a voice for each speaker."""
+        voices: dict[str, list[Clip]] = {}
+        for utterance in utterances:
+            samples = augment.trim(utterance.samples(sample_rate), sample_rate)
+            voice = utterance.speaker if joined else ""  # whole utterances need no company
+            voices.setdefault(voice, []).append((utterance.text, samples))
+        return cls(share, joined, list(voices.values()))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded features f32 [B, T, F] and tokens i64 [B, U] with their real lengths i64 [B]."""
+
+    features: Tensor
+    frames: Tensor
+    tokens: Tensor
+    lengths: Tensor
+
+
+class Batches:
+    """An endless, reproducible supply of training batches."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        settings: FeatureSettings,
+        seed: int,
+        size: int,
+        longest: int = 5,
+        augmentation: Augmentation | None = None,
+    ):
+        self._sources = [source for source in sources if source.voices and source.share > 0]
+        if not self._sources:
+            raise Error("there is nothing to train on; give recordings or synthetic speech")
+        self._shares = np.array([source.share for source in self._sources])
+        self._shares /= self._shares.sum()
+        self._seed, self._size, self._longest = seed, size, longest
+        self._augmentation = augmentation or Augmentation()
+        self.settings = settings
+
+    def draw(self, step: int, longest: int | None = None) -> Batch:
+        """The batch of a step, joined strings of at most ``longest`` words.
+
+        Strings in a batch are of like length, so little of it is padding; batches of longer
+        strings hold fewer of them, so each costs about the same.
+        """
+        rng = np.random.default_rng([self._seed, step])
+        words = int(rng.integers(1, (longest or self._longest) + 1))
+        size = max(1, round(self._size * (self._longest + 1) / (2 * words + 1)))
+        pairs = []
+        for _ in range(size):
+            text, samples = self._utterance(rng, max(1, words - 1), words)
+            features = extract(samples, self.settings)
+            if len(features):
+                features = augment.mask_features(features, self.settings.num_mel_bins, rng)
+                pairs.append((features, tokens.encode(text)))
+        return collate(pairs)
+
+    def log_mel_statistics(self, utterances: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean of each mel bin over augmented training utterances, deviation within them."""
+        rng = np.random.default_rng([self._seed, 1 << 31])
+        means, variances = [], []
+        for _ in range(utterances):
+            _, samples = self._utterance(rng, 1, self._longest)
+            frames = LogMel(self.settings).accept(samples).astype(np.float64)
+            means.append(frames.mean(0))
+            variances.append(frames.var(0))
+        mean, deviation = np.mean(means, 0), np.sqrt(np.mean(variances, 0))
+        return tuple(map(float, mean.round(4))), tuple(map(float, deviation.round(4)))
+
+    def _utterance(self, rng: np.random.Generator, shortest: int, longest: int) -> Clip:
+        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        voice = source.voices[rng.integers(len(source.voices))]
+        if source.joined:
+            count = int(rng.integers(shortest, longest + 1))
+        else:
+            fitting = range(shortest, max(2, longest) + 1)
+            voice = [clip for clip in voice if len(clip[0].split()) in fitting] or voice
+            count = 1
+        speed = augment.draw_speed(rng, self._augmentation)
+        rate = self.settings.sample_rate
+        texts, pieces = [], []
+        for index in rng.integers(len(voice), size=count):
+            text, samples = voice[index]
+            texts.append(text)
+            pieces.append(augment.change_speed(samples, speed * rng.uniform(0.96, 1.04)))
+            gap = rng.uniform(0.0, 0.05) if rng.random() < 0.3 else rng.uniform(0.0, 0.4)
+            pieces.append(np.zeros(round(gap * rate), np.float32))
+        samples = augment.distort(np.concatenate(pieces), rate, rng, self._augmentation)
+        return " ".join(texts), samples
+
+
+def collate(pairs: Sequence[tuple[np.ndarray, list[int]]]) -> Batch:
+    """Pad features with zeros and tokens with blanks to the longest of a batch."""
+    frames = [len(features) for features, _ in pairs]
+    lengths = [len(numbers) for _, numbers in pairs]
+    features = np.zeros((len(pairs), max(frames), pairs[0][0].shape[1]), np.float32)
+    numbers = np.full((len(pairs), max(lengths)), tokens.BLANK, np.int64)
+    for row, (values, target) in enumerate(pairs):
+        features[row, : len(values)] = values
+        numbers[row, : len(target)] = target
+    return Batch(
+        torch.from_numpy(features),
+        torch.tensor(frames),
+        torch.from_numpy(numbers),
+        torch.tensor(lengths),
+    )

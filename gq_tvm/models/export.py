@@ -1,0 +1,95 @@
+"""A recogniser in one file: three exported programs and what is needed to use them.
+
+The file is a PyTorch archive (``.pt2``) with the programs ``encoder``, ``predictor`` and
+``joint`` and the extra file ``gq_metadata.json``; one call of the encoder takes any number of
+frames up to ``MAX_ENCODER_FRAMES`` and hands its state back, so it streams.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.pt2_archive._package import load_pt2, package_pt2
+
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers the operators the programs call)
+from gq_tvm.errors import Error
+from gq_tvm.models.rnnt import RNNT
+from gq_tvm.models.torch_recogniser import metadata, on_numpy
+from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
+from gq_tvm.speech.features import FeatureSettings
+from gq_tvm.speech.recogniser import Recogniser
+
+METADATA = "gq_metadata.json"
+PROGRAMS = ("encoder", "predictor", "joint")
+
+
+def save(
+    model: RNNT,
+    features: FeatureSettings,
+    path: str | Path,
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Write a transducer, plain or converted to codebooks, as one file.
+
+    An interruption leaves the old file in place.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.stem}.pt2")
+    text = json.dumps(metadata(model, features, training), indent=1)
+    try:
+        package_pt2(str(temporary), exported_programs=programs(model), extra_files={METADATA: text})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def programs(model: RNNT) -> dict[str, torch.export.ExportedProgram]:
+    """The three networks as exported programs; only the encoder's time is symbolic."""
+    model = copy.deepcopy(model).eval()
+    settings, shapes = model.settings, model.state_shapes()
+    time = torch.export.Dim("T", min=1, max=MAX_ENCODER_FRAMES)
+
+    def zeros(network: str) -> list[Tensor]:
+        return [torch.zeros(shapes[network][name]) for name in ("h", "c")]
+
+    side = torch.zeros(1, 1, settings.joint_size)
+    arguments: dict[str, tuple[Tensor, ...]] = {
+        "encoder": (torch.zeros(1, 7, settings.features), *zeros("encoder")),
+        "predictor": (torch.zeros(1, 1, dtype=torch.int64), *zeros("predictor")),
+        "joint": (side, side.clone()),
+    }
+    networks: dict[str, nn.Module] = dict(model.named_children())
+    dynamic = {"encoder": ({1: time}, None, None)}
+    return {
+        name: torch.export.export(networks[name], arguments[name], dynamic_shapes=dynamic.get(name))
+        for name in PROGRAMS
+    }
+
+
+def load(path: str | Path) -> Recogniser:
+    """A recogniser that runs the file in PyTorch; raises Error when it is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise Error(f"{path}: there is no such file; check the path")
+    try:
+        contents = load_pt2(str(path))
+    except Exception as error:  # PyTorch raises whatever its zip and JSON readers raise
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
+        raise Error(f"{path} cannot be read as a .pt2 file ({reason}); export it again") from None
+    found = contents.exported_programs
+    if METADATA not in contents.extra_files or not set(PROGRAMS) <= set(found):
+        raise Error(
+            f"{path} holds {', '.join(sorted(found)) or 'no program'} and no recogniser; "
+            "give a file that gq_tvm.train wrote"
+        )
+    return Recogniser(
+        json.loads(contents.extra_files[METADATA]),
+        *(on_numpy(found[name].module()) for name in PROGRAMS),
+    )

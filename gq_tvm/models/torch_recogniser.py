@@ -1,0 +1,54 @@
+"""A transducer in PyTorch as a :class:`gq_tvm.speech.Recogniser`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gq_tvm.models.rnnt import RNNT
+from gq_tvm.speech import tokens
+from gq_tvm.speech.features import FeatureSettings
+from gq_tvm.speech.recogniser import Recogniser
+
+CHUNK_FRAMES = 4
+TAIL_MS = 400.0
+
+
+def metadata(
+    model: RNNT, features: FeatureSettings, training: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a recogniser must know beside its networks, as JSON values."""
+    return {
+        "task": "rnnt",
+        "tokens": list(tokens.CHARACTERS),
+        "blank": tokens.BLANK,
+        "features": features.to_dict(),
+        "chunk_frames": CHUNK_FRAMES,
+        "tail_ms": TAIL_MS,
+        "states": model.state_shapes(),
+        "training": training or {},
+    }
+
+
+def recogniser(model: RNNT, features: FeatureSettings) -> Recogniser:
+    """A recogniser that runs ``model`` as it is; puts it into evaluation mode."""
+    model.eval()
+    networks = [on_numpy(part) for part in (model.encoder, model.predictor, model.joint)]
+    return Recogniser(metadata(model, features), *networks)
+
+
+def on_numpy(network: nn.Module | Callable[..., Any]) -> Callable[..., Any]:
+    """A PyTorch network as a function of NumPy arrays."""
+
+    def call(*arrays: np.ndarray) -> Any:
+        with torch.inference_mode():
+            outputs = network(*map(torch.from_numpy, arrays))
+        if isinstance(outputs, torch.Tensor):
+            return outputs.numpy()
+        return tuple(output.numpy() for output in outputs)
+
+    return call

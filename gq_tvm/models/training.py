@@ -1,0 +1,193 @@
+"""The training loop, the same for float weights and for weights on their way to codebooks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gq_tvm.errors import Error
+from gq_tvm.models import checkpoint
+from gq_tvm.models.batches import Batch, Batches
+from gq_tvm.models.rnnt import RNNT
+from gq_tvm.models.rnnt_loss import rnnt_loss
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how hard one phase of training works.
+
+    The learning rate rises linearly for ``warmup`` steps and falls as a cosine to a hundredth.
+    ``curriculum`` names shares of the steps after which strings may have 3 and then all words
+    (2 before). The auxiliary CTC loss (Graves et al. 2006) on the encoder counts
+    ``auxiliary[0]`` in the first quarter and ``auxiliary[1]`` afterwards.
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    curriculum: tuple[float, float] = (0.06, 0.15)
+    auxiliary: tuple[float, float] = (0.5, 0.2)
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    evaluate_every: int = 500
+    save_every: int = 250
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def longest(self, step: int) -> int | None:
+        """Most words in a joined string at a step; None: no limit beyond the batches' own."""
+        done = step / self.steps
+        return 2 if done < self.curriculum[0] else 3 if done < self.curriculum[1] else None
+
+    def auxiliary_weight(self, step: int) -> float:
+        """Weight of the CTC loss at a step."""
+        return self.auxiliary[0 if step < self.steps / 4 else 1]
+
+
+class Trainer:
+    """Trains one model through one phase; stops and resumes at any step.
+
+    ``after_step`` runs after each optimiser step (annealing); ``evaluate`` gives word error
+    rates as the model stands; both may be left out. Resuming repeats exactly what an
+    uninterrupted run would have done.
+    """
+
+    def __init__(
+        self,
+        model: RNNT,
+        batches: Batches,
+        schedule: Schedule,
+        seed: int,
+        *,
+        phase: str = "fp32",
+        after_step: Callable[[], None] | None = None,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        report: Report = print,
+        path: str | Path | None = None,
+        description: dict[str, Any] | None = None,
+    ):
+        self.model, self.batches, self.schedule, self.seed = model, batches, schedule, seed
+        self.phase, self.report = phase, report
+        self.step = 0
+        self._after_step, self._evaluate = after_step, evaluate
+        self._path, self._description = path, description or {}
+        self._optimiser = optimiser_for(model, schedule)
+
+    def run(self, steps: int | None = None) -> None:
+        """Train to the end of the schedule, or for so many steps; writes checkpoints."""
+        end = min(self.schedule.steps, self.step + (steps or self.schedule.steps))
+        begun, first = time.monotonic(), self.step
+        losses: list[float] = []
+        while self.step < end:
+            losses.append(self._one_step())
+            self.step += 1
+            if self.step % 50 == 0 or self.step == end:
+                pace = (time.monotonic() - begun) / (self.step - first)
+                left = (self.schedule.steps - self.step) * pace / 60
+                self.report(
+                    f"{self.phase}  step {self.step}/{self.schedule.steps}  "
+                    f"loss {sum(losses) / len(losses):.4f}  {pace:.2f} s a step  "
+                    f"{left:.0f} min left"
+                )
+                losses.clear()
+            if self.step % self.schedule.save_every == 0 or self.step == end:
+                self.save()
+            if self._evaluate and self.step % self.schedule.evaluate_every == 0:
+                rates = "  ".join(f"{name} {wer:.1f}%" for name, wer in self._evaluate().items())
+                self.report(f"{self.phase}  step {self.step}/{self.schedule.steps}  WER {rates}")
+
+    def _one_step(self) -> float:
+        self.model.train()
+        torch.manual_seed(hash((self.seed, self.step)) & 0x7FFFFFFF)  # dropout of this step
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.schedule.rate(self.step)
+        batch = self.batches.draw(self.step, self.schedule.longest(self.step))
+        loss = transducer_objective(self.model, batch, self.schedule.auxiliary_weight(self.step))
+        if not torch.isfinite(loss):
+            raise Error(
+                f"the loss is {loss.item()} at step {self.step}; "
+                "resume from the last checkpoint with a smaller learning rate"
+            )
+        self._optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
+        self._optimiser.step()
+        if self._after_step:
+            self._after_step()
+        return loss.item()
+
+    def save(self) -> None:
+        """Write the checkpoint, if this trainer has a path."""
+        if self._path is None:
+            return
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        state = checkpoint.optimiser_tensors(self._optimiser)
+        tensors |= {f"optimiser.{k}": v for k, v in state.items()}
+        description = {**self._description, "phase": self.phase, "step": self.step}
+        checkpoint.save(self._path, tensors, description)
+
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Continue from a checkpoint's tensors at its step."""
+        restore_model(self.model, tensors)
+        checkpoint.restore_optimiser(self._optimiser, _under("optimiser.", tensors))
+        self.step = step
+
+
+def restore_model(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load a checkpoint's model; raises Error when it is of another shape."""
+    try:
+        model.load_state_dict(_under("model.", tensors))
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise Error(
+            f"the checkpoint holds another model ({first}); use the options it was trained with"
+        ) from None
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def optimiser_for(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW; only matrices decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
+
+
+def transducer_objective(model: RNNT, batch: Batch, auxiliary: float) -> Tensor:
+    """Transducer loss a token, plus ``auxiliary`` times the encoder's CTC loss a token."""
+    logits, frame_logits = model(batch.features, batch.tokens)
+    count = batch.lengths.sum()
+    loss = rnnt_loss(logits, batch.tokens, batch.frames, batch.lengths).sum() / count
+    if auxiliary:
+        ctc = functional.ctc_loss(
+            frame_logits.log_softmax(-1).transpose(0, 1),
+            batch.tokens,
+            batch.frames,
+            batch.lengths,
+            reduction="none",
+            zero_infinity=True,
+        )
+        loss = loss + auxiliary * ctc.sum() / count
+    return loss

@@ -1,0 +1,121 @@
+"""Making one recording sound like many: speaker, room, line, noise, level.
+
+All functions take and give samples f32 [n] in [-1, 1] and draw from the generator handed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gq_tvm.speech.audio import resample
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges that the random changes are drawn from.
+
+    ``speed`` is a factor on tempo, pitch and formants together, as of a tape played faster;
+    ``noise_db`` a signal-to-noise ratio.
+    """
+
+    speed: tuple[float, float] = (0.8, 1.35)
+    noise_db: tuple[float, float] = (5.0, 40.0)
+    clean: float = 0.15  # share of utterances without added noise
+    tilt_db: float = 6.0  # largest slope an octave, either way
+    reverberation: float = 0.3  # share of utterances
+    peak_db: tuple[float, float] = (-32.0, -0.5)
+    padding_s: tuple[float, float] = (0.0, 0.4)
+
+
+def draw_speed(rng: np.random.Generator, ranges: Augmentation) -> float:
+    """A speed factor, evenly distributed on a logarithmic scale."""
+    low, high = np.log(ranges.speed)
+    return float(np.exp(rng.uniform(low, high)))
+
+
+def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
+    """Samples as of a tape played ``factor`` times as fast."""
+    return resample(samples, factor, 1.0)
+
+
+def trim(samples: np.ndarray, sample_rate: int, threshold: float = 0.004) -> np.ndarray:
+    """Samples without the silence at both ends; 20 ms of it stay.
+
+    Silent is a stretch of 10 ms whose root mean square is below ``threshold`` times the peak.
+    """
+    size = max(1, sample_rate // 100)
+    blocks = samples[: len(samples) // size * size].reshape(-1, size)
+    loud = np.flatnonzero(np.sqrt((blocks**2).mean(1)) > threshold * np.abs(samples).max())
+    if not len(loud):
+        return samples
+    return samples[max(0, loud[0] - 2) * size : (loud[-1] + 3) * size]
+
+
+def distort(
+    samples: np.ndarray, sample_rate: int, rng: np.random.Generator, ranges: Augmentation
+) -> np.ndarray:
+    """Silence at both ends, then room, line, noise and level, each drawn at random."""
+    before, after = (rng.uniform(*ranges.padding_s, size=2) * sample_rate).astype(int)
+    samples = np.pad(samples, (before, after))
+    length = len(samples)
+    size = 1 << (length + sample_rate // 4 - 1).bit_length()  # room for the reverberation's tail
+    hertz = np.fft.rfftfreq(size, 1 / sample_rate)
+    response = line(hertz, rng, ranges)
+    if rng.random() < ranges.reverberation:
+        response = response * np.fft.rfft(room(sample_rate, rng), size)
+    result = np.fft.irfft(np.fft.rfft(samples, size) * response, size)[:length]
+    level = np.sqrt(np.mean(result**2)) * np.sqrt(length / max(1, length - before - after))
+    if rng.random() >= ranges.clean:
+        noise = coloured_noise(hertz, size, rng)[:length]
+        ratio = 10 ** (-rng.uniform(*ranges.noise_db) / 20)
+        result = result + noise * (ratio * level / (np.sqrt(np.mean(noise**2)) + 1e-12))
+    peak = 10 ** (rng.uniform(*ranges.peak_db) / 20)
+    return (result * (peak / (np.abs(result).max() + 1e-9))).astype(np.float32)
+
+
+def line(hertz: np.ndarray, rng: np.random.Generator, ranges: Augmentation) -> np.ndarray:
+    """Amplitude response of a random microphone and line: slope, bumps, band limits."""
+    octaves = np.log2(np.maximum(hertz, 60.0) / 1000.0)
+    decibels = rng.uniform(-ranges.tilt_db, ranges.tilt_db) * octaves
+    for _ in range(3):
+        centre, width = rng.uniform(-3.0, 2.0), rng.uniform(0.3, 1.0)
+        decibels = decibels + rng.uniform(-6, 6) * np.exp(-(((octaves - centre) / width) ** 2))
+    low, high = rng.uniform(20, 350), hertz[-1] * rng.uniform(0.75, 1.1)
+    limits = 1 / np.sqrt(1 + (low / np.maximum(hertz, 1.0)) ** 6)
+    limits = limits / np.sqrt(1 + (hertz / high) ** 24)
+    return 10 ** (decibels / 20) * limits
+
+
+def room(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """An impulse response: the direct sound, then decaying noise for up to 0.25 s."""
+    times = np.arange(sample_rate // 4) / sample_rate
+    tail = rng.standard_normal(len(times)) * 10 ** (-3 * times / rng.uniform(0.08, 0.4))
+    tail *= 10 ** (-rng.uniform(3, 20) / 20) / np.sqrt(np.sum(tail**2))
+    tail[0] = 1.0
+    return tail
+
+
+def coloured_noise(hertz: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise [size] whose power falls by 0 to 7 dB an octave, with a hum now and then."""
+    amplitude = np.maximum(hertz, 50.0) ** -rng.uniform(0.0, 1.2)
+    spectrum = amplitude * rng.standard_normal(2 * len(hertz)).view(complex)
+    if rng.random() < 0.15:
+        hum = rng.choice([50.0, 60.0]) * np.arange(1, 6)
+        spectrum[np.searchsorted(hertz, hum)] *= rng.uniform(5, 30)
+    return np.fft.irfft(spectrum, size)
+
+
+def mask_features(features: np.ndarray, bins: int, rng: np.random.Generator) -> np.ndarray:
+    """SpecAugment (Park et al. 2019) on stacked features [T, stack * bins]: masks are zeros."""
+    features = features.reshape(len(features), -1, bins).copy()
+    for _ in range(2):
+        width = rng.integers(0, 7)
+        start = rng.integers(0, bins - width + 1)
+        features[:, :, start : start + width] = 0
+    for _ in range(2):
+        length = rng.integers(0, min(3, len(features)) + 1)
+        start = rng.integers(0, len(features) - length + 1)
+        features[start : start + length] = 0
+    return features.reshape(len(features), -1)

@@ -1,0 +1,193 @@
+"""Log-mel features that come out the same chunk by chunk as all at once.
+
+Frames are Kaldi's filter bank without dither; normalisation looks only backwards. So a
+streaming session and a whole file give the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import kaldi_native_fbank as knf
+import numpy as np
+
+from gq_tvm.errors import Error
+
+FULL_SCALE = 32768.0  # Kaldi's levels are those of 16-bit integers
+FLOOR = 3.0  # log energy about that of 16-bit rounding noise: digital silence ends up here
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How samples become features; travels with a model as JSON.
+
+    ``mean`` and ``deviation`` (log-mel, ``num_mel_bins`` values each) come from the training
+    set. Every frame is normalised by the running mean of its utterance, to which the training
+    set's mean contributes as if it had been heard for ``prior_frames`` frames before.
+    """
+
+    sample_rate: int = 8000
+    num_mel_bins: int = 40
+    frame_length_ms: float = 25.0
+    frame_shift_ms: float = 10.0
+    low_hz: float = 60.0
+    high_hz: float = 3800.0
+    stack: int = 4
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    prior_frames: int = 100
+
+    @property
+    def size(self) -> int:
+        """Values in a stacked frame."""
+        return self.num_mel_bins * self.stack
+
+    @property
+    def stacked_frame_samples(self) -> int:
+        """Samples from one stacked frame to the next."""
+        return round(self.sample_rate * self.frame_shift_ms / 1000) * self.stack
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, all that :meth:`from_dict` needs."""
+        return {
+            "kind": "log-mel",
+            "sample_rate": self.sample_rate,
+            "num_mel_bins": self.num_mel_bins,
+            "frame_length_ms": self.frame_length_ms,
+            "frame_shift_ms": self.frame_shift_ms,
+            "low_hz": self.low_hz,
+            "high_hz": self.high_hz,
+            "stack": self.stack,
+            "normalisation": {
+                "kind": "running-mean",
+                "mean": list(self.mean),
+                "deviation": list(self.deviation),
+                "prior_frames": self.prior_frames,
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FeatureSettings:
+        """Read what :meth:`to_dict` wrote; raises Error when something is missing or odd."""
+        try:
+            normalisation = values["normalisation"]
+            kinds = values["kind"], normalisation["kind"]
+            settings = cls(
+                sample_rate=int(values["sample_rate"]),
+                num_mel_bins=int(values["num_mel_bins"]),
+                frame_length_ms=float(values["frame_length_ms"]),
+                frame_shift_ms=float(values["frame_shift_ms"]),
+                low_hz=float(values["low_hz"]),
+                high_hz=float(values["high_hz"]),
+                stack=int(values["stack"]),
+                mean=tuple(map(float, normalisation["mean"])),
+                deviation=tuple(map(float, normalisation["deviation"])),
+                prior_frames=int(normalisation["prior_frames"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Error(
+                f"the model's feature description is incomplete ({error!r}); export it again"
+            ) from None
+        if kinds != ("log-mel", "running-mean"):
+            raise Error(
+                f"the model wants features of kind {kinds[0]} with {kinds[1]} normalisation; "
+                "this version computes log-mel with running-mean only"
+            )
+        if not len(settings.mean) == len(settings.deviation) == settings.num_mel_bins:
+            raise Error(
+                f"the model's feature description has {len(settings.mean)} means and "
+                f"{len(settings.deviation)} deviations for {settings.num_mel_bins} mel bins; "
+                "export it again"
+            )
+        return settings
+
+
+class LogMel:
+    """Log-mel frames f32 [n, num_mel_bins] of a growing signal, not normalised."""
+
+    def __init__(self, settings: FeatureSettings):
+        options = knf.FbankOptions()
+        options.frame_opts.samp_freq = settings.sample_rate
+        options.frame_opts.frame_length_ms = settings.frame_length_ms
+        options.frame_opts.frame_shift_ms = settings.frame_shift_ms
+        options.frame_opts.dither = 0.0
+        options.frame_opts.snip_edges = True
+        options.mel_opts.num_bins = settings.num_mel_bins
+        options.mel_opts.low_freq = settings.low_hz
+        options.mel_opts.high_freq = settings.high_hz
+        options.use_energy = False
+        self._fbank = knf.OnlineFbank(options)
+        self._rate = settings.sample_rate
+        self._bins = settings.num_mel_bins
+        self._done = 0
+
+    def accept(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples f32 [n] in [-1, 1]; return the frames that became complete."""
+        self._fbank.accept_waveform(self._rate, samples * np.float32(FULL_SCALE))
+        ready = self._fbank.num_frames_ready
+        frames = np.empty((ready - self._done, self._bins), np.float32)
+        for row in range(len(frames)):
+            frames[row] = self._fbank.get_frame(self._done + row)
+        if len(frames):
+            self._fbank.pop(len(frames))
+        self._done = ready
+        return np.logaddexp(frames, np.float32(FLOOR))
+
+
+class FeatureStream:
+    """Normalised, stacked features of a growing signal."""
+
+    def __init__(self, settings: FeatureSettings):
+        self._settings = settings
+        self._log_mel = LogMel(settings)
+        self._mean = np.array(settings.mean or [0.0] * settings.num_mel_bins)
+        self._scale = 1.0 / np.array(settings.deviation or [1.0] * settings.num_mel_bins)
+        self._sum = self._mean * settings.prior_frames
+        self._count = settings.prior_frames
+        self._waiting = np.empty((0, settings.num_mel_bins), np.float32)
+
+    def accept(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples f32 [n] in [-1, 1]; return the features f32 [T, size] now complete.
+
+        Frames too few to stack wait for the next call; at the end of an utterance they are
+        dropped, unless silence is appended.
+        """
+        frames = self._normalise(self._log_mel.accept(check_samples(samples)))
+        frames = np.concatenate([self._waiting, frames])
+        whole = len(frames) // self._settings.stack * self._settings.stack
+        self._waiting = frames[whole:]
+        return frames[:whole].reshape(-1, self._settings.size)
+
+    def _normalise(self, frames: np.ndarray) -> np.ndarray:
+        if not len(frames):
+            return frames
+        # A running sum adds in the same order however the frames are cut into chunks.
+        sums = np.cumsum(np.concatenate([self._sum[None], frames]), axis=0, dtype=np.float64)[1:]
+        counts = self._count + np.arange(1, len(frames) + 1)
+        self._sum, self._count = sums[-1], int(counts[-1])
+        return ((frames - sums / counts[:, None]) * self._scale).astype(np.float32)
+
+
+def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
+    """Features f32 [T, size] of a whole utterance f32 [n] in [-1, 1]."""
+    return FeatureStream(settings).accept(samples)
+
+
+def check_samples(samples: np.ndarray) -> np.ndarray:
+    """Samples as contiguous f32 [n]; raises Error unless one channel of finite floats."""
+    samples = np.asarray(samples)
+    if samples.ndim != 1:
+        raise Error(
+            f"the recogniser takes one channel of samples, got an array of shape "
+            f"{list(samples.shape)}; mix the channels down first"
+        )
+    if samples.dtype.kind != "f":
+        raise Error(
+            f"the recogniser takes float samples in [-1, 1], got {samples.dtype}; "
+            "divide 16-bit integers by 32768"
+        )
+    samples = np.ascontiguousarray(samples, np.float32)
+    if not np.isfinite(samples).all():
+        raise Error("the samples hold NaN or infinity; check the recording")
+    return samples

@@ -1,0 +1,104 @@
+"""Samples in, text out: features, decoder and tokens of one model put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gq_tvm.errors import Error
+from gq_tvm.speech import tokens
+from gq_tvm.speech.decoding import Encoder, GreedyDecoder, Joint, Predictor
+from gq_tvm.speech.features import FeatureSettings, FeatureStream, check_samples
+
+
+class Recogniser:
+    """A speech recogniser from a model's metadata and its three networks.
+
+    ``metadata`` is the ``gq_metadata.json`` of the model, the networks are callables on NumPy
+    arrays (see :mod:`gq_tvm.speech.decoding`). Raises Error when the metadata describes no
+    RNN transducer.
+    """
+
+    def __init__(
+        self, metadata: Mapping[str, Any], encoder: Encoder, predictor: Predictor, joint: Joint
+    ):
+        if metadata.get("task") != "rnnt":
+            raise Error(
+                f"the model's task is {metadata.get('task')!r}, not 'rnnt'; "
+                "only RNN transducers can transcribe"
+            )
+        missing = [key for key in ("tokens", "features", "states") if key not in metadata]
+        if missing:
+            raise Error(f"the model's metadata lacks {', '.join(missing)}; export it again")
+        self.metadata = metadata
+        self.settings = FeatureSettings.from_dict(metadata["features"])
+        self.chunk_frames = int(metadata.get("chunk_frames", 4))
+        self._tokens = list(metadata["tokens"])
+        # Silence after the end lets the last word out.
+        self._tail_samples = round(self.sample_rate * float(metadata.get("tail_ms", 0)) / 1000)
+        self._networks = encoder, predictor, joint
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second that the model expects."""
+        return self.settings.sample_rate
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples in the piece a streaming session hands to the encoder."""
+        return self.chunk_frames * self.settings.stacked_frame_samples
+
+    def transcribe(self, samples: np.ndarray) -> str:
+        """The text of a whole recording f32 [n] in [-1, 1] at :attr:`sample_rate`."""
+        stream = FeatureStream(self.settings)
+        silence = np.zeros(self._tail_samples, np.float32)
+        decoder = self._decoder()
+        decoder.accept(stream.accept(np.concatenate([check_samples(samples), silence])))
+        return tokens.decode(decoder.tokens, self._tokens)
+
+    def session(self) -> Session:
+        """A new streaming session, independent of all others."""
+        return Session(self)
+
+    def _decoder(self) -> GreedyDecoder:
+        return GreedyDecoder(*self._networks, states=self.metadata["states"])
+
+
+class Session:
+    """Recognises speech while it arrives; gives what :meth:`Recogniser.transcribe` gives."""
+
+    def __init__(self, recogniser: Recogniser):
+        self._recogniser = recogniser
+        self._stream = FeatureStream(recogniser.settings)
+        self._decoder = recogniser._decoder()
+        self._waiting = np.empty((0, recogniser.settings.size), np.float32)
+        self._finished = False
+
+    @property
+    def text(self) -> str:
+        """What has been recognised so far."""
+        return tokens.decode(self._decoder.tokens, self._recogniser._tokens)
+
+    def accept(self, samples: np.ndarray) -> str:
+        """Take the next samples f32 [n], any number of them; return the text so far."""
+        self._check_open()
+        self._waiting = np.concatenate([self._waiting, self._stream.accept(samples)])
+        chunk = self._recogniser.chunk_frames
+        while len(self._waiting) >= chunk:
+            self._decoder.accept(self._waiting[:chunk])
+            self._waiting = self._waiting[chunk:]
+        return self.text
+
+    def finish(self) -> str:
+        """Recognise what is still waiting and return the whole text; ends the session."""
+        self._check_open()
+        self.accept(np.zeros(self._recogniser._tail_samples, np.float32))
+        self._decoder.accept(self._waiting)
+        self._finished = True
+        return self.text
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise Error("this session is finished; start another with recogniser.session()")
