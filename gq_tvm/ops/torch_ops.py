@@ -75,16 +75,65 @@ def _check_indices(op: str, indices: Tensor, bits: int) -> None:
         checks.check_largest_index(op, int(indices.max()), bits)
 
 
-def _product(x: Tensor, weight: tuple[Tensor, Tensor] | Tensor) -> Tensor:
+# What a matrix product needs of a weight: its floats, or its integers (as f32) and their scale.
+Operand = Tensor | tuple[Tensor, Tensor]
+
+
+def operand(indices: Tensor, codebook: Tensor, activation: str) -> Operand:
+    """Expand a weight once for many products: indices u8 [N, ...], codebook f32 [G, 2^bits]."""
+    return (
+        _quantized_weight(indices, codebook) if activation == "int8" else expand(indices, codebook)
+    )
+
+
+def product(x: Tensor, weight: Operand) -> Tensor:
+    """``x W^T``: x f32 [..., K] -> f32 [..., N]; int8 activations when the operand is integers."""
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
     return int8_linear(*quantize_rows(x), *weight)
 
 
-def _weight(indices: Tensor, codebook: Tensor, activation: str) -> tuple[Tensor, Tensor] | Tensor:
-    if activation == "int8":
-        return _quantized_weight(indices, codebook)
-    return expand(indices, codebook)
+def lstm_layer(
+    x: Tensor, h: Tensor, c: Tensor, weight_ih: Operand, weight_hh: Operand, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer, batch first: x f32 [B, T, I] -> y f32 [B, T, H], and the last h and c."""
+    steps = []
+    for gates_x in product(x, weight_ih).unbind(1):
+        h, c = lstm_cell(gates_x + product(h, weight_hh), bias, c)
+        steps.append(h)
+    y = torch.stack(steps, 1) if steps else x.new_empty(x.shape[0], 0, h.shape[1])
+    return y, h, c
+
+
+def lstm_cell(gates: Tensor, bias: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One LSTM step: gates f32 [B, 4H] (i, f, g, o), cell f32 [B, H] -> the new h and c."""
+    i, f, g, o = (gates if bias is None else gates + bias).chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def conv1d(
+    x: Tensor,
+    weight: Operand,
+    bias: Tensor | None,
+    taps: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+) -> Tensor:
+    """Conv1d: x f32 [B, C, T] -> f32 [B, N, T']; an integer operand has shape [N, C * taps]."""
+    if isinstance(weight, Tensor):
+        return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
+    y = product(unfold1d(x, taps, stride, padding, dilation), weight)
+    return (y if bias is None else y + bias).transpose(1, 2)
+
+
+def unfold1d(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """The rows a convolution multiplies: f32 [B, C, T] -> f32 [B, T', C*k], channel major."""
+    padded = F.pad(x, (padding, padding))
+    windows = padded.unfold(2, dilation * (taps - 1) + 1, stride)[..., ::dilation]
+    return windows.permute(0, 2, 1, 3).flatten(2)
 
 
 @torch.library.custom_op(
@@ -100,7 +149,7 @@ def codebook_linear(
     op = "codebook_linear"
     checks.check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
     _check_indices(op, indices, bits)
-    y = _product(x, _weight(indices, codebook, activation))
+    y = product(x, operand(indices, codebook, activation))
     return y if bias is None else y + bias
 
 
@@ -140,22 +189,10 @@ def codebook_lstm(
     checks.check_linear_shapes(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
     _check_indices(op, indices_ih, bits_ih)
     _check_indices(op, indices_hh, bits_hh)
-    from_x = _product(x, _weight(indices_ih, codebook_ih, activation))
-    weight_hh = _weight(indices_hh, codebook_hh, activation)
-    h, c = h0.clone(), c0.clone()  # the outputs of an operator may not be its inputs
-    steps = []
-    for gates_x in from_x.unbind(1):
-        h, c = lstm_cell(gates_x + _product(h, weight_hh), bias, c)
-        steps.append(h)
-    y = torch.stack(steps, 1) if steps else x.new_empty(x.shape[0], 0, h0.shape[1])
-    return y, h, c
-
-
-def lstm_cell(gates: Tensor, bias: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
-    """One LSTM step: gates f32 [B, 4H] (i, f, g, o), cell f32 [B, H] -> the new h and c."""
-    i, f, g, o = (gates if bias is None else gates + bias).chunk(4, dim=1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+    weight_ih = operand(indices_ih, codebook_ih, activation)
+    weight_hh = operand(indices_hh, codebook_hh, activation)
+    # The outputs of an operator may not be its inputs, as they would be without any frame.
+    return lstm_layer(x, h0.clone(), c0.clone(), weight_ih, weight_hh, bias)
 
 
 @codebook_lstm.register_fake
@@ -204,22 +241,8 @@ def codebook_conv1d(
     _check_indices(op, indices, bits)
     taps = indices.shape[2]
     checks.check_frames(op, _conv1d_frames(x, taps, stride, padding, dilation))
-    if activation == "int8":
-        grid, scale_w = _quantized_weight(indices.flatten(1), codebook)
-        rows = unfold1d(x, taps, stride, padding, dilation)
-        y = int8_linear(*quantize_rows(rows), grid, scale_w)
-        y = (y if bias is None else y + bias).transpose(1, 2)
-    else:
-        weight = expand(indices, codebook)
-        y = F.conv1d(x, weight, bias, stride, padding, dilation, groups)
-    return y.contiguous()
-
-
-def unfold1d(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """The rows a convolution multiplies: f32 [B, C, T] -> f32 [B, T', C*k], channel major."""
-    padded = F.pad(x, (padding, padding))
-    windows = padded.unfold(2, dilation * (taps - 1) + 1, stride)[..., ::dilation]
-    return windows.permute(0, 2, 1, 3).flatten(2)
+    weight = operand(indices.flatten(1) if activation == "int8" else indices, codebook, activation)
+    return conv1d(x, weight, bias, taps, stride, padding, dilation, groups).contiguous()
 
 
 def _conv1d_frames(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> int:

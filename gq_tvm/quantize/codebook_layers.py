@@ -1,0 +1,269 @@
+"""The layers of a deployed model: indices and codebooks in buffers, no float weight.
+
+Each stands where a PyTorch layer stood and takes the same arguments; its forward calls the
+operators of ``ops.torch_ops``, which ``torch.export`` keeps in the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gq_tvm.ops import checks, torch_ops  # noqa: F401  (torch_ops registers torch.ops.gq)
+from gq_tvm.quantize.lstm_layers import run_layers
+
+
+@dataclass(frozen=True)
+class CodebookWeight:
+    """A weight in a codebook: indices u8 [N, ...] into codebook f32 [1 or N, 2^bits]."""
+
+    indices: Tensor
+    codebook: Tensor
+    bits: int
+
+    def check(self, layer: str, ndim: int) -> None:
+        """Refuse shapes, dtypes and indices that no operator takes."""
+        checks.check_weight(layer, self.indices, self.codebook, self.bits, ndim)
+        if self.indices.numel():
+            checks.check_largest_index(layer, int(self.indices.max()), self.bits)
+
+
+class CodebookLayer(nn.Module):
+    """Base of the codebook layers: where their buffers are and what their weights are called."""
+
+    activation = "fp32"
+
+    def _register(self, suffix: str, weight: CodebookWeight, ndim: int = 2) -> None:
+        weight.check(type(self).__name__, ndim)
+        self.register_buffer(f"indices{suffix}", weight.indices)
+        self.register_buffer(f"codebook{suffix}", weight.codebook)
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """Each weight with the name it had in the PyTorch layer."""
+        raise NotImplementedError
+
+
+class CodebookLinear(CodebookLayer):
+    """``nn.Linear`` with its weight in a codebook: x f32 [..., K] -> f32 [..., N].
+
+    Args:
+        weight: indices [N, K].
+        bias: f32 [N] or None.
+        activation: ``"fp32"`` or ``"int8"`` (dynamic, per row).
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    indices: Tensor
+    codebook: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: CodebookWeight, bias: Tensor | None, activation: str) -> None:
+        super().__init__()
+        checks.check_activation(type(self).__name__, activation)
+        self._register("", weight)
+        self.register_buffer("bias", bias)
+        self.out_features, self.in_features = weight.indices.shape
+        self.bits = weight.bits
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x W^T + bias``."""
+        return torch.ops.gq.codebook_linear(
+            x, self.indices, self.codebook, self.bias, self.bits, self.activation
+        )
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """The one weight."""
+        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+
+    def extra_repr(self) -> str:
+        """Sizes, bits and activation, for ``print``."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bits={self.bits}, activation={self.activation}"
+        )
+
+
+class CodebookConv1d(CodebookLayer):
+    """``nn.Conv1d`` with its weight in a codebook: x f32 [B, C, T] or [C, T].
+
+    Args:
+        weight: indices [N, C / groups, k].
+        bias: f32 [N] or None.
+        activation: ``"fp32"``, or ``"int8"`` with one group only.
+        stride: frames between outputs.
+        padding: zero frames at either end.
+        dilation: frames between taps.
+        groups: as in ``nn.Conv1d``.
+        pad: (left, right, mode of ``F.pad``), applied first, for what ``padding`` cannot say.
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    indices: Tensor
+    codebook: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: CodebookWeight,
+        bias: Tensor | None,
+        activation: str,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        pad: tuple[int, int, str] | None = None,
+    ) -> None:
+        super().__init__()
+        checks.check_activation(type(self).__name__, activation)
+        self._register("", weight, ndim=3)
+        self.register_buffer("bias", bias)
+        self.bits = weight.bits
+        self.activation = activation
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.pad = pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution: [B, N, T'] or [N, T']."""
+        if self.pad is not None:
+            left, right, mode = self.pad
+            x = F.pad(x, (left, right), mode)
+        batched = x if x.dim() == 3 else x.unsqueeze(0)
+        y = torch.ops.gq.codebook_conv1d(
+            batched, self.indices, self.codebook, self.bias, self.bits, self.stride,
+            self.padding, self.dilation, self.groups, self.activation,
+        )  # fmt: skip
+        return y if x.dim() == 3 else y.squeeze(0)
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """The one weight."""
+        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+
+    def extra_repr(self) -> str:
+        """Sizes, bits and activation, for ``print``."""
+        rows, channels, taps = self.indices.shape
+        return (
+            f"{channels * self.groups}, {rows}, kernel_size={taps}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
+            f"bits={self.bits}, activation={self.activation}"
+        )
+
+
+class CodebookEmbedding(CodebookLayer):
+    """``nn.Embedding`` with its rows in a codebook: ids i64 [...] -> f32 [..., D].
+
+    Args:
+        weight: indices [V, D].
+        padding_idx: the id whose row is zero, or None.
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    indices: Tensor
+    codebook: Tensor
+
+    def __init__(self, weight: CodebookWeight, padding_idx: int | None = None) -> None:
+        super().__init__()
+        self._register("", weight)
+        self.num_embeddings, self.embedding_dim = weight.indices.shape
+        self.bits = weight.bits
+        self.padding_idx = padding_idx
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows named by ``ids``."""
+        rows = torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.bits)
+        return zero_padding(rows, ids, self.padding_idx)
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """The one weight."""
+        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+
+    def extra_repr(self) -> str:
+        """Sizes and bits, for ``print``."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}"
+
+
+class CodebookLSTM(CodebookLayer):
+    """``nn.LSTM`` in one direction with its weights in codebooks.
+
+    Args:
+        weights: for each layer (indices [4H, I or H], indices [4H, H]).
+        biases: for each layer f32 [4H], the sum of PyTorch's two, or None.
+        activation: ``"fp32"`` or ``"int8"``.
+        batch_first: as in ``nn.LSTM``.
+
+    Raises:
+        Error: the weights' shapes, dtypes or indices are wrong.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[tuple[CodebookWeight, CodebookWeight]],
+        biases: Sequence[Tensor | None],
+        activation: str,
+        batch_first: bool = False,
+    ) -> None:
+        super().__init__()
+        checks.check_activation(type(self).__name__, activation)
+        self.bits: list[tuple[int, int]] = []
+        for layer, ((ih, hh), bias) in enumerate(zip(weights, biases, strict=True)):
+            self._register(f"_ih_l{layer}", ih)
+            self._register(f"_hh_l{layer}", hh)
+            self.register_buffer(f"bias_l{layer}", bias)
+            self.bits.append((ih.bits, hh.bits))
+        self.num_layers = len(self.bits)
+        self.input_size = weights[0][0].indices.shape[1]
+        self.hidden_size = weights[0][1].indices.shape[1]
+        self.activation = activation
+        self.batch_first = batch_first
+
+    def forward(
+        self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As ``nn.LSTM``: x f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
+
+        def layer(x: Tensor, h: Tensor, c: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+            ih, hh = self._weight("ih", number), self._weight("hh", number)
+            return torch.ops.gq.codebook_lstm(
+                x, h, c, ih.indices, ih.codebook, hh.indices, hh.codebook,
+                getattr(self, f"bias_l{number}"), ih.bits, hh.bits, self.activation,
+            )  # fmt: skip
+
+        return run_layers(layer, x, hx, self.num_layers, self.hidden_size, self.batch_first)
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """Two weights a layer."""
+        for number in range(self.num_layers):
+            for kind in ("ih", "hh"):
+                yield f"weight_{kind}_l{number}", self._weight(kind, number)
+
+    def _weight(self, kind: str, number: int) -> CodebookWeight:
+        indices = getattr(self, f"indices_{kind}_l{number}")
+        codebook = getattr(self, f"codebook_{kind}_l{number}")
+        return CodebookWeight(indices, codebook, self.bits[number][kind == "hh"])
+
+    def extra_repr(self) -> str:
+        """Sizes, bits and activation, for ``print``."""
+        return (
+            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
+            f"bits={self.bits}, activation={self.activation}"
+        )
+
+
+def zero_padding(rows: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+    """Rows f32 [..., D] of an embedding, zero where ids [...] say padding.
+
+    A codebook need not hold a zero, so the padding row is made one here.
+    """
+    if padding_idx is None:
+        return rows
+    return rows.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)

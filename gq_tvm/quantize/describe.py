@@ -1,0 +1,107 @@
+"""What became of each weight of a model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import nn
+
+from gq_tvm.quantize.codebook_layers import CodebookLayer
+from gq_tvm.quantize.quant_layers import QuantLayer
+from gq_tvm.quantize.supported import Weight, find_weights
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """One weight: its name, shape, bits (32: float), activations, and a remark.
+
+    ``remark`` says why a weight is in float, or with which weight it is shared.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    activation: str
+    codebook_rows: int
+    remark: str = ""
+    shared: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes when deployed: packed indices and an f32 codebook; 0 if counted elsewhere."""
+        if self.shared:
+            return 0
+        count = self.float_size // 4
+        if self.bits == 32:
+            return 4 * count
+        return ceil(count * self.bits / 8) + 4 * self.codebook_rows * 2**self.bits
+
+    @property
+    def float_size(self) -> int:
+        """Bytes as float32; 0 if counted elsewhere."""
+        size = 0 if self.shared else 4
+        for n in self.shape:
+            size *= n
+        return size
+
+
+class Report(list[WeightReport]):
+    """The weights of a model; ``str`` gives a table."""
+
+    def __str__(self) -> str:
+        width = max((len(w.name) for w in self), default=6)
+        lines = [f"{'weight':<{width}}  {'shape':>14}  bits  activation  remark"]
+        for w in self:
+            shape = "x".join(map(str, w.shape))
+            line = f"{w.name:<{width}}  {shape:>14}  {w.bits:>4}  {w.activation:<10}  {w.remark}"
+            lines.append(line.rstrip())
+        size, floats = sum(w.size for w in self), sum(w.float_size for w in self)
+        ratio = floats / size if size else 1.0
+        lines.append(f"{floats / 1024:.1f} KiB in float32, {size / 1024:.1f} KiB ({ratio:.1f}x)")
+        return "\n".join(lines)
+
+
+def describe(model: nn.Module) -> Report:
+    """List each weight of a float, prepared or converted model.
+
+    Parameters of fewer than two axes (biases, norms) always stay in float and are not listed.
+
+    Args:
+        model: any module.
+
+    Returns:
+        A list of ``WeightReport`` that prints as a table.
+    """
+    quantised = any(isinstance(m, (QuantLayer, CodebookLayer)) for m in model.modules())
+    names: dict[int, str] = {}
+    held: dict[nn.Module, list[Weight]] = defaultdict(list)
+    for w in find_weights(model):
+        held[w.module].append(w)
+    report = Report()
+
+    def add(key: object, name: str, shape: torch.Size, entry: tuple[int, str, int, str]) -> None:
+        first = names.setdefault(id(key), name)
+        shared = first != name
+        bits, activation, rows, remark = entry
+        remark = f"shared with {first}" if shared else remark
+        report.append(WeightReport(name, tuple(shape), bits, activation, rows, remark, shared))
+
+    for module_name, module in model.named_modules():
+        for w in held[module]:
+            shape = w.parameter.shape
+            if isinstance(module, QuantLayer) and w.attribute in module.quantizers:
+                quantizer = module.quantizer(w.attribute)
+                rows = shape[0] if quantizer.per_row else 1
+                add(w.parameter, w.name, shape, (quantizer.bits, module.activation, rows, ""))
+            else:
+                asked = "left in float as asked" if quantised else "not prepared"
+                add(w.parameter, w.name, shape, (32, "fp32", 0, w.obstacle or asked))
+        if isinstance(module, CodebookLayer):
+            for attribute, cw in module.codebook_weights():
+                name = f"{module_name}.{attribute}" if module_name else attribute
+                entry = cw.bits, module.activation, cw.codebook.shape[0], ""
+                add(cw.indices, name, cw.indices.shape, entry)
+    return report

@@ -1,0 +1,172 @@
+"""GQ: weights are softly, then firmly, assigned to centroids that learn.
+
+[P] (arXiv 2210.09188): centroids adjust themselves in a mu-law constrained space, under a
+softmax that is annealed from soft to hard; nothing is added to the loss.
+[A] (NSC, the first author's earlier quantiser): the distance is |u - c|, not squared.
+The rest is our reconstruction [C], in particular: the scale max|W|, starting at Lloyd-Max, the
+softmax over the two nearest centroids only, hardness measured as K = alpha * spacing, and the
+straight-through fine-tune at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gq_tvm.quantize import mulaw
+from gq_tvm.quantize.bucketize import bucketize
+from gq_tvm.quantize.lloyd_max import lloyd_max
+from gq_tvm.quantize.quantizer import Quantizer, SnapToInt8
+
+MU = 255.0
+
+
+class GQ(Quantizer):
+    """The soft-to-hard quantiser of one weight.
+
+    With ``s = max|W|`` (no gradient), ``u = F(W / s)``, F the mu-law curve, and centroids c:
+
+    * soft: ``s F^-1(sum_j softmax_j(-alpha |u - c_j|) c_j)`` over the two nearest c_j, with
+      ``alpha = K / mean spacing``;
+    * hard: ``s F^-1(c_j)`` for the nearest c_j, with a straight-through gradient to W and the
+      true one to the chosen centroid. With ``int8_grid`` the values lie on an int8 grid, so a
+      deployed int8 kernel computes what was trained.
+
+    Args:
+        weight: float [N, ...], finite; the centroids start at its Lloyd-Max quantiser in the
+            space of u.
+        bits: 1 to 8.
+        int8_grid: see ``Quantizer``.
+        per_row: see ``Quantizer``.
+        mu: of the mu-law; 0 keeps the linear space.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bits: int,
+        int8_grid: bool = False,
+        per_row: bool = False,
+        mu: float = MU,
+    ) -> None:
+        super().__init__(bits, int8_grid, per_row)
+        self.mu = mu
+        u = mulaw.compress(_ratio(weight.detach(), self.largest(weight)), mu)
+        start = lloyd_max(u, 2**bits).to(weight.device, weight.dtype)
+        self.centroids = nn.Parameter(start)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight as its layer sees it in training: same shape, differentiable.
+
+        The gradient reaches the weight and the centroids, not the scale.
+        """
+        if not self.hardness.applied:
+            return weight
+        scale = self.largest(weight)
+        # Sorting keeps the centroids in order however they learn, and passes gradients on.
+        ordered = self.centroids.sort().values
+        if self.hardness.hard:
+            shape = self._expanded(ordered)
+            return _Assign.apply(weight, shape, scale, self._nearest(weight, scale, ordered))
+        span = float((ordered[-1] - ordered[0]).detach())
+        alpha = self.hardness.k * (ordered.numel() - 1) / max(span, 1e-30)
+        return _Soft.apply(weight, ordered, scale, alpha, self.mu)
+
+    @torch.no_grad()
+    def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices u8 (shape of the weight) and codebook f32 [1 or N, 2^bits], ascending."""
+        scale = self.largest(weight)
+        ordered = self.centroids.sort().values
+        indices = self._nearest(weight, scale, ordered).to(torch.uint8)
+        codebook = scale.view(-1, 1) * self._expanded(ordered)
+        return indices, codebook.float()
+
+    def _expanded(self, ordered: Tensor) -> Tensor:
+        shape = mulaw.expand(ordered, self.mu)
+        return SnapToInt8.apply(shape) if self.int8_grid else shape
+
+    def _nearest(self, weight: Tensor, scale: Tensor, ordered: Tensor) -> Tensor:
+        u = mulaw.compress(_ratio(weight.detach(), scale), self.mu)
+        return bucketize(u, ((ordered[1:] + ordered[:-1]) / 2).detach())
+
+
+def _ratio(weight: Tensor, scale: Tensor) -> Tensor:
+    """``weight / scale``, and 0 in rows of zeros."""
+    return weight * torch.where(scale > 0, 1 / scale, 0)
+
+
+class _Assign(torch.autograd.Function):
+    """``scale * shape[indices]``; the gradient goes to the weight unchanged and to the shape."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, shape: Tensor, scale: Tensor, indices: Tensor) -> Tensor:
+        ctx.save_for_backward(scale, indices)
+        ctx.levels = shape.numel()
+        return shape.index_select(0, indices.reshape(-1)).view(weight.shape).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        scale, indices = ctx.saved_tensors
+        return grad, _sum_by(indices, grad * scale, ctx.levels), None, None
+
+
+class _Soft(torch.autograd.Function):
+    """``scale * F^-1(low + p (high - low))`` between the two centroids nearest to each weight.
+
+    ``p = sigmoid(alpha (|u - low| - |u - high|))`` is the softmax over the two. The gradient is
+    written out because it needs no logarithm or exponential: the slopes of F and F^-1 follow
+    from their values.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, centroids: Tensor, scale: Tensor, alpha: float, mu: float
+    ) -> Tensor:
+        ratio = _ratio(weight, scale)
+        u = mulaw.compress(ratio, mu)
+        # Inner centroids as bounds: the cell number is that of the centroid on the left, and
+        # values beyond the outermost centroids fall in with the outermost pair.
+        left = bucketize(u, centroids[1:-1].contiguous())
+        flat = left.reshape(-1)
+        low = centroids.index_select(0, flat).view(u.shape)
+        gap = centroids.diff().index_select(0, flat).view(u.shape)
+        position = u.sub_(low) if mu else u - low
+        within = torch.minimum(position.clamp(min=0), gap)
+        p = within.mul_(2).sub_(gap).mul_(alpha).sigmoid_()
+        value = mulaw.expand(torch.addcmul(low, p, gap), mu)
+        ctx.save_for_backward(left, ratio, scale, position, gap, p, value)
+        ctx.alpha, ctx.mu, ctx.levels = alpha, mu, centroids.numel()
+        return value * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
+        left, ratio, scale, position, gap, p, value = ctx.saved_tensors
+        grad_value = grad * mulaw.expand_slope(value, ctx.mu)  # with respect to F^-1's argument
+        slope = (p * (1 - p)).mul_(gap).mul_(ctx.alpha)
+        below, above = position < 0, position > gap
+        steep = (grad_value * slope).masked_fill_(below, 0).masked_fill_(above, 0)
+        grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_weight = (2 * steep).div_(mulaw.expand_slope(ratio, ctx.mu))
+            grad_weight.masked_fill_((scale == 0).expand_as(ratio), 0)
+        scaled = grad_value.mul_(scale)
+        moved = slope.mul_(scaled)
+        outer = torch.stack([(moved * below).sum(), (moved * above).sum()])
+        pairs = ctx.levels - 1
+        total = _sum_by(left, scaled, pairs)
+        share = _sum_by(left, scaled * p, pairs)
+        lever = _sum_by(left, moved, pairs)
+        grad_centroids = torch.zeros(ctx.levels, dtype=grad.dtype, device=grad.device)
+        grad_centroids[:-1] += total - share - lever
+        grad_centroids[1:] += share - lever
+        # Beyond the outermost centroid, p rises as that centroid moves outwards.
+        grad_centroids[0] += 2 * outer[0]
+        grad_centroids[-1] += 2 * outer[1]
+        return grad_weight, grad_centroids, None, None, None
+
+
+def _sum_by(indices: Tensor, values: Tensor, count: int) -> Tensor:
+    flat = indices.reshape(-1)
+    return torch.bincount(flat, values.reshape(-1), minlength=count).to(values.dtype)

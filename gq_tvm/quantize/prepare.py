@@ -1,0 +1,169 @@
+"""Put quantisers before the weights of a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from gq_tvm.errors import Error
+from gq_tvm.ops.checks import check_activation
+from gq_tvm.quantize.gq import GQ, MU
+from gq_tvm.quantize.quant_layers import QuantLayer, QuantLSTM
+from gq_tvm.quantize.quantizer import Quantizer, check_finite
+from gq_tvm.quantize.supported import QUANT_LAYERS, Weight, find_weights
+from gq_tvm.quantize.uniform import LearnedStep, Uniform
+
+METHODS: dict[str, Callable[..., Quantizer]] = {"gq": GQ, "int8": Uniform, "lsq": LearnedStep}
+
+
+def prepare(
+    model: nn.Module,
+    bits: int | None = 4,
+    overrides: Mapping[str, int | None] | None = None,
+    activation: str = "int8",
+    *,
+    method: str = "gq",
+    per_row: bool = False,
+    mu: float = MU,
+    exact_state: bool = False,
+) -> nn.Module:
+    """Make a model train with quantised weights.
+
+    Every ``nn.Linear``, ``nn.LSTM``, ``nn.Conv1d`` and ``nn.Embedding`` becomes its counterpart
+    with quantisers, in place: an optimiser made before still holds the weights, but not the
+    centroids (see ``centroid_parameters``). Other weights stay in float; ``describe`` says which
+    and why. Until an ``Annealing`` is made, the quantisers are hard. That bits may differ from
+    layer to layer is [P]; defaults, activations and names are ours [C].
+
+    Args:
+        model: with trained or fresh float32 weights; centroids start from them.
+        bits: 1 to 8 for every weight; None or 32 leaves a weight in float.
+        overrides: bits by pattern (``fnmatch``) of a parameter's or module's name, such as
+            ``{"encoder.lstm.*": 2, "joint": 8}``; a module's name covers all inside it, and the
+            last pattern that matches counts.
+        activation: ``"int8"`` (dynamic, per row) or ``"fp32"``; grouped convolutions and
+            embeddings always have ``"fp32"``.
+        method: ``"gq"``, or one of the baselines ``"int8"`` (uniform, 8 bits) and ``"lsq"``.
+        per_row: a codebook scale for each output row in place of one for the tensor.
+        mu: of GQ's mu-law; 0 is the linear space.
+        exact_state: once hard, round an LSTM's state at each step of training too (slower).
+
+    Returns:
+        The same model.
+
+    Raises:
+        Error: a pattern matches nothing, bits or options are out of range, a weight is not
+            finite, an LSTM would be quantised in part, or nothing can be quantised.
+    """
+    _check_options(model, activation, method, mu)
+    weights = find_weights(model)
+    chosen = _choose_bits(weights, bits, overrides or {})
+    if method == "int8" and set(chosen.values()) - {8}:
+        raise Error('prepare: method "int8" has 8 bits only; give bits=8.')
+    _check_whole_lstms(weights, chosen)
+    kinds = {w: _activation(w.module, activation) for w in weights if id(w.parameter) in chosen}
+    if not kinds:
+        raise Error(
+            "prepare: the model has no weight to quantise; quantize.describe(model) says why."
+        )
+    quantizers: dict[int, Quantizer] = {}
+    for w in kinds:
+        if id(w.parameter) in quantizers:
+            continue  # shared: one quantiser for all holders
+        check_finite(w.name, w.parameter)
+        holders = [kind for v, kind in kinds.items() if v.parameter is w.parameter]
+        options = {"mu": mu} if method == "gq" else {}
+        quantizers[id(w.parameter)] = METHODS[method](
+            w.parameter, chosen[id(w.parameter)], "int8" in holders, per_row, **options
+        )
+    layers: dict[nn.Module, list[Weight]] = defaultdict(list)
+    for w in kinds:
+        layers[w.module].append(w)
+    for module, held in layers.items():
+        module.__class__ = QUANT_LAYERS[type(module)]
+        assert isinstance(module, QuantLayer)
+        module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
+        if isinstance(module, QuantLSTM):
+            module.exact_state = exact_state
+    return model
+
+
+def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """What the quantisers of a prepared model learn, each once.
+
+    An optimiser made before ``prepare`` needs these added; weight decay should spare them.
+    """
+    quantizers = [m for m in model.modules() if isinstance(m, Quantizer)]
+    return list({id(p): p for q in quantizers for p in q.parameters()}.values())
+
+
+def _check_options(model: nn.Module, activation: str, method: str, mu: float) -> None:
+    check_activation("prepare", activation)
+    if method not in METHODS:
+        raise Error(f"prepare: method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if mu < 0:
+        raise Error(f"prepare: mu must be 0 or more, got {mu}.")
+    if any(isinstance(m, QuantLayer) for m in model.modules()):
+        raise Error("prepare: the model is prepared already; start from a float model.")
+
+
+def _choose_bits(
+    weights: list[Weight], default: int | None, overrides: Mapping[str, int | None]
+) -> dict[int, int]:
+    """Bits by id of the parameter; parameters left in float are absent."""
+    for pattern, bits in {"bits": default, **overrides}.items():
+        if bits not in (None, 32) and not (isinstance(bits, int) and 1 <= bits <= 8):
+            raise Error(f"prepare: {pattern}: bits must be 1 to 8, None or 32, got {bits!r}.")
+    explicit: dict[int, dict[str, int | None]] = defaultdict(dict)
+    for pattern, bits in overrides.items():
+        matched = [w for w in weights if any(fnmatchcase(name, pattern) for name in w.names)]
+        _check_match(pattern, bits, matched, weights)
+        for w in matched:
+            explicit[id(w.parameter)][w.name] = None if bits == 32 else bits
+    chosen = {}
+    for w in weights:
+        given = explicit.get(id(w.parameter), {})
+        if len(set(given.values())) > 1:
+            listed = " and ".join(f"{name} ({b} bits)" for name, b in given.items())
+            raise Error(f"prepare: {listed} are one shared weight; give both the same bits.")
+        bits = next(iter(given.values()), default)
+        if w.obstacle is None and bits is not None and bits != 32:
+            chosen[id(w.parameter)] = bits
+    return chosen
+
+
+def _check_match(
+    pattern: str, bits: int | None, matched: list[Weight], weights: list[Weight]
+) -> None:
+    if not matched:
+        names = {name for w in weights for name in w.names}
+        near = difflib.get_close_matches(pattern, sorted(names), n=3, cutoff=0.3)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise Error(f"prepare: pattern {pattern!r} matches no weight or module{hint}.")
+    if bits not in (None, 32) and all(w.obstacle for w in matched):
+        w = matched[0]
+        raise Error(
+            f"prepare: pattern {pattern!r} matches only weights that cannot be quantised, such "
+            f"as {w.name} ({w.obstacle})."
+        )
+
+
+def _check_whole_lstms(weights: list[Weight], chosen: dict[int, int]) -> None:
+    for lstm in {w.module: None for w in weights if isinstance(w.module, nn.LSTM)}:
+        held = [w for w in weights if w.module is lstm and w.obstacle is None]
+        floats = [w for w in held if id(w.parameter) not in chosen]
+        if floats and len(floats) < len(held):
+            raise Error(
+                f"prepare: {floats[0].name} would stay in float beside quantised weights of the "
+                f"same LSTM; quantise {floats[0].module_name or 'it'} whole or leave it whole."
+            )
+
+
+def _activation(module: nn.Module, activation: str) -> str:
+    lookup_only = isinstance(module, nn.Embedding)
+    grouped = isinstance(module, nn.Conv1d) and module.groups > 1
+    return "fp32" if lookup_only or grouped else activation

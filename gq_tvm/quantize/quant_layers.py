@@ -1,0 +1,187 @@
+"""The layers of a model in training: PyTorch's own, with quantisers before their weights.
+
+``prepare`` turns a layer into one of these in place, so parameters, hooks and references to it
+stay. In ``train`` mode the forward is differentiable, with activations rounded straight through.
+In ``eval`` mode it computes what the converted model will, integers and all, without gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gq_tvm.ops import torch_ops
+from gq_tvm.quantize.activation import fake_quantize_rows
+from gq_tvm.quantize.codebook_layers import zero_padding
+from gq_tvm.quantize.lstm_layers import run_layers
+from gq_tvm.quantize.quantizer import Quantizer
+
+
+class QuantLayer(nn.Module):
+    """What the quantised layers share: their quantisers, and weights expanded once for eval."""
+
+    quantizers: nn.ModuleDict
+    activation: str
+    _operands: dict[str, tuple[Any, torch_ops.Operand]]
+
+    def attach(self, quantizers: dict[str, Quantizer], activation: str) -> None:
+        """Put a quantiser before each named weight."""
+        self.quantizers = nn.ModuleDict(quantizers)
+        self.activation = activation
+        self._operands = {}
+
+    def train(self, mode: bool = True) -> QuantLayer:
+        """As ``nn.Module.train``; forgets the expanded weights."""
+        self._operands.clear()
+        return super().train(mode)
+
+    def quantizer(self, name: str) -> Quantizer:
+        """The quantiser before the named weight."""
+        return cast(Quantizer, self.quantizers[name])
+
+    def quantized(self, name: str) -> Tensor:
+        """The named weight as training sees it."""
+        return self.quantizer(name)(getattr(self, name))
+
+    def hardened(self, name: str) -> tuple[Tensor, Tensor]:
+        """Indices and codebook of the named weight."""
+        return self.quantizer(name).harden(getattr(self, name))
+
+    def operand(self, name: str) -> torch_ops.Operand:
+        """The named weight as deployment sees it, kept until a parameter changes."""
+        weight = getattr(self, name)
+        parameters = [weight, *self.quantizer(name).parameters()]
+        key = [(p.data_ptr(), p._version) for p in parameters]
+        kept = self._operands.get(name)
+        if kept is None or kept[0] != key:
+            indices, codebook = self.hardened(name)
+            if self.activation == "int8":
+                indices = indices.flatten(1)
+            kept = key, torch_ops.operand(indices, codebook, self.activation)
+            self._operands[name] = kept
+        return kept[1]
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """``nn.Linear`` in training."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Linear``: f32 [..., K] -> f32 [..., N]."""
+        if not self.training:
+            with torch.no_grad():
+                y = torch_ops.product(input, self.operand("weight"))
+                return y if self.bias is None else y + self.bias
+        x = fake_quantize_rows(input) if self.activation == "int8" else input
+        return F.linear(x, self.quantized("weight"), self.bias)
+
+
+class QuantConv1d(QuantLayer, nn.Conv1d):
+    """``nn.Conv1d`` in training."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Conv1d``: f32 [B, C, T] or [C, T] -> f32 [B, N, T'] or [N, T']."""
+        padding, pad = self.symmetric_padding()
+        x = input if input.dim() == 3 else input.unsqueeze(0)
+        if pad is not None:
+            x = F.pad(x, pad[:2], pad[2])
+        taps, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
+        if not self.training:
+            with torch.no_grad():
+                weight = self.operand("weight")
+                y = torch_ops.conv1d(
+                    x, weight, self.bias, taps, stride, padding, dilation, self.groups
+                )
+        elif self.activation == "int8":
+            rows = fake_quantize_rows(torch_ops.unfold1d(x, taps, stride, padding, dilation))
+            y = F.linear(rows, self.quantized("weight").flatten(1), self.bias).transpose(1, 2)
+        else:
+            weight = self.quantized("weight")
+            y = F.conv1d(x, weight, self.bias, stride, padding, dilation, self.groups)
+        return y if input.dim() == 3 else y.squeeze(0)
+
+    def symmetric_padding(self) -> tuple[int, tuple[int, int, str] | None]:
+        """Zero frames at both ends, and (left, right, mode) for what that cannot say."""
+        left, right = self._reversed_padding_repeated_twice
+        if self.padding_mode == "zeros" and left == right:
+            return left, None
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return 0, (left, right, mode)
+
+
+class QuantEmbedding(QuantLayer, nn.Embedding):
+    """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Embedding``: i64 [...] -> f32 [..., D]."""
+        if self.training:
+            rows = F.embedding(input, self.quantized("weight"))
+        else:
+            with torch.no_grad():
+                rows = F.embedding(input, cast(Tensor, self.operand("weight")))
+        return zero_padding(rows, input, self.padding_idx)
+
+
+class QuantLSTM(QuantLayer, nn.LSTM):
+    """``nn.LSTM`` in training, one direction.
+
+    With int8 activations the rows of x are rounded in training; the state h is rounded too, step
+    by step, only with ``exact_state`` and once the quantisers are hard, because that leaves
+    PyTorch's fused LSTM for a loop and is several times slower. ``eval`` always rounds both.
+    """
+
+    exact_state: bool = False
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As ``nn.LSTM``; see ``lstm_layers.run_layers``."""
+        sizes = self.num_layers, self.hidden_size, self.batch_first
+        if self.training:
+            return run_layers(self._training_layer, input, hx, *sizes)
+        with torch.no_grad():
+            return run_layers(self._deployed_layer, input, hx, *sizes)
+
+    def summed_bias(self, number: int) -> Tensor | None:
+        """The two biases of a layer as the one that deployment adds: f32 [4H]."""
+        if not self.bias:
+            return None
+        return getattr(self, f"bias_ih_l{number}") + getattr(self, f"bias_hh_l{number}")
+
+    def _deployed_layer(
+        self, x: Tensor, h: Tensor, c: Tensor, number: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weights = self.operand(f"weight_ih_l{number}"), self.operand(f"weight_hh_l{number}")
+        return torch_ops.lstm_layer(x, h, c, *weights, self.summed_bias(number))
+
+    def _training_layer(
+        self, x: Tensor, h: Tensor, c: Tensor, number: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if number and self.dropout:
+            x = F.dropout(x, self.dropout)
+        if self.activation == "int8":
+            x = fake_quantize_rows(x)
+        ih, hh = f"weight_ih_l{number}", f"weight_hh_l{number}"
+        weights = [self.quantized(ih), self.quantized(hh)]
+        hard = self.quantizer(hh).hardness.hard
+        if self.exact_state and hard and self.activation == "int8":
+            return self._exact_layer(x, h, c, weights, self.summed_bias(number))
+        if self.bias:
+            weights += [getattr(self, f"bias_ih_l{number}"), getattr(self, f"bias_hh_l{number}")]
+        y, h, c = torch._VF.lstm(
+            x, [h.unsqueeze(0), c.unsqueeze(0)], weights, self.bias, 1, 0.0, True, False, True
+        )
+        return y, h.squeeze(0), c.squeeze(0)
+
+    @staticmethod
+    def _exact_layer(
+        x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        steps = []
+        for gates_x in F.linear(x, weights[0]).unbind(1):
+            gates = gates_x + F.linear(fake_quantize_rows(h), weights[1])
+            h, c = torch_ops.lstm_cell(gates, bias, c)
+            steps.append(h)
+        return torch.stack(steps, 1), h, c
