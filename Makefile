@@ -47,10 +47,11 @@ setup: .venv/.installed device
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet $(TORCH)
-	$(PY) -m pip install --quiet --editable ".[dev]"
-	touch $@
+	@echo "Installing the pinned packages into .venv (minutes the first time)"
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install -qq $(TORCH)
+	@$(PY) -m pip install -qq --editable ".[dev]"
+	@touch $@
 
 # The emulated ARM board. Where it cannot be had its tests are skipped, but never in CI. The stamp
 # names the folder it was set up in, so that a cache that was emptied is noticed.
@@ -65,9 +66,10 @@ device: .venv/.installed
 
 # Synthetic voices, for the tests of training data; without them those tests say so and are skipped.
 speech-tools:
-	@if [[ -n "$${CI:-}" && $$(id -u) == 0 ]] && ! command -v espeak-ng flite >/dev/null; then \
-	    apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends \
-	    espeak-ng flite >/dev/null; fi
+	@for tool in espeak-ng flite; do command -v $$tool >/dev/null || missing="$${missing:-} $$tool"; done; \
+	if [[ -n "$${CI:-}" && -n "$${missing:-}" && $$(id -u) == 0 ]]; then \
+	    apt-get -q update >/dev/null; \
+	    apt-get -q install -y --no-install-recommends $$missing >/dev/null; fi
 
 clean:
 	rm -rf build dist *.egg-info

@@ -4,6 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: this machine may be busy with something else. The same examples each time in CI.
+settings.register_profile("gq", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("gq")
 
 
 @pytest.fixture(scope="session")
