@@ -46,7 +46,7 @@ class MatchCodebook:
         biased = is_op("relax.add")(bias, product) | is_op("relax.add")(product, bias)
 
         def rewrite(original: relax.Expr, found: Mapping[DFPattern, relax.Expr]) -> relax.Expr:
-            with_bias = found[bias] if bias in found else None
+            with_bias = found.get(bias)
             new = self._layer(found[x], found[codebook], found[indices], with_bias)
             return original if new is None else new
 

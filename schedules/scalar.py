@@ -4,6 +4,9 @@ Weights are packed row by row, n bits an index, least significant bit first; eac
 byte, and one spare byte at the end lets every index be read as part of two bytes.
 """
 
+# mypy: disable-error-code="valid-type"
+# (TVMScript reads annotations as values.)
+
 from __future__ import annotations
 
 from typing import Any

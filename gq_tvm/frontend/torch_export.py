@@ -18,14 +18,15 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from tvm import relax
 from tvm.ir import IRModule
 from tvm.relax.frontend.torch import from_exported_program
-from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+from tvm.relax.frontend.torch.exported_program_translator import (
+    ExportedProgramImporter as Importer,
+)
 
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
 from gq_tvm.passes import operators
 from gq_tvm.passes.parameters import digest
 
-Importer = ExportedProgramImporter
 Converter = Callable[[fx.Node, Importer], relax.Expr]
 
 
@@ -172,7 +173,7 @@ def _check_inputs(program: ExportedProgram, name: str) -> None:
 
 def _check_operators(program: ExportedProgram, name: str, converters: dict[str, Converter]) -> None:
     """Refuse the operators that have no converter, all of them at once."""
-    known = ExportedProgramImporter().convert_map.keys() | converters.keys()
+    known = Importer().convert_map.keys() | converters.keys()
     missing: dict[str, list[str]] = {}
     for node in program.graph.nodes:
         if node.op == "call_function" and node.target.__name__ not in known:

@@ -52,7 +52,7 @@ def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     place = Path(path)
     if place.is_symlink():
         place = place.resolve()  # replace what the link means, not the link
-    _check_place(place)
+    check_place(place)
     try:
         place.absolute().parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
@@ -131,7 +131,12 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_place(place: Path) -> None:
+def check_place(place: Path) -> None:
+    """Refuse to write an artefact where something else is.
+
+    Raises:
+        Error: `place` exists, is not empty and is no artefact.
+    """
     if not place.exists():
         return
     if place.is_dir() and (not any(place.iterdir()) or _is_artefact(place)):

@@ -1,0 +1,115 @@
+"""``python -m gq_tvm.compile``: an exported model becomes an artefact for a device."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gq_tvm.command import command
+from gq_tvm.errors import Error
+
+_EPILOG = """\
+examples:
+  python -m gq_tvm.compile model.pt2 -o model.gq
+  python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --verify
+"""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see ``--help``."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.target == "help":
+        from gq_tvm import targets
+
+        print(targets.table())
+        return 0
+    if options.model is None:
+        parser.error("the following arguments are required: MODEL.pt2")
+    if options.output is None:
+        parser.error("the following arguments are required: -o/--output")
+    if options.inputs and not options.verify:
+        parser.error("--inputs needs --verify")
+
+    say = _Clock()
+    from gq_tvm import frontend, inspect
+    from gq_tvm.build import build
+    from gq_tvm.runtime.artefact import check_place
+
+    if not Path(options.model).exists():
+        raise Error(f"{options.model} does not exist; give the path of a .pt2 file")
+    check_place(Path(options.output))  # now rather than after compiling
+    program = frontend.read(options.model)
+    artefact = build(program, options.target, options.activation, options.kernel, progress=say)
+    artefact.save(options.output)
+    say(f"wrote {options.output}")
+    print(inspect.summary(artefact.manifest))
+    return _verify(program, options, say) if options.verify else 0
+
+
+def _verify(program: object, options: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from gq_tvm import verify
+
+    say("verifying against PyTorch")
+    with verify.device_for(options.output) as device:
+        report = verify.verify(program, options.output, device, options.inputs)
+    print(report.table())
+    if report.failures():
+        print(f"verification failed: {report.failures()}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gq_tvm.compile",
+        description="Compile a model whose weights live in codebooks into an artefact.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL.pt2", nargs="?", help="an exported model")
+    parser.add_argument("-o", "--output", metavar="DIR", help="the artefact's folder")
+    parser.add_argument(
+        "--target",
+        default="native",
+        metavar="NAME",
+        help="the device to compile for; 'help' lists them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kernel",
+        default="auto",
+        metavar="NAME",
+        help="one kernel family for every product (default: the best for each)",
+    )
+    parser.add_argument(
+        "--activation",
+        choices=("int8", "fp32"),
+        help="arithmetic of the activations (default: as each layer was trained)",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="compare the artefact's outputs with PyTorch's"
+    )
+    parser.add_argument(
+        "--inputs",
+        metavar="FILE.npz",
+        help="with --verify: also compare on these arrays, named as the inputs are",
+    )
+    return parser
+
+
+class _Clock:
+    """Progress lines on standard error, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        print(f"[{time.monotonic() - self._start:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
