@@ -12,11 +12,7 @@ from pathlib import Path
 
 from gq_tvm.errors import Error
 
-_UNWRITABLE = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOSPC, errno.EDQUOT),
-    *(errno.ENOTDIR, errno.EEXIST),
-}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -38,28 +34,42 @@ def provide(folder: Path, build: Callable[[Path], None], complete: Callable[[Pat
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_name(folder.name + ".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if complete(folder):  # by whoever held the lock before
-                return folder
-            _clean(folder)
-            with tempfile.TemporaryDirectory(
-                dir=folder.parent, prefix=f"{folder.name}.part-", ignore_cleanup_errors=True
-            ) as temporary:
-                made = Path(temporary) / "made"
-                made.mkdir()
-                build(made)
-                if not complete(made):
-                    raise Error(f"setting up {folder} gave an incomplete folder: try again")
-                made.rename(folder)
+        lock = open(folder.with_name(folder.name + ".lock"), "w")  # noqa: SIM115
     except OSError as problem:
-        if problem.errno not in _UNWRITABLE:
+        raise _unwritable(folder.parent, problem) from problem
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if complete(folder):  # by whoever held the lock before
+            return folder
+        _clean(folder)
+        try:
+            _build_and_rename(folder, build, complete)
+        except OSError as problem:
+            if problem.errno in _FULL:
+                raise _unwritable(folder.parent, problem) from problem
             raise
-        raise Error(
-            f"cannot write the cache folder {folder.parent} ({problem.strerror}): "
-            "set GQ_TVM_CACHE to a folder that can be written"
-        ) from problem
     return folder
+
+
+def _build_and_rename(
+    folder: Path, build: Callable[[Path], None], complete: Callable[[Path], bool]
+) -> None:
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f"{folder.name}.part-", ignore_cleanup_errors=True
+    ) as temporary:
+        made = Path(temporary) / "made"
+        made.mkdir()
+        build(made)
+        if not complete(made):
+            raise Error(f"setting up {folder} gave an incomplete folder: try again")
+        made.rename(folder)
+
+
+def _unwritable(folder: Path, problem: OSError) -> Error:
+    return Error(
+        f"cannot write the cache folder {folder} ({problem.strerror}): "
+        "set GQ_TVM_CACHE to a folder that can be written"
+    )
 
 
 def _clean(folder: Path) -> None:
