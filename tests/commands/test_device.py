@@ -47,6 +47,10 @@ def test_board_folder_is_whole(emulated, tmp_path: Path, capsys: pytest.CaptureF
     programs = {path.name for path in folder.iterdir() if machine(path) == "aarch64"}
     named = (folder / "start").read_text().split()
     assert programs == {word.removeprefix("./") for word in named if word.startswith("./")}
+    (folder / "rpc_server").write_text('#!/bin/sh\necho "$1 $2 $3"')
+    said = subprocess.run([folder / "start", "9999"], cwd="/", capture_output=True, text=True)
+    assert said.stdout == "0.0.0.0 9999 ./libtvm_ffi.so\n"
+    capsys.readouterr()
     assert main(["--board", str(folder)]) == 2
     assert capsys.readouterr().err == f"error: {folder} exists: name a folder that does not\n"
 
