@@ -28,14 +28,25 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         ``q`` f32 [..., K] holding integers in [-127, 127], and ``scale`` f32 [..., 1], NaN for a
         row with NaN or infinity.
     """
+    inv, scale = row_scales(x)
+    # 0 * infinity is NaN, so rows that are not finite are cleared, not scaled away.
+    return torch.where(torch.isfinite(scale), x * inv, 0.0).round_(), scale
+
+
+def row_scales(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a row is multiplied by to become integers, and what brings it back.
+
+    Args:
+        x: f32 [..., K].
+
+    Returns:
+        ``inv`` and ``scale``, f32 [..., 1]; both 0 below 2^-100, 0 and NaN with NaN or infinity.
+    """
     amax = x.abs().amax(dim=-1, keepdim=True)
     finite = torch.isfinite(amax)
     live = finite & (amax >= _SMALLEST_LIVE)
     inv = torch.where(live, 127 / amax, 0.0)
-    scale = torch.where(live, amax / 127, torch.where(finite, 0.0, torch.nan))
-    # 0 * infinity is NaN, so rows that are not finite are cleared, not scaled away.
-    q = torch.where(finite, x * inv, 0.0).round()
-    return q, scale
+    return inv, torch.where(live, amax / 127, torch.where(finite, 0.0, torch.nan))
 
 
 def expand(indices: Tensor, codebook: Tensor) -> Tensor:

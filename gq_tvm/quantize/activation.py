@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gq_tvm.ops.torch_ops import quantize_rows
+from gq_tvm.ops.torch_ops import row_scales
 
 
 class _FakeQuantizeRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        q, scale = quantize_rows(x)
-        return q.mul_(scale)
+        inv, scale = row_scales(x)
+        return (x * inv).round_().mul_(scale)  # NaN wherever the row is not finite
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gq_tvm.quantize import mulaw
-from gq_tvm.quantize.bucketize import bucketize
+from gq_tvm.quantize.bucketize import Buckets
 from gq_tvm.quantize.lloyd_max import lloyd_max
 from gq_tvm.quantize.quantizer import Quantizer, SnapToInt8
 
@@ -89,7 +89,7 @@ class GQ(Quantizer):
 
     def _nearest(self, weight: Tensor, scale: Tensor, ordered: Tensor) -> Tensor:
         u = mulaw.compress(_ratio(weight.detach(), scale), self.mu)
-        return bucketize(u, ((ordered[1:] + ordered[:-1]) / 2).detach())
+        return Buckets(((ordered[1:] + ordered[:-1]) / 2).detach())(u)
 
 
 def _ratio(weight: Tensor, scale: Tensor) -> Tensor:
@@ -113,58 +113,47 @@ class _Assign(torch.autograd.Function):
 
 
 class _Soft(torch.autograd.Function):
-    """``scale * F^-1(low + p (high - low))`` between the two centroids nearest to each weight.
+    """``scale * F^-1(left + p (right - left))`` between the two centroids nearest to each weight.
 
-    ``p = sigmoid(alpha (|u - low| - |u - high|))`` is the softmax over the two. The gradient is
-    written out because it needs no logarithm or exponential: the slopes of F and F^-1 follow
-    from their values.
+    ``p = sigmoid(alpha (|u - left| - |u - right|))`` is the softmax over the two. The derivatives
+    are worked out on the way forward, where the logarithm and the exponential are at hand: with
+    them the slopes of F and F^-1 cost nothing.
     """
 
     @staticmethod
     def forward(
         ctx: Any, weight: Tensor, centroids: Tensor, scale: Tensor, alpha: float, mu: float
     ) -> Tensor:
-        ratio = _ratio(weight, scale)
-        u = mulaw.compress(ratio, mu)
-        # Inner centroids as bounds: the cell number is that of the centroid on the left, and
-        # values beyond the outermost centroids fall in with the outermost pair.
-        left = bucketize(u, centroids[1:-1].contiguous())
-        flat = left.reshape(-1)
-        low = centroids.index_select(0, flat).view(u.shape)
-        gap = centroids.diff().index_select(0, flat).view(u.shape)
-        position = u.sub_(low) if mu else u - low
-        within = torch.minimum(position.clamp(min=0), gap)
-        p = within.mul_(2).sub_(gap).mul_(alpha).sigmoid_()
-        value = mulaw.expand(torch.addcmul(low, p, gap), mu)
-        ctx.save_for_backward(left, ratio, scale, position, gap, p, value)
-        ctx.alpha, ctx.mu, ctx.levels = alpha, mu, centroids.numel()
-        return value * scale
+        u, u_slope = mulaw.compress_with_slope(_ratio(weight, scale), mu)
+        # Inner centroids as bounds: a count is the number of the centroid on the left, and values
+        # beyond the outermost centroids fall in with the outermost pair.
+        lefts = Buckets(centroids[1:-1])(u)
+        low = centroids.index_select(0, lefts.view(-1)).view(u.shape)
+        gap = centroids.diff().index_select(0, lefts.view(-1)).view(u.shape)
+        position = u.sub_(low)
+        between = torch.minimum(position.clamp(min=0), gap)
+        below, above = position < 0, position > between
+        p = between.sub_(gap, alpha=0.5).mul_(2 * alpha).sigmoid_()
+        mixed, slope = mulaw.expand_with_slope(low.addcmul_(p, gap), mu)
+
+        steep = torch.addcmul(p, p, p, value=-1).mul_(gap).mul_(alpha)
+        by_weight = (steep * slope).mul_(u_slope).mul_(2)
+        by_weight.masked_fill_(below | above | (scale == 0), 0)
+        # Beyond the outermost centroid, p rises as that centroid moves outwards.
+        slope.mul_(scale)
+        by_left = (1 - p).sub_(torch.where(below, -steep, steep)).mul_(slope)
+        by_right = p.sub_(torch.where(above, -steep, steep)).mul_(slope)
+        ctx.save_for_backward(by_weight, by_left, by_right, lefts)
+        ctx.levels = centroids.numel()
+        return mixed.mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
-        left, ratio, scale, position, gap, p, value = ctx.saved_tensors
-        grad_value = grad * mulaw.expand_slope(value, ctx.mu)  # with respect to F^-1's argument
-        slope = (p * (1 - p)).mul_(gap).mul_(ctx.alpha)
-        below, above = position < 0, position > gap
-        steep = (grad_value * slope).masked_fill_(below, 0).masked_fill_(above, 0)
-        grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_weight = (2 * steep).div_(mulaw.expand_slope(ratio, ctx.mu))
-            grad_weight.masked_fill_((scale == 0).expand_as(ratio), 0)
-        scaled = grad_value.mul_(scale)
-        moved = slope.mul_(scaled)
-        outer = torch.stack([(moved * below).sum(), (moved * above).sum()])
-        pairs = ctx.levels - 1
-        total = _sum_by(left, scaled, pairs)
-        share = _sum_by(left, scaled * p, pairs)
-        lever = _sum_by(left, moved, pairs)
-        grad_centroids = torch.zeros(ctx.levels, dtype=grad.dtype, device=grad.device)
-        grad_centroids[:-1] += total - share - lever
-        grad_centroids[1:] += share - lever
-        # Beyond the outermost centroid, p rises as that centroid moves outwards.
-        grad_centroids[0] += 2 * outer[0]
-        grad_centroids[-1] += 2 * outer[1]
-        return grad_weight, grad_centroids, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        by_weight, by_left, by_right, lefts = ctx.saved_tensors
+        grad_centroids = grad.new_zeros(ctx.levels)
+        grad_centroids[:-1] += _sum_by(lefts, grad * by_left, ctx.levels - 1)
+        grad_centroids[1:] += _sum_by(lefts, grad * by_right, ctx.levels - 1)
+        return grad * by_weight, grad_centroids, None, None, None
 
 
 def _sum_by(indices: Tensor, values: Tensor, count: int) -> Tensor:

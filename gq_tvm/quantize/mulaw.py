@@ -26,11 +26,19 @@ def expand(y: Tensor, mu: float) -> Tensor:
     return torch.expm1(y.abs() * math.log1p(mu)).mul(1 / mu).copysign(y)
 
 
-def expand_slope(x: Tensor, mu: float) -> Tensor:
-    """The slope of ``expand`` where its value is ``x``; the inverse is the slope of ``compress``.
-
-    Taken at the value, not at the argument, it costs no transcendental function.
-    """
+def compress_with_slope(x: Tensor, mu: float) -> tuple[Tensor, Tensor]:
+    """``compress(x)``, bit for bit, and its derivative, both new tensors."""
     if mu == 0:
-        return torch.ones_like(x)
-    return x.abs().mul(mu).add(1).mul(math.log1p(mu) / mu)
+        return x.clone(), torch.ones_like(x)
+    size = x.abs().mul_(mu)
+    value = torch.log1p(size).mul_(1 / math.log1p(mu)).copysign_(x)
+    return value, size.add_(1).reciprocal_().mul_(mu / math.log1p(mu))
+
+
+def expand_with_slope(y: Tensor, mu: float) -> tuple[Tensor, Tensor]:
+    """``expand(y)``, bit for bit, and its derivative, both new tensors."""
+    if mu == 0:
+        return y.clone(), torch.ones_like(y)
+    size = y.abs().mul_(math.log1p(mu)).expm1_()
+    value = (size * (1 / mu)).copysign_(y)
+    return value, size.add_(1).mul_(math.log1p(mu) / mu)
