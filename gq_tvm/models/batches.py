@@ -17,7 +17,7 @@ from gq_tvm.errors import Error
 from gq_tvm.speech import augment, tokens
 from gq_tvm.speech.augment import Augmentation
 from gq_tvm.speech.corpora import Utterance
-from gq_tvm.speech.features import FeatureSettings, LogMel, extract
+from gq_tvm.speech.features import FeatureSettings, Level, LogMel, extract
 
 Clip = tuple[str, np.ndarray]  # text, samples f32 [n]
 
@@ -93,15 +93,15 @@ class Batches:
         return collate(pairs)
 
     def log_mel_statistics(self, utterances: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean of each mel bin over augmented training utterances, deviation within them."""
+        """Mean and deviation of each mel bin, relative to the level, in augmented training."""
         rng = np.random.default_rng([self._seed, 1 << 31])
-        means, variances = [], []
+        collected = []
         for _ in range(utterances):
             _, samples = self._utterance(rng, 1, self._longest)
-            frames = LogMel(self.settings).accept(samples).astype(np.float64)
-            means.append(frames.mean(0))
-            variances.append(frames.var(0))
-        mean, deviation = np.mean(means, 0), np.sqrt(np.mean(variances, 0))
+            frames = LogMel(self.settings).accept(samples)
+            collected.append(Level(self.settings).relative(frames).astype(np.float64))
+        frames = np.concatenate(collected)
+        mean, deviation = frames.mean(0), frames.std(0)
         return tuple(map(float, mean.round(4))), tuple(map(float, deviation.round(4)))
 
     def _utterance(self, rng: np.random.Generator, shortest: int, longest: int) -> Clip:

@@ -26,7 +26,6 @@ from gq_tvm.errors import Error
 from gq_tvm.models import checkpoint, export, recipe
 from gq_tvm.models.batches import Batches
 from gq_tvm.models.evaluation import Spoken, evaluate
-from gq_tvm.models.layers import layer_table
 from gq_tvm.models.recipe import DigitRecipe
 from gq_tvm.models.rnnt import RNNT, RNNTSettings
 from gq_tvm.models.torch_recogniser import recogniser
@@ -82,17 +81,13 @@ def train(settings: DigitTraining, command: str, report: Report = print) -> dict
 
     batches, sources = _batches(settings, report)
     model, fp32_steps = _float_model(settings, batches, choosing, report)
-    report("evaluating the float weights")
-    rates = {"fp32": evaluate(recogniser(model, batches.settings), final_sets)}
-    for name, rate in rates["fp32"].items():
-        report(f"fp32  {name}  WER {rate:.2f}%")
-
     converted = _quantised_model(settings, model, batches, choosing, report)
-    report("evaluating the codebook weights")
-    rates["gq"] = evaluate(recogniser(converted, batches.settings), final_sets)
-    for name, rate in rates["gq"].items():
-        report(f"gq  {name}  WER {rate:.2f}%")
-
+    rates = {}
+    for kind, trained in (("fp32", model), ("gq", converted)):
+        rates[kind] = evaluate(recogniser(trained, batches.settings), final_sets)
+        for name, rate in rates[kind].items():
+            report(f"{kind}  {name}  WER {rate:.2f}%")
+    layers = _layers(converted)
     result = {
         "command": command,
         "seed": settings.seed,
@@ -107,9 +102,9 @@ def train(settings: DigitTraining, command: str, report: Report = print) -> dict
         "word_error_rate_percent": rates,
         "joined": "joined strings are isolated recordings put in a row, not continuous speech",
         "activation": settings.activation,
-        "layers": (layers := layer_table(converted)),
+        "layers": layers,
         "packed_bytes": sum(layer["packed_bytes"] for layer in layers),
-        "float_bytes": 4 * sum(p.numel() for n, p in model.named_parameters() if "auxil" not in n),
+        "float_bytes": sum(layer["float_bytes"] for layer in layers),
         "versions": _versions(),
     }
     summary = {key: result[key] for key in ("command", "seed", "word_error_rate_percent")}
@@ -176,16 +171,14 @@ def _quantised_model(
     choosing: Mapping[str, Sequence[Spoken]],
     report: Report,
 ) -> RNNT:
-    prepared = quantize.prepare(
-        copy.deepcopy(model),
+    prepared = copy.deepcopy(model)
+    quantize.prepare(
+        prepared,
         bits=settings.bits,
         overrides={"auxiliary": 8, **settings.overrides},
         activation=settings.activation,
     )
     annealing = quantize.Annealing(prepared, steps=settings.gq.steps)
-
-    def hardened() -> RNNT:
-        return quantize.convert(copy.deepcopy(prepared)).eval()
 
     trainer = Trainer(
         prepared,
@@ -194,16 +187,18 @@ def _quantised_model(
         settings.seed + 1,  # other batches than those the float weights saw
         phase="gq",
         after_step=annealing.step,
-        evaluate=lambda: evaluate(recogniser(hardened(), batches.settings), choosing),
+        # In evaluation mode a prepared model computes what the converted one will.
+        evaluate=lambda: evaluate(recogniser(prepared, batches.settings), choosing),
         report=report,
         path=settings.gq_checkpoint,
         description=_description(settings, model, batches),
     )
     _resume(settings, trainer, settings.gq_checkpoint)
-    for _ in range(trainer.step):
-        annealing.step()
+    annealing.load_state_dict({"done": trainer.step})
     trainer.run()
-    return hardened()
+    converted = quantize.convert(prepared)
+    assert isinstance(converted, RNNT)
+    return converted
 
 
 def _resume(settings: DigitTraining, trainer: Trainer, path: Path) -> None:
@@ -237,6 +232,22 @@ def _final_sets(
         found = recipe.evaluation_sets(settings.recordings, speakers, settings.recipe)
         sets |= {f"{role} {kind}": spoken for kind, spoken in found.items()}
     return sets | {name: corpora.manifest(path) for name, path in settings.also.items()}
+
+
+def _layers(model: RNNT) -> list[dict[str, Any]]:
+    """The weights that are exported; the auxiliary output serves training only."""
+    return [
+        {
+            "name": weight.name,
+            "shape": list(weight.shape),
+            "bits": weight.bits,
+            "activation": weight.activation,
+            "packed_bytes": weight.size,
+            "float_bytes": weight.float_size,
+        }
+        for weight in quantize.describe(model)
+        if not weight.name.startswith("auxiliary.")
+    ]
 
 
 def _versions() -> dict[str, str]:

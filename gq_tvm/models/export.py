@@ -35,10 +35,16 @@ def save(
     path: str | Path,
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Write a transducer, plain or converted to codebooks, as one file.
+    """Write a transducer whose weights are in codebooks as one file.
 
-    An interruption leaves the old file in place.
+    An interruption leaves the old file in place. Raises Error when the model has float LSTMs:
+    PyTorch unrolls those for one number of frames.
     """
+    if any(isinstance(module, nn.LSTM) for module in model.modules()):
+        raise Error(
+            "a model with float LSTMs cannot be exported for any number of frames; "
+            "put its weights into codebooks with quantize.convert or quantize.compress first"
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.stem}.pt2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +43,19 @@ def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
 def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     """Samples f32 [n] at ``rate`` as f32 [round(n * new_rate / rate)]; cut off in frequency.
 
-    The whole signal is one Fourier series, whose upper terms are dropped or set to zero.
+    The whole signal is one Fourier series, whose upper terms are dropped or set to zero. With
+    rates that are no whole numbers the sound may shift by a sample.
     """
     if rate == new_rate or not len(samples):
         return samples.astype(np.float32, copy=False)
     length = max(1, round(len(samples) * new_rate / rate))
     # The series is periodic: silence on both sides keeps the end from ringing into the start.
-    margin = max(16, round(0.01 * rate))
-    padded = np.pad(samples, margin)
-    # The padded length must be in the same proportion as the rates, or the pitch would shift.
+    # Both must be whole numbers of samples at both rates, or the sound would shift.
+    unit = 1
+    if isinstance(rate, int) and isinstance(new_rate, int):
+        unit = rate // math.gcd(rate, new_rate)
+    margin = math.ceil(max(16, round(0.01 * rate)) / unit) * unit
+    padded = np.pad(samples, (margin, margin + -len(samples) % unit))
     new_padded = round(len(padded) * new_rate / rate)
     spectrum = np.fft.rfft(padded)
     bins = new_padded // 2 + 1

@@ -20,13 +20,14 @@ class Augmentation:
     ``noise_db`` a signal-to-noise ratio.
     """
 
-    speed: tuple[float, float] = (0.8, 1.35)
-    noise_db: tuple[float, float] = (5.0, 40.0)
-    clean: float = 0.15  # share of utterances without added noise
-    tilt_db: float = 6.0  # largest slope an octave, either way
-    reverberation: float = 0.3  # share of utterances
+    speed: tuple[float, float] = (0.82, 1.32)
+    noise_db: tuple[float, float] = (8.0, 40.0)
+    clean: float = 0.25  # share of utterances without added noise
+    tilt_db: float = 3.0  # largest slope an octave, either way
+    bump_db: float = 4.0  # largest rise or dip of a part of the spectrum
+    reverberation: float = 0.2  # share of utterances
     peak_db: tuple[float, float] = (-32.0, -0.5)
-    padding_s: tuple[float, float] = (0.0, 0.4)
+    padding_s: tuple[float, float] = (-0.15, 0.4)  # at either end; negative counts as none
 
 
 def draw_speed(rng: np.random.Generator, ranges: Augmentation) -> float:
@@ -57,7 +58,8 @@ def distort(
     samples: np.ndarray, sample_rate: int, rng: np.random.Generator, ranges: Augmentation
 ) -> np.ndarray:
     """Silence at both ends, then room, line, noise and level, each drawn at random."""
-    before, after = (rng.uniform(*ranges.padding_s, size=2) * sample_rate).astype(int)
+    padding = np.maximum(rng.uniform(*ranges.padding_s, size=2), 0)
+    before, after = (padding * sample_rate).astype(int)
     samples = np.pad(samples, (before, after))
     length = len(samples)
     size = 1 << (length + sample_rate // 4 - 1).bit_length()  # room for the reverberation's tail
@@ -81,7 +83,8 @@ def line(hertz: np.ndarray, rng: np.random.Generator, ranges: Augmentation) -> n
     decibels = rng.uniform(-ranges.tilt_db, ranges.tilt_db) * octaves
     for _ in range(3):
         centre, width = rng.uniform(-3.0, 2.0), rng.uniform(0.3, 1.0)
-        decibels = decibels + rng.uniform(-6, 6) * np.exp(-(((octaves - centre) / width) ** 2))
+        height = rng.uniform(-ranges.bump_db, ranges.bump_db)
+        decibels = decibels + height * np.exp(-(((octaves - centre) / width) ** 2))
     low, high = rng.uniform(20, 350), hertz[-1] * rng.uniform(0.75, 1.1)
     limits = 1 / np.sqrt(1 + (low / np.maximum(hertz, 1.0)) ** 6)
     limits = limits / np.sqrt(1 + (hertz / high) ** 24)

@@ -1,7 +1,8 @@
 """Log-mel features that come out the same chunk by chunk as all at once.
 
-Frames are Kaldi's filter bank without dither; normalisation looks only backwards. So a
-streaming session and a whole file give the same numbers, bit for bit.
+Frames are Kaldi's filter bank without dither; normalisation looks only backwards: each frame is
+taken relative to the loudest so far. So a streaming session and a whole file give the same
+numbers, bit for bit, and a quiet recording those of a loud one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ FLOOR = 3.0  # log energy about that of 16-bit rounding noise: digital silence e
 class FeatureSettings:
     """How samples become features; travels with a model as JSON.
 
-    ``mean`` and ``deviation`` (log-mel, ``num_mel_bins`` values each) come from the training
-    set. Every frame is normalised by the running mean of its utterance, to which the training
-    set's mean contributes as if it had been heard for ``prior_frames`` frames before.
+    A frame is normalised by the level, the largest log energy so far: it starts at
+    ``quietest``, below which nothing is raised, and falls by ``release`` nats a second.
+    ``mean`` and ``deviation`` (``num_mel_bins`` values each) of the log-mel energies relative to
+    the level come from the training set.
     """
 
     sample_rate: int = 8000
@@ -36,7 +38,8 @@ class FeatureSettings:
     stack: int = 4
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
-    prior_frames: int = 100
+    quietest: float = 12.0
+    release: float = 0.7
 
     @property
     def size(self) -> int:
@@ -60,10 +63,11 @@ class FeatureSettings:
             "high_hz": self.high_hz,
             "stack": self.stack,
             "normalisation": {
-                "kind": "running-mean",
+                "kind": "peak-level",
                 "mean": list(self.mean),
                 "deviation": list(self.deviation),
-                "prior_frames": self.prior_frames,
+                "quietest": self.quietest,
+                "release": self.release,
             },
         }
 
@@ -83,16 +87,17 @@ class FeatureSettings:
                 stack=int(values["stack"]),
                 mean=tuple(map(float, normalisation["mean"])),
                 deviation=tuple(map(float, normalisation["deviation"])),
-                prior_frames=int(normalisation["prior_frames"]),
+                quietest=float(normalisation["quietest"]),
+                release=float(normalisation["release"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Error(
                 f"the model's feature description is incomplete ({error!r}); export it again"
             ) from None
-        if kinds != ("log-mel", "running-mean"):
+        if kinds != ("log-mel", "peak-level"):
             raise Error(
                 f"the model wants features of kind {kinds[0]} with {kinds[1]} normalisation; "
-                "this version computes log-mel with running-mean only"
+                "this version computes log-mel with peak-level only"
             )
         if not len(settings.mean) == len(settings.deviation) == settings.num_mel_bins:
             raise Error(
@@ -135,16 +140,32 @@ class LogMel:
         return np.logaddexp(frames, np.float32(FLOOR))
 
 
+class Level:
+    """The loudness that a listener would go by: at once up with the signal, slowly down."""
+
+    def __init__(self, settings: FeatureSettings):
+        self._level = settings.quietest
+        self._fall = settings.release * settings.frame_shift_ms / 1000
+
+    def relative(self, frames: np.ndarray) -> np.ndarray:
+        """Log-mel frames f32 [n, bins] less the level at each of them."""
+        energies = np.logaddexp.reduce(frames.astype(np.float64), axis=1)
+        levels = np.empty(len(frames))
+        for row, energy in enumerate(energies):
+            self._level = levels[row] = max(energy, self._level - self._fall)
+        return (frames - levels[:, None]).astype(np.float32)
+
+
 class FeatureStream:
     """Normalised, stacked features of a growing signal."""
 
     def __init__(self, settings: FeatureSettings):
         self._settings = settings
         self._log_mel = LogMel(settings)
-        self._mean = np.array(settings.mean or [0.0] * settings.num_mel_bins)
-        self._scale = 1.0 / np.array(settings.deviation or [1.0] * settings.num_mel_bins)
-        self._sum = self._mean * settings.prior_frames
-        self._count = settings.prior_frames
+        self._level = Level(settings)
+        self._mean = np.array(settings.mean or [0.0] * settings.num_mel_bins, np.float32)
+        deviation = np.array(settings.deviation or [1.0] * settings.num_mel_bins, np.float32)
+        self._scale = 1 / deviation
         self._waiting = np.empty((0, settings.num_mel_bins), np.float32)
 
     def accept(self, samples: np.ndarray) -> np.ndarray:
@@ -153,20 +174,11 @@ class FeatureStream:
         Frames too few to stack wait for the next call; at the end of an utterance they are
         dropped, unless silence is appended.
         """
-        frames = self._normalise(self._log_mel.accept(check_samples(samples)))
-        frames = np.concatenate([self._waiting, frames])
+        frames = self._level.relative(self._log_mel.accept(check_samples(samples)))
+        frames = np.concatenate([self._waiting, (frames - self._mean) * self._scale])
         whole = len(frames) // self._settings.stack * self._settings.stack
         self._waiting = frames[whole:]
         return frames[:whole].reshape(-1, self._settings.size)
-
-    def _normalise(self, frames: np.ndarray) -> np.ndarray:
-        if not len(frames):
-            return frames
-        # A running sum adds in the same order however the frames are cut into chunks.
-        sums = np.cumsum(np.concatenate([self._sum[None], frames]), axis=0, dtype=np.float64)[1:]
-        counts = self._count + np.arange(1, len(frames) + 1)
-        self._sum, self._count = sums[-1], int(counts[-1])
-        return ((frames - sums / counts[:, None]) * self._scale).astype(np.float32)
 
 
 def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:

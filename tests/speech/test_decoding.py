@@ -1,0 +1,143 @@
+"""Decoding with hand-made networks, whose right answers are plain."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gq_tvm.errors import Error
+from gq_tvm.speech import FeatureSettings, Recogniser
+from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES, MAX_TOKENS_PER_FRAME, GreedyDecoder
+
+STATES = {name: {"h": [1, 1, 1], "c": [1, 1, 1]} for name in ("encoder", "predictor")}
+TOKENS = ["<blank>", "a", "b", "c"]
+
+
+def counting_encoder(features, h, c):
+    """Passes the features on; the state counts the frames."""
+    assert 1 <= features.shape[1] <= MAX_ENCODER_FRAMES
+    assert features.flags.c_contiguous
+    return features, h + features.shape[1], c
+
+
+def last_token(token, h, c):
+    assert token.dtype == np.int64
+    return np.full((1, 1, 4), token[0, 0], np.float32), h + 1, c
+
+
+def say_once(f, g):
+    """The token whose feature is on, unless it was the last one said."""
+    logits = np.array([0.5, 0, 0, 0], np.float32) + f[0, 0]
+    if g[0, 0, 0] > 0:
+        logits[int(g[0, 0, 0])] = 0
+    return logits[None, None]
+
+
+def one_hot(numbers) -> np.ndarray:
+    return np.eye(4, dtype=np.float32)[list(numbers)]
+
+
+def decoder(joint=say_once) -> GreedyDecoder:
+    return GreedyDecoder(counting_encoder, last_token, joint, STATES)
+
+
+def test_tokens_come_out_with_their_frames():
+    greedy = decoder()
+    assert greedy.accept(one_hot([1, 0, 2, 2, 3])) == [1, 2, 3]
+    assert greedy.accept(one_hot([3, 1])) == [1]
+    assert greedy.tokens == [1, 2, 3, 1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 9), max_size=6))
+def test_cuts_change_nothing(numbers, cuts):
+    features, whole, cut = one_hot(numbers).reshape(-1, 4), decoder(), decoder()
+    whole.accept(features)
+    start = 0
+    for length in [*cuts, 40]:
+        cut.accept(features[start : start + length])
+        start += length
+    assert cut.tokens == whole.tokens
+
+
+def test_long_input_is_split_for_the_encoder():
+    greedy = decoder()
+    greedy.accept(one_hot([1, 2] * MAX_ENCODER_FRAMES))
+    assert len(greedy.tokens) == 2 * MAX_ENCODER_FRAMES
+    assert greedy._encoder_state[0].item() == 2 * MAX_ENCODER_FRAMES
+
+
+def test_a_model_that_never_says_blank_ends():
+    greedy = decoder(lambda f, g: np.array([[[0, 1, 0, 0]]], np.float32))
+    greedy.accept(one_hot([0, 0]))
+    assert greedy.tokens == [1] * (2 * MAX_TOKENS_PER_FRAME)
+
+
+def test_nan_scores_do_not_hang():
+    greedy = decoder(lambda f, g: np.full((1, 1, 4), np.nan, np.float32))
+    greedy.accept(one_hot([0, 0]))
+
+
+FEATURES = FeatureSettings(num_mel_bins=4, stack=1, mean=(9.0,) * 4, deviation=(3.0,) * 4)
+METADATA = {
+    "task": "rnnt",
+    "tokens": TOKENS,
+    "blank": 0,
+    "features": FEATURES.to_dict(),
+    "chunk_frames": 3,
+    "tail_ms": 30,
+    "states": STATES,
+}
+
+
+def recogniser(**changes) -> Recogniser:
+    return Recogniser(METADATA | changes, counting_encoder, last_token, say_once)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 3000), st.lists(st.integers(0, 900), max_size=5))
+def test_streaming_gives_the_text_of_the_whole(length, cuts):
+    samples = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
+    session, start = recogniser().session(), 0
+    for cut in [*cuts, length]:
+        session.accept(samples[start : start + cut])
+        start += cut
+    assert session.finish() == recogniser().transcribe(samples)
+
+
+def test_text_grows_while_speech_arrives():
+    samples = np.random.default_rng(5).normal(0, 0.1, 4000).astype(np.float32)
+    session = recogniser().session()
+    texts = [session.accept(samples[i : i + 400]) for i in range(0, 4000, 400)]
+    assert texts[-1] != ""
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+
+
+def test_a_finished_session_says_so():
+    session = recogniser().session()
+    session.finish()
+    with pytest.raises(Error, match="session is finished"):
+        session.accept(np.zeros(10, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "classify"}, "task is 'classify'"),
+        ({"features": {}}, "feature description is incomplete"),
+    ],
+)
+def test_other_models_are_refused(changes, words):
+    with pytest.raises(Error, match=words):
+        recogniser(**changes)
+
+
+def test_metadata_must_be_whole():
+    with pytest.raises(Error, match="lacks tokens, states"):
+        Recogniser({"task": "rnnt", "features": {}}, *3 * [None])
+    with pytest.raises(Error, match="state shapes of its encoder"):
+        recogniser(states={}).session()

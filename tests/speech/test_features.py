@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gq_tvm.errors import Error
+from gq_tvm.speech import FeatureSettings, FeatureStream, extract
+from gq_tvm.speech.features import Level
+
+SETTINGS = FeatureSettings(mean=(9.0,) * 40, deviation=(3.0,) * 40)
+
+
+def noise(length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, length).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 4000), st.lists(st.integers(0, 700), max_size=8))
+def test_chunks_give_the_bits_of_the_whole(length, cuts):
+    samples = noise(length)
+    stream, start, pieces = FeatureStream(SETTINGS), 0, []
+    for cut in [*cuts, length]:
+        pieces.append(stream.accept(samples[start : start + cut]))
+        start += cut
+    np.testing.assert_array_equal(np.concatenate(pieces), extract(samples, SETTINGS))
+
+
+def test_a_stacked_frame_each_forty_milliseconds():
+    assert extract(noise(8000), SETTINGS).shape == (24, 160)  # 98 frames of 25 ms in a second
+    assert extract(noise(199), SETTINGS).shape == (0, 160)
+
+
+def test_later_samples_do_not_change_earlier_features():
+    samples = noise(8000)
+    changed = samples.copy()
+    changed[4000:] *= 5
+    before, after = extract(samples, SETTINGS), extract(changed, SETTINGS)
+    np.testing.assert_array_equal(before[:11], after[:11])
+    assert not np.array_equal(before[13:], after[13:])
+
+
+def test_a_loud_recording_has_the_features_of_a_quiet_one():
+    quiet = noise(8000)
+    np.testing.assert_allclose(extract(8 * quiet, SETTINGS), extract(quiet, SETTINGS), atol=1e-3)
+
+
+def test_near_silence_is_not_raised():
+    hum, speech = 1e-5 * noise(8000), noise(8000)
+    assert extract(hum, SETTINGS).mean() < extract(speech, SETTINGS).mean() - 1
+
+
+def test_the_level_rises_at_once_and_falls_slowly():
+    level = Level(SETTINGS)
+    loud, quiet = np.full((1, 40), 15.0, np.float32), np.full((100, 40), 10.0, np.float32)
+    at_peak = level.relative(loud)[0, 0]
+    after = level.relative(quiet)[:, 0]
+    np.testing.assert_allclose(at_peak, -np.log(40), rtol=1e-5)
+    np.testing.assert_allclose(after[0], at_peak - 5 + 0.007, rtol=1e-3)
+    np.testing.assert_allclose(after[-1] - after[0], 0.7 * 0.99, rtol=1e-3)  # 0.7 nats a second
+
+
+def test_silence_is_finite():
+    assert np.isfinite(extract(np.zeros(4000, np.float32), SETTINGS)).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (np.zeros((2, 100), np.float32), "one channel"),
+        (np.zeros(100, np.int16), "divide 16-bit integers by 32768"),
+        (np.array([0.0, np.nan], np.float32), "NaN or infinity"),
+    ],
+)
+def test_odd_samples_are_refused(samples, words):
+    with pytest.raises(Error, match=words):
+        extract(samples, SETTINGS)
+
+
+def test_settings_survive_json():
+    assert FeatureSettings.from_dict(json.loads(json.dumps(SETTINGS.to_dict()))) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("stack"), "incomplete"),
+        (lambda d: d.update(kind="mfcc"), "kind mfcc"),
+        (lambda d: d["normalisation"].update(mean=[1.0]), "1 means"),
+    ],
+)
+def test_odd_settings_are_refused(change, words):
+    values = SETTINGS.to_dict()
+    change(values)
+    with pytest.raises(Error, match=words):
+        FeatureSettings.from_dict(values)
+
+
+def test_speech_needs_no_torch():
+    code = "import sys, gq_tvm.speech, gq_tvm.speech.audio; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
