@@ -23,8 +23,8 @@ FLOOR = 3.0  # log energy about that of 16-bit rounding noise: digital silence e
 class FeatureSettings:
     """How samples become features; travels with a model as JSON.
 
-    A frame is normalised by the level, the largest log energy so far: it starts at
-    ``quietest``, below which nothing is raised, and falls by ``release`` nats a second.
+    A frame is normalised by the level, the largest log energy so far, which falls by
+    ``release`` nats a second and never below ``quietest``: silence is not raised to speech.
     ``mean`` and ``deviation`` (``num_mel_bins`` values each) of the log-mel energies relative to
     the level come from the training set.
     """
@@ -144,7 +144,7 @@ class Level:
     """The loudness that a listener would go by: at once up with the signal, slowly down."""
 
     def __init__(self, settings: FeatureSettings):
-        self._level = settings.quietest
+        self._level = self._quietest = settings.quietest
         self._fall = settings.release * settings.frame_shift_ms / 1000
 
     def relative(self, frames: np.ndarray) -> np.ndarray:
@@ -152,7 +152,8 @@ class Level:
         energies = np.logaddexp.reduce(frames.astype(np.float64), axis=1)
         levels = np.empty(len(frames))
         for row, energy in enumerate(energies):
-            self._level = levels[row] = max(energy, self._level - self._fall)
+            self._level = max(energy, self._level - self._fall, self._quietest)
+            levels[row] = self._level
         return (frames - levels[:, None]).astype(np.float32)
 
 
