@@ -70,7 +70,7 @@ def build(
             "features": sorted(device.features),
             "instruction_set": device.instruction_set,
         },
-        functions=_functions(module),
+        functions={name: _function(module[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
         metadata=program.metadata,
@@ -88,14 +88,6 @@ def _compile(module: IRModule, target: Target) -> Any:
 
 def _link(executable: Any, triple: str, path: Path) -> None:
     executable.export_library(str(path), fcompile=linker(triple))
-
-
-def _functions(module: IRModule) -> dict[str, Function]:
-    return {
-        gvar.name_hint: _function(function)
-        for gvar, function in module.functions_items()
-        if isinstance(function, relax.Function)
-    }
 
 
 def _function(function: relax.Function) -> Function:

@@ -10,6 +10,7 @@ from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.expand_conv import ExpandConv
 from gq_tvm.passes.expand_lstm import ExpandLSTM
 from gq_tvm.passes.fuse_epilogue import FuseEpilogue
+from gq_tvm.passes.harden import Harden
 from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.match_codebook import MatchCodebook
@@ -47,6 +48,7 @@ def lower(
     passes = [
         MatchCodebook(parameters.names, activation or "fp32"),  # look-ups spelled in PyTorch
         FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
+        Harden(),  # no read out of bounds, no NaN lost
         ExpandLSTM(),  # one product over all frames, then the recurrence
         ExpandConv(),  # convolutions in one group are products over unfolded frames
         ChooseKernel(target, kernel),  # the family of each product

@@ -39,7 +39,9 @@ class ChooseKernel:
         if product is None:
             return None
         chosen = self._family(product, attributes(call)["layer"])
-        return with_attrs(call, kernel=chosen.name)
+        # A family may compute in one arithmetic whatever was trained, as the fp32 baseline does.
+        activation = getattr(chosen, "activation", product.activation)
+        return with_attrs(call, kernel=chosen.name, activation=activation)
 
     def _family(self, product: Product, layer: str) -> Family:
         what = (

@@ -56,7 +56,7 @@ class LowerCodebook:
     ) -> relax.Expr:
         n, k = shape
         batch = shape_of(call.args[1])[0]
-        product = _product(at, n, k, batch)
+        product = _product(at, n, k, batch, recurrent=True)
         kernel = self._kernel(
             rewriter,
             ("recurrence", at["kernel"], product),
@@ -112,8 +112,9 @@ class LowerCodebook:
         return self._kernels[key]
 
 
-def _product(at: dict[str, Any], n: int, k: int, rows: Any) -> Product:
-    return Product(n, k, at["bits"], at["activation"], rows if isinstance(rows, int) else None)
+def _product(at: dict[str, Any], n: int, k: int, rows: Any, recurrent: bool = False) -> Product:
+    known = rows if isinstance(rows, int) else None
+    return Product(n, k, at["bits"], at["activation"], known, recurrent)
 
 
 def _call(

@@ -105,8 +105,9 @@ def codebook_conv1d(
     epilogue: str = "",
 ) -> relax.Call:
     """x f32 [B, C, T], indices u8 [N, C / groups, k], bias f32 [N] -> f32 [B, N, T']."""
-    attrs = {"bits": bits, "stride": stride, "padding": padding, "dilation": dilation}
-    attrs |= {"groups": groups, "activation": activation, "layer": layer, "epilogue": epilogue}
+    attrs: dict[str, Any] = {"bits": bits, "stride": stride, "padding": padding}
+    attrs |= {"dilation": dilation, "groups": groups, "activation": activation}
+    attrs |= {"layer": layer, "epilogue": epilogue}
     return _call(CONV1D, [x, indices, codebook, bias], attrs)
 
 

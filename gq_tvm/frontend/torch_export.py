@@ -7,7 +7,7 @@ is collected before translation, so that one refusal names it all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -138,15 +138,21 @@ class _Converters:
         """The layer's name: that of its buffer `indices`, or of the module that calls it."""
         argument = node.args[indices]
         target = self.targets.get(argument.name) if isinstance(argument, fx.Node) else None
-        return self.prefix + (layer_of(target) if target else module_of(node) or node.name)
+        if target is None:
+            return self.prefix + (module_of(node) or node.name)
+        return self.prefix + layer_of(target, set(self.targets.values()))
 
 
-def layer_of(buffer: str) -> str:
-    """The layer a buffer belongs to: ``lstm.indices_ih_l0`` is of ``lstm.0``."""
+def layer_of(buffer: str, buffers: Collection[str]) -> str:
+    """The layer a buffer belongs to.
+
+    ``linear.indices`` is of ``linear``; ``lstm.indices_ih_l1`` is of ``lstm.1``, and
+    ``lstm.indices_ih_l0`` of ``lstm.0``, or of ``lstm`` if `buffers` has no second layer of it.
+    """
     *path, leaf = buffer.split(".")
-    numbered = re.search(r"_l(\d+)$", leaf)
-    if numbered:
-        path.append(numbered.group(1))
+    numbered = re.search(r"^(.*_l)(\d+)$", leaf)
+    if numbered and ".".join([*path, numbered[1] + "1"]) in buffers:
+        path.append(numbered[2])
     return ".".join(path) or leaf
 
 
