@@ -22,7 +22,7 @@ from gq_tvm.speech import FeatureSettings, audio, decoding
 SIZES = RNNTSettings(
     encoder_size=16, encoder_layers=1, predictor_size=8, embedding_size=8, joint_size=16
 )
-FEATURES = FeatureSettings(mean=(9.0,) * 40, deviation=(3.0,) * 40)
+FEATURES = FeatureSettings(mean=(-5.0,) * 40, deviation=(1.0,) * 40)
 
 
 def word(number: int, seed: int = 0) -> np.ndarray:
