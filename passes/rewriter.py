@@ -7,6 +7,12 @@ from collections.abc import Callable
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm_ffi import register_error
+
+from gq_tvm.errors import Error
+
+# A refusal inside a pass goes through TVM, which else gives it back as a RuntimeError.
+register_error("gq_tvm.Error", Error)
 
 NUM_INPUT = "num_input"  # TVM's attribute: how many leading parameters are not weights
 
@@ -66,10 +72,10 @@ class CallRewriter(PyExprMutator):
 
 def _extended(function: relax.Function, parameters: list[relax.Var]) -> relax.Function:
     """`function` with `parameters` behind its own; attribute "num_input" counts the inputs."""
-    if NUM_INPUT not in (function.attrs or {}):
-        function = function.with_attr(NUM_INPUT, len(function.params))
     if not parameters:
         return function
+    if NUM_INPUT not in (function.attrs or {}):
+        function = function.with_attr(NUM_INPUT, len(function.params))
     return relax.Function(
         [*function.params, *parameters],
         function.body,

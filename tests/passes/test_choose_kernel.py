@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from relax_modules import assert_same, calls, linear, module, var
+
+from gq_tvm import schedules, targets
+from gq_tvm.errors import Error
+from gq_tvm.passes import operators
+from gq_tvm.passes.choose_kernel import ChooseKernel
+from gq_tvm.schedules import Product
+
+NATIVE = targets.get("native")
+
+
+def chosen(mod) -> list[str]:
+    return [operators.attributes(call)["kernel"] for call in calls(mod, operators.LINEAR)]
+
+
+@pytest.mark.parametrize("activation", ["fp32", "int8"])
+def test_the_first_family_that_can(activation):
+    x = var("x", 2, 10)
+    before = module([x], lambda emit: linear(x, 6, 10, activation=activation))
+    best = schedules.families_for(NATIVE, Product(6, 10, 4, activation, 2))[0]
+    assert chosen(ChooseKernel(NATIVE)(before)) == [best.name]
+
+
+def test_a_kernel_asked_for_is_taken_everywhere():
+    x = var("x", 2, 10)
+    before = module([x], lambda emit: linear(emit(linear(x, 6, 10)), 4, 6, activation="int8"))
+    assert chosen(ChooseKernel(NATIVE, "scalar")(before)) == ["scalar", "scalar"]
+
+
+def test_a_kernel_that_cannot_is_refused(monkeypatch):
+    x = var("x", 2, 10)
+    before = module([x], lambda emit: linear(x, 6, 10, layer="encoder.out"))
+    monkeypatch.setattr(type(schedules.family("scalar")), "supports", lambda *_: False)
+    with pytest.raises(Error, match=r"kernel scalar cannot do layer encoder\.out \(6 x 10, 4 bits"):
+        ChooseKernel(NATIVE, "scalar")(before)
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(Error, match=r"unknown kernel 'lokup'; choose auto or one of .*scalar"):
+        ChooseKernel(NATIVE, "lokup")
+
+
+def test_a_module_without_products_is_left_alone():
+    x = var("x", 2, 10)
+    before = module([x], lambda emit: x)
+    assert_same(ChooseKernel(NATIVE)(before), before)

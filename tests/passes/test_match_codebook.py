@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from relax_modules import assert_same, calls, module, var
+from tvm import relax, tirx
+
+from gq_tvm.passes import operators
+from gq_tvm.passes.match_codebook import MatchCodebook
+from gq_tvm.passes.parameters import digest
+
+RNG = np.random.default_rng(0)
+CODES = RNG.integers(0, 8, (6, 10)).astype(np.uint8)
+TABLE = RNG.standard_normal(8).astype(np.float32)
+BIAS = RNG.standard_normal(6).astype(np.float32)
+
+
+def looked_up(emit, dtype="int64"):
+    codes = emit(relax.op.astype(relax.const(CODES), dtype))
+    return emit(relax.op.take(relax.const(TABLE), codes, axis=0, mode="fast"))
+
+
+def looked_up_flat(emit):
+    codes = emit(relax.op.astype(relax.const(CODES), "int32"))
+    flat = emit(relax.op.reshape(codes, [60]))
+    taken = emit(relax.op.take(relax.const(TABLE), flat, axis=0, mode="fast"))
+    return emit(relax.op.reshape(taken, [6, 10]))
+
+
+def looked_up_directly(emit):
+    codes = relax.const(CODES.astype(np.int64))
+    return emit(relax.op.take(relax.const(TABLE), codes, axis=0, mode="fast"))
+
+
+def product(x, weight, bias="first"):
+    def body(emit):
+        y = emit(relax.op.matmul(x, emit(relax.op.permute_dims(weight(emit), [1, 0]))))
+        constant = relax.const(BIAS)
+        if bias == "none":
+            return y
+        return relax.op.add(constant, y) if bias == "first" else relax.op.add(y, constant)
+
+    return body
+
+
+def expected(x, bias=BIAS, table=TABLE[None], codes=CODES, bits=3, layer="codebook"):
+    return lambda emit: operators.codebook_linear(
+        x,
+        relax.const(codes),
+        relax.const(table),
+        relax.const(bias),
+        bits=bits,
+        activation="fp32",
+        layer=layer,
+    )
+
+
+@pytest.mark.parametrize("weight", [looked_up, looked_up_flat, looked_up_directly])
+@pytest.mark.parametrize("bias", ["first", "last", "none"])
+def test_spellings(weight, bias):
+    x = var("x", tirx.Var("m", "int64"), 10)
+    got = MatchCodebook()(module([x], product(x, weight, bias)))
+    constant = np.zeros(6, np.float32) if bias == "none" else BIAS
+    assert_same(got, module([x], expected(x, constant)))
+
+
+def test_a_codebook_for_each_row():
+    x = var("x", 2, 10)
+    table = RNG.standard_normal((6, 8)).astype(np.float32)
+
+    def gathered(emit):
+        codes = emit(relax.op.astype(relax.const(CODES), "int64"))
+        return emit(relax.op.gather_elements(relax.const(table), codes, axis=1))
+
+    got = MatchCodebook()(module([x], product(x, gathered)))
+    assert_same(got, module([x], expected(x, table=table)))
+
+
+def test_a_codebook_whose_size_is_no_power_of_two():
+    x = var("x", 2, 10)
+    codes = (CODES % 5).astype(np.uint8)
+
+    def weight(emit):
+        taken = relax.op.take(relax.const(TABLE[:5]), relax.const(codes.astype(np.int32)), axis=0)
+        return emit(taken)
+
+    got = MatchCodebook()(module([x], product(x, weight)))
+    table = np.pad(TABLE[:5], (0, 3))[None]
+    assert_same(got, module([x], expected(x, codes=codes, table=table)))
+
+
+def test_the_layer_is_named_by_its_indices():
+    x = var("x", 2, 10)
+    matched = MatchCodebook({digest(CODES): "encoder.out.indices"}, "int8")
+    (call,) = calls(matched(module([x], product(x, looked_up))), operators.LINEAR)
+    assert operators.attributes(call)["layer"] == "encoder.out"
+    assert operators.attributes(call)["activation"] == "int8"
+
+
+def test_indices_that_are_not_known_are_left_alone():
+    x, codes = var("x", 2, 10), var("codes", 6, 10, dtype="int64")
+    weight = lambda emit: emit(relax.op.take(relax.const(TABLE), codes, axis=0))  # noqa: E731
+    before = module([x, codes], product(x, weight))
+    assert_same(MatchCodebook()(before), before)
+
+
+def test_a_plain_product_is_left_alone():
+    x = var("x", 2, 10)
+    before = module([x], product(x, lambda emit: relax.const(np.ones((6, 10), np.float32))))
+    assert_same(MatchCodebook()(before), before)

@@ -1,0 +1,63 @@
+"""Relax modules for the tests of the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from gq_tvm.passes import operators
+
+Emit = Callable[[relax.Expr], relax.Var]
+
+
+def var(name: str, *shape: Any, dtype: str = "float32") -> relax.Var:
+    return relax.Var(name, relax.TensorType(list(shape), dtype))
+
+
+def module(
+    params: Sequence[relax.Var], body: Callable[[Emit], Any], attrs: dict[str, Any] | None = None
+) -> IRModule:
+    """A module whose function ``main`` returns what `body` returns, given a way to bind."""
+    builder = relax.BlockBuilder()
+    with builder.function("main", list(params), attrs=attrs or {}):
+        with builder.dataflow():
+            result = builder.emit_output(body(builder.emit))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def weight(n: int, k: int, bits: int, *, taps: int | None = None, seed: int = 0) -> list[Any]:
+    """Constants indices [n, k] (or [n, k, taps]), codebook [1, 2^bits] and bias [n]."""
+    rng = np.random.default_rng(seed)
+    shape = (n, k) if taps is None else (n, k, taps)
+    return [
+        relax.const(rng.integers(0, 2**bits, shape).astype(np.uint8)),
+        relax.const(rng.standard_normal((1, 2**bits)).astype(np.float32)),
+        relax.const(rng.standard_normal(n).astype(np.float32)),
+    ]
+
+
+def linear(x: relax.Expr, n: int, k: int, bits: int = 4, **attrs: Any) -> relax.Call:
+    seed = attrs.pop("seed", 0)
+    attrs = {"activation": "fp32", "layer": "layer", **attrs}
+    return operators.codebook_linear(x, *weight(n, k, bits, seed=seed), bits=bits, **attrs)
+
+
+def calls(mod: IRModule, name: str) -> list[relax.Call]:
+    """The calls of an operator in ``main``, in their order."""
+    return [
+        binding.value
+        for block in mod["main"].body.blocks
+        for binding in block.bindings
+        if operators.is_operator(binding.value, name)
+    ]
+
+
+def assert_same(got: IRModule, wanted: IRModule) -> None:
+    canonical = relax.transform.CanonicalizeBindings()
+    tvm.ir.assert_structural_equal(canonical(got), canonical(wanted))
