@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,11 +18,11 @@ BITS = range(1, 9)
 ACTIVATIONS = ("fp32", "int8")
 
 
-def weight(rng, shape, bits, groups=1):
+def weight(rng, shape, bits, groups=1) -> Any:
     indices = rng.integers(0, 2**bits, shape, dtype=np.uint8)
-    shape = np.sort(rng.standard_normal(2**bits)).astype(np.float32)
-    factors = np.ones(1) if groups == 1 else rng.uniform(0.5, 2, groups)
-    return indices, (factors[:, None] * shape).astype(np.float32)
+    centroids = np.sort(rng.standard_normal(2**bits))
+    factors: Any = np.ones(1) if groups == 1 else rng.uniform(0.5, 2, groups)
+    return indices, (factors[:, None] * centroids).astype(np.float32)
 
 
 def tensors(*arrays):
@@ -33,7 +35,7 @@ def floats(rng, *shape):
 
 def close(got, wanted):
     error = np.linalg.norm(np.asarray(got, np.float64) - wanted)
-    assert error <= 1e-5 * max(np.linalg.norm(wanted), 1e-30)
+    assert error <= 1e-5 * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -118,8 +120,9 @@ def test_lstm(bits, activation):
     ih = weight(rng, (24, 7), bits)
     hh = weight(rng, (24, 6), 9 - bits, 24)
     b = floats(rng, 24)
-    wanted = reference.codebook_lstm(x, h, c, *ih, *hh, b, bits, 9 - bits, activation)
-    got = torch.ops.gq.codebook_lstm(*tensors(x, h, c, *ih, *hh, b), bits, 9 - bits, activation)
+    arrays: Any = (x, h, c, *ih, *hh, b)
+    wanted = reference.codebook_lstm(*arrays, bits, 9 - bits, activation)
+    got = torch.ops.gq.codebook_lstm(*tensors(*arrays), bits, 9 - bits, activation)
     for g, w in zip(got, wanted, strict=True):
         # An ulp of the sigmoid may move one h to the next of its 255 steps.
         np.testing.assert_allclose(g, w, atol=1e-5 if activation == "fp32" else 2e-2)
@@ -128,7 +131,7 @@ def test_lstm(bits, activation):
 
 def test_lstm_is_pytorchs():
     rng = np.random.default_rng(0)
-    lstm = nn.LSTM(7, 6, batch_first=True)
+    lstm: Any = nn.LSTM(7, 6, batch_first=True)
     x, h, c = floats(rng, 2, 5, 7), floats(rng, 2, 6), floats(rng, 2, 6)
     ih, hh = weight(rng, (24, 7), 8), weight(rng, (24, 6), 8)
     with torch.no_grad():
@@ -138,7 +141,8 @@ def test_lstm_is_pytorchs():
         wanted, (wanted_h, wanted_c) = lstm(
             torch.from_numpy(x), (torch.from_numpy(h)[None], torch.from_numpy(c)[None])
         )
-        got = reference.codebook_lstm(x, h, c, *ih, *hh, bias.numpy(), 8, 8, "fp32")
+        arrays: Any = (x, h, c, *ih, *hh, bias.numpy())
+        got = reference.codebook_lstm(*arrays, 8, 8, "fp32")
     for g, w in zip(got, (wanted, wanted_h[0], wanted_c[0]), strict=True):
         np.testing.assert_allclose(g, w, atol=1e-5)
 
@@ -264,7 +268,7 @@ def test_linear_refuses(change, message):
     arguments = {**LINEAR, **change}
     with pytest.raises(Error, match=message):
         torch.ops.gq.codebook_linear(*arguments.values())
-    arrays = [a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments.values()]
+    arrays: Any = [a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments.values()]
     with pytest.raises(Error, match=message):
         reference.codebook_linear(*arrays)
 

@@ -1,0 +1,438 @@
+"""The way of a model: prepare, anneal, convert, compress, describe."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_recogniser import inputs, recogniser, train
+from torch import nn
+
+import gq_tvm.quantize
+from gq_tvm.errors import Error
+
+quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
+BITS = range(1, 9)
+ACTIVATIONS = ("fp32", "int8")
+
+
+def same(got, wanted):
+    for g, w in zip(got, wanted, strict=True):
+        assert torch.equal(g, w)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("per_row", [False, True])
+def test_converted_computes_what_prepared_evaluates(bits, activation, per_row):
+    model = quantize.prepare(recogniser(), bits, activation=activation, per_row=per_row)
+    train(model, 3, quantize.Annealing(model, 6))
+    converted = quantize.convert(model)
+    same(converted(*inputs()), model.eval()(*inputs()))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_hard_training_computes_what_eval_does(activation):
+    model = quantize.prepare(recogniser(), 3, activation=activation, exact_state=True)
+    trained = model.train()(*inputs())
+    evaluated = model.eval()(*inputs())
+    for t, e in zip(trained, evaluated, strict=True):
+        # Sums in another order may move an activation to the next of its 255 steps.
+        torch.testing.assert_close(t, e, atol=1e-5 if activation == "fp32" else 1e-2, rtol=0)
+    model.train()
+    model.encoder.exact_state = False
+    rough = model(*inputs())[0]
+    if activation == "int8":
+        assert not torch.equal(rough, trained[0])
+        torch.testing.assert_close(rough, trained[0], atol=5e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "bits", "limit"), [("gq", 2, 1.0), ("gq", 1, 1.5), ("lsq", 2, 1.2), ("int8", 8, 0.7)]
+)
+def test_training_repairs_what_quantising_breaks(method, bits, limit):
+    def loss(model):
+        ids, h, c = inputs(batch=64, seed=1000)
+        with torch.no_grad():
+            logits = model(ids, h, c)[0]
+        return nn.functional.cross_entropy(logits[:, 1:].flatten(0, 1), ids[:, :-1].flatten())
+
+    model = recogniser(tie=False)
+    train(model, 100, lr=1e-2)
+    untrained = loss(quantize.compress(model, bits))
+    quantize.prepare(model, bits, method=method)
+    train(model, 100, quantize.Annealing(model, 100) if method == "gq" else None)
+    assert loss(quantize.convert(model)) < min(limit, 0.8 * untrained)
+
+
+def test_no_float_copy_of_a_weight_stays():
+    model = recogniser()
+    converted = quantize.convert(quantize.prepare(model, 4))
+    shapes = {tuple(w.shape) for w in quantize.describe(model)}
+    for _, tensor in [*converted.named_parameters(), *converted.named_buffers()]:
+        assert not (tensor.is_floating_point() and tuple(tensor.shape) in shapes)
+    assert {n for n, _ in converted.named_parameters()} == {"norm.weight", "norm.bias"}
+    assert not converted.training
+    assert isinstance(model.encoder, nn.LSTM)  # the prepared one is as it was
+    assert model.encoder.weight_hh_l0.dtype == torch.float32
+    train(model, 1)
+
+
+def test_tied_weights():
+    model = quantize.prepare(recogniser(), 4, {"output": 3})
+    assert model.output.weight is model.embedding.weight
+    assert model.output.quantizers["weight"] is model.embedding.quantizers["weight"]
+    assert model.embedding.quantizers["weight"].bits == 3
+    assert len(quantize.centroid_parameters(model)) == 1 + 2 + 4 + 1
+    converted = quantize.convert(model)
+    assert converted.output.indices is converted.embedding.indices
+    assert converted.output.codebook is converted.embedding.codebook
+    report = {w.name: w for w in quantize.describe(converted)}
+    assert report["output.weight"].remark == "shared with embedding.weight"
+    assert report["output.weight"].size == 0
+    with pytest.raises(Error, match="are one shared weight; give both the same bits"):
+        quantize.prepare(recogniser(), 4, {"output": 3, "embedding": 2})
+
+
+def test_a_layer_used_twice_is_one_layer():
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(layer, nn.Tanh(), layer)
+    converted = quantize.convert(quantize.prepare(model, 4))
+    assert converted[0] is converted[2]
+    same([converted(torch.ones(2, 4))], [model.eval()(torch.ones(2, 4))])
+
+
+def test_overrides():
+    def bits(overrides, default=4):
+        model = quantize.prepare(recogniser(), default, overrides)
+        return {w.name: w.bits for w in quantize.describe(model)}
+
+    assert set(bits({}).values()) == {4}
+    by_name = bits({"encoder.*": 2, "encoder.weight_hh_l1": 1, "front": 8, "projection": None})
+    assert by_name["encoder.weight_ih_l0"] == 2
+    assert by_name["encoder.weight_hh_l1"] == 1
+    assert by_name["front.weight"] == 8
+    assert by_name["projection.weight"] == 32
+    last = bits({"encoder.weight_hh_l1": 1, "encoder": 2})
+    assert last["encoder.weight_hh_l1"] == 2
+    alone = bits({"*_hh_*": 3, "*_ih_*": 2}, default=None)
+    assert {n for n, b in alone.items() if b != 32} == {
+        f"encoder.weight_{kind}_l{layer}" for kind in ("ih", "hh") for layer in (0, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overrides": {"encodr": 2}}, r"pattern 'encodr' matches no .*near it: encoder"),
+        ({"overrides": {"norm": 2}}, "pattern 'norm' matches no weight"),
+        ({"overrides": {"front": 9}}, "front: bits must be 1 to 8, None or 32, got 9"),
+        ({"bits": 0}, "bits must be 1 to 8, None or 32, got 0"),
+        ({"bits": 2.5}, "bits must be 1 to 8, None or 32, got 2.5"),
+        ({"bits": None}, "no weight to quantise"),
+        ({"activation": "int4"}, 'activation must be "fp32" or "int8"'),
+        ({"method": "lloyd"}, "method must be one of gq, int8, lsq, got 'lloyd'"),
+        ({"method": "int8"}, 'method "int8" has 8 bits only'),
+        ({"mu": -1.0}, "mu must be 0 or more"),
+        ({"overrides": {"encoder.weight_hh_l1": 32}}, "weight_hh_l1 would stay in float beside"),
+    ],
+)
+def test_prepare_refuses(options, message):
+    model = recogniser()
+    before = type(model.encoder)
+    with pytest.raises(Error, match=message):
+        quantize.prepare(model, **options)
+    assert type(model.encoder) is before  # nothing half done
+
+
+def test_other_refusals():
+    model = quantize.prepare(recogniser(), 4)
+    with pytest.raises(Error, match="prepared already"):
+        quantize.prepare(model, 4)
+    with pytest.raises(Error, match=r"no quantised layer; call quantize\.prepare first"):
+        quantize.convert(recogniser())
+    with pytest.raises(Error, match="has no quantisers"):
+        quantize.Annealing(recogniser(), 10)
+    with pytest.raises(Error, match="0 < start <= end"):
+        quantize.Annealing(model, 10, start=5, end=4)
+    with pytest.raises(Error, match="at least 1"):
+        quantize.Annealing(model, 0)
+    with torch.no_grad():
+        model.projection.weight[0, 0] = torch.nan
+    with pytest.raises(Error, match=r"projection\.weight: the weight holds NaN"):
+        quantize.convert(model)
+    packed = nn.utils.rnn.pack_sequence([torch.zeros(3, 12)])
+    with pytest.raises(Error, match="instead of a PackedSequence"):
+        model.encoder(packed)
+    with pytest.raises(Error, match=r"state h must have shape \[2, batch, 10\]"):
+        model.encoder(torch.zeros(1, 3, 12), (torch.zeros(1, 1, 10), torch.zeros(1, 1, 10)))
+
+
+class Odd(nn.Module):
+    """Layers that stay in float, beside one that does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.two_ways = nn.LSTM(8, 4, bidirectional=True)
+        self.projected = nn.LSTM(8, 4, proj_size=2)
+        self.gru = nn.GRU(8, 4)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.transformer = nn.TransformerEncoderLayer(8, 2, 8)
+        self.clipped = nn.Embedding(5, 8, max_norm=1.0)
+        self.wide = nn.Linear(8, 8).double()
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.free = nn.Parameter(torch.zeros(8, 8))
+        self.tied = nn.Linear(8, 5)
+        self.tied.weight = self.clipped.weight
+
+
+def test_what_cannot_be_quantised_is_left_and_said():
+    model = quantize.prepare(Odd(), 4)
+    report = quantize.describe(model)
+    reasons = {w.name: w.remark for w in report if w.bits == 32}
+    assert [w.name for w in report if w.bits == 4] == ["linear.weight"]
+    assert "bidirectional" in reasons["two_ways.weight_ih_l0"]
+    assert "proj_size" in reasons["projected.weight_hh_l0"]
+    assert reasons["gru.weight_ih_l0"].startswith("GRU is not one of the supported layers")
+    assert "TransformerEncoderLayer reads" in reasons["transformer.linear1.weight"]
+    assert "max_norm" in reasons["clipped.weight"]
+    assert reasons["tied.weight"] == "shared with clipped.weight"
+    assert "float64" in reasons["wide.weight"]
+    assert "Odd is not one of" in reasons["free"]
+    text = str(report)
+    assert "linear.weight" in text
+    assert "max_norm" in text
+    with pytest.raises(Error, match=r"matches only weights that cannot be quantised.*GRU"):
+        quantize.prepare(Odd(), 4, {"gru": 2})
+    x = torch.randn(3, 1, 8)
+    same([quantize.convert(model).two_ways(x)[0]], [model.two_ways(x)[0]])
+
+
+def test_describe_counts_bytes():
+    model = nn.Linear(64, 32)
+    assert quantize.describe(model)[0].remark == "not prepared"
+    entry = quantize.describe(quantize.prepare(model, 3, per_row=True))[0]
+    assert entry.size == 64 * 32 * 3 // 8 + 4 * 32 * 8
+    assert entry.float_size == 64 * 32 * 4
+    converted = quantize.convert(model)  # the root itself is a layer
+    assert isinstance(converted, quantize.CodebookLinear)
+    assert quantize.describe(converted)[0] == entry
+
+
+def test_annealing():
+    model = quantize.prepare(recogniser(), 4)
+    quantizers = [m for m in model.modules() if hasattr(m, "hardness")]
+    assert all(q.hardness.hard for q in quantizers)
+    annealing = quantize.Annealing(model, steps=20, start=4, end=36, hard=0.25, every=3)
+    ks, applied = [], []
+    for _ in range(20):
+        ks.append(annealing.k)
+        applied.append(quantizers[0].hardness.applied)
+        annealing.step()
+    assert ks[0] == 4
+    assert ks[14] == pytest.approx(36)
+    ratios = [b / a for a, b in pairwise(ks[:15])]
+    assert max(ratios) == pytest.approx(min(ratios))  # geometric
+    assert all(k == float("inf") for k in ks[15:])
+    assert applied == [True, False, False] * 5 + [True] * 5
+    assert annealing.hard
+    assert all(q.hardness is annealing.hardness for q in quantizers)
+
+
+def test_annealing_resumes():
+    def halfway():
+        model = quantize.prepare(recogniser(), 2)
+        return model, quantize.Annealing(model, 10)
+
+    model, annealing = halfway()
+    train(model, 4, annealing)
+    again, resumed = halfway()
+    again.load_state_dict(model.state_dict())
+    resumed.load_state_dict(annealing.state_dict())
+    assert resumed.k == annealing.k
+    same(again(*inputs()), model(*inputs()))
+    assert train(again, 6, resumed) == train(model, 6, annealing)
+    assert resumed.hard
+
+
+def test_off_steps_use_the_float_weights():
+    model = recogniser()
+    floats = model(*inputs())
+    quantize.prepare(model, 2, activation="fp32")
+    annealing = quantize.Annealing(model, 10, every=2)
+    assert not torch.equal(model(*inputs())[0], floats[0])
+    annealing.step()
+    torch.testing.assert_close(model(*inputs()), floats)
+
+
+def test_eval_follows_the_weights():
+    model = quantize.prepare(recogniser(), 4).eval()
+    before = model(*inputs())[0]
+    same([model(*inputs())[0]], [before])
+    with torch.no_grad():
+        model.projection.weight.mul_(2)
+    assert not torch.equal(model(*inputs())[0], before)
+    with torch.no_grad():
+        model.projection.weight.div_(2)
+        model.encoder.quantizers["weight_ih_l0"].centroids.mul_(0.5)
+    assert not torch.equal(model(*inputs())[0], before)
+    assert not before.requires_grad
+
+
+def test_compress_loses_less_with_more_bits():
+    model = recogniser()
+    ids, h, c = inputs(batch=16)
+    wanted = model(ids, h, c)[0]
+    before = copy.deepcopy(model.state_dict())
+    errors, weight_errors = [], []
+    for bits in BITS:
+        compressed = quantize.compress(model, bits, activation="fp32")
+        errors.append((compressed(ids, h, c)[0] - wanted).norm().item())
+        front = compressed.front.codebook[0][compressed.front.indices.long()]
+        weight_errors.append((front - model.front.weight).norm().item())
+    assert all(narrow < wide for wide, narrow in pairwise(errors))
+    assert errors[7] < 0.01 * wanted.norm()
+    assert all(narrow < 0.6 * wide for wide, narrow in pairwise(weight_errors))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert type(model.encoder) is nn.LSTM
+
+
+def test_compress_is_lloyd_max_in_the_weight_domain():
+    model = nn.Linear(100, 100)
+    weight = model.weight.detach()
+    compressed = quantize.compress(model, 3, activation="fp32")
+    linear = compressed.codebook[0][compressed.indices.long()]
+    companded = quantize.convert(quantize.prepare(copy.deepcopy(model), 3, activation="fp32"))
+    curved = companded.codebook[0][companded.indices.long()]
+    assert (linear - weight).square().mean() < (curved - weight).square().mean()
+    means = [weight[compressed.indices == j].mean() for j in range(8)]
+    torch.testing.assert_close(torch.stack(means), compressed.codebook[0], atol=1e-3, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    bits=st.integers(1, 8),
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 5),
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 6)),
+    layers=st.integers(1, 3),
+    bias=st.booleans(),
+    batch_first=st.booleans(),
+    state=st.booleans(),
+    batched=st.booleans(),
+    activation=st.sampled_from(ACTIVATIONS),
+)
+def test_lstm_is_a_drop_in(
+    bits, batch, frames, sizes, layers, bias, batch_first, state, batched, activation
+):
+    torch.manual_seed(0)
+    model = nn.LSTM(*sizes, num_layers=layers, bias=bias, batch_first=batch_first)
+    shape = (batch, frames) if batch_first else (frames, batch)
+    x = torch.randn(*(shape if batched else (frames,)), sizes[0])
+    lead = (layers, batch) if batched else (layers,)
+    hx = (torch.randn(*lead, sizes[1]), torch.randn(*lead, sizes[1])) if state else None
+    wanted, (wanted_h, wanted_c) = model(x, hx)
+    prepared = quantize.prepare(model, bits, activation=activation)
+    quantize.Annealing(prepared, 10)
+    trained, _ = prepared(x, hx)
+    assert trained.shape == wanted.shape
+    trained.sum().backward()
+    converted = quantize.convert(prepared)
+    y, (h, c) = converted(x, hx)
+    assert (y.shape, h.shape, c.shape) == (wanted.shape, wanted_h.shape, wanted_c.shape)
+    evaluated, (h2, c2) = prepared.eval()(x, hx)
+    same([y, h, c], [evaluated, h2, c2])
+    if bits == 8 and activation == "fp32":
+        torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    taps=st.integers(1, 4),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    padding=st.one_of(st.integers(0, 2), st.sampled_from(["same", "valid"])),
+    mode=st.sampled_from(["zeros", "replicate", "reflect", "circular"]),
+    groups=st.sampled_from([1, 2, 4]),
+    bias=st.booleans(),
+    batched=st.booleans(),
+    activation=st.sampled_from(ACTIVATIONS),
+)
+def test_conv1d_is_a_drop_in(
+    taps, stride, dilation, padding, mode, groups, bias, batched, activation
+):
+    torch.manual_seed(0)
+    stride = 1 if padding == "same" else stride
+    model = nn.Conv1d(4, 8, taps, stride, padding, dilation, groups, bias, padding_mode=mode)
+    x = torch.randn(*([2] if batched else []), 4, 12)
+    wanted = model(x)
+    prepared = quantize.prepare(model, 8, activation=activation)
+    trained = prepared(x)
+    trained.sum().backward()
+    converted = quantize.convert(prepared)
+    assert converted.activation == (activation if groups == 1 else "fp32")
+    y = converted(x)
+    same([y], [prepared.eval()(x)])
+    torch.testing.assert_close(y, trained, atol=1e-4, rtol=0)
+    torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
+
+
+def test_padding_row_of_an_embedding_is_zero():
+    model = nn.Embedding(7, 5, padding_idx=2)
+    prepared = quantize.prepare(model, 2)
+    ids = torch.tensor([[0, 2], [2, 6]])
+    rows = prepared(ids)
+    rows.sum().backward()
+    assert not rows[ids == 2].any()
+    assert rows[ids != 2].all()
+    converted = quantize.convert(prepared)
+    same([converted(ids)], [prepared.eval()(ids)])
+    assert not converted(ids)[ids == 2].any()
+
+
+def test_optimiser_made_before_still_trains_the_weights():
+    model = recogniser()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    quantize.prepare(model, 2)
+    optimizer.add_param_group({"params": quantize.centroid_parameters(model)})
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    model(*inputs())[0].square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(before[n], p) for n, p in model.named_parameters())
+
+
+def test_a_model_deep_copies_and_saves(tmp_path):
+    model = quantize.prepare(recogniser(), 3)
+    annealing = quantize.Annealing(model, 10)
+    copied = copy.deepcopy(model)
+    same(copied(*inputs()), model(*inputs()))
+    hardness = {id(m.hardness) for m in copied.modules() if hasattr(m, "hardness")}
+    assert len(hardness) == 1
+    assert id(annealing.hardness) not in hardness
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    fresh = quantize.prepare(recogniser(seed=1), 3)
+    fresh.load_state_dict(torch.load(tmp_path / "model.pt"))
+    same(fresh.eval()(*inputs()), model.eval()(*inputs()))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_export_with_symbolic_frames(activation):
+    model = quantize.compress(recogniser(), 4, {"encoder": 2}, activation)
+    frames = torch.export.Dim("T", min=1, max=512)
+    program = torch.export.export(
+        model, inputs(batch=1, frames=5), dynamic_shapes=({1: frames}, None, None)
+    )
+    ops = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+    assert ops.count("gq.codebook_lstm.default") == 2
+    assert ops.count("gq.codebook_conv1d.default") == 2
+    assert ops.count("gq.codebook_linear.default") == 2
+    assert ops.count("gq.codebook_embedding.default") == 1
+    for length in (1, 40):
+        arguments = inputs(batch=1, frames=length)
+        same(program.module()(*arguments), model(*arguments))

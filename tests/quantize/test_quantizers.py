@@ -1,0 +1,276 @@
+"""The quantisers of one weight: gradients, limits, starts, grids."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gq_tvm.errors import Error
+from gq_tvm.ops import reference, torch_ops
+from gq_tvm.quantize import mulaw
+from gq_tvm.quantize.activation import fake_quantize_rows
+from gq_tvm.quantize.bucketize import Buckets
+from gq_tvm.quantize.gq import GQ
+from gq_tvm.quantize.lloyd_max import cell_midpoints, lloyd_max
+from gq_tvm.quantize.quantizer import Hardness, SnapToInt8, check_finite
+from gq_tvm.quantize.uniform import LearnedStep, Uniform, symmetric_levels
+
+BITS = range(1, 9)
+
+
+def gaussian(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 0.1
+
+
+@pytest.mark.parametrize("mu", [0.0, 63.0, 255.0])
+def test_mulaw(mu):
+    x = torch.arange(-50, 51, dtype=torch.float64) / 50
+    y = mulaw.compress(x, mu)
+    torch.testing.assert_close(mulaw.expand(y, mu), x)
+    torch.testing.assert_close(y, -y.flip(0))
+    torch.testing.assert_close(y[[0, 50, 100]], x[[0, 50, 100]])
+    for function, both in (
+        (mulaw.compress, mulaw.compress_with_slope),
+        (mulaw.expand, mulaw.expand_with_slope),
+    ):
+        value, slope = both(x, mu)
+        assert torch.equal(value, function(x, mu))
+        at = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(function(at, mu).sum(), at)
+        nonzero = x != 0  # autograd has no slope for |x| at 0
+        torch.testing.assert_close(slope[nonzero], wanted[nonzero])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    bounds=st.lists(st.floats(-2, 2, width=32), max_size=40),
+    values=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20),
+)
+def test_buckets_are_torchs(bounds, values):
+    bounds = torch.tensor(sorted(bounds), dtype=torch.float32)
+    values = torch.cat([torch.tensor(values), bounds, bounds.nextafter(torch.tensor(9.0))])
+    wanted = torch.bucketize(values, bounds, out_int32=True)
+    assert torch.equal(Buckets(bounds)(values), wanted)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_buckets_of_weights(bits):
+    values = gaussian(100, 37).t()
+    bounds = lloyd_max(values, 2**bits).float()
+    wanted = torch.bucketize(values.contiguous(), bounds, out_int32=True)
+    assert torch.equal(Buckets(bounds)(values), wanted)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_lloyd_max_is_stationary_and_beats_a_uniform_grid(bits):
+    values = gaussian(4000, dtype=torch.float64)
+    centroids = lloyd_max(values, 2**bits)
+    assert (centroids.diff() > 0).all()
+    cell = torch.bucketize(values, (centroids[1:] + centroids[:-1]) / 2)
+    means = torch.stack([values[cell == j].mean() for j in range(2**bits)])
+    if bits <= 5:  # with more cells it stops before the last digits settle
+        torch.testing.assert_close(means, centroids, atol=1e-4, rtol=0)
+    error = (values - centroids[cell]).square().mean()
+    grid = cell_midpoints(2**bits) * values.abs().max()
+    uniform = (values[:, None] - grid).abs().amin(1).square().mean()
+    assert error < uniform
+
+
+def test_lloyd_max_of_a_gaussian_is_maxs_table():
+    # Max 1960, table I: one and two bits of a unit normal.
+    values = torch.erfinv(torch.linspace(-1, 1, 200003, dtype=torch.float64)[1:-1]) * math.sqrt(2)
+    one = torch.tensor([-0.7980, 0.7980], dtype=torch.float64)
+    two = torch.tensor([-1.510, -0.4528, 0.4528, 1.510], dtype=torch.float64)
+    torch.testing.assert_close(lloyd_max(values, 2), one, atol=1e-3, rtol=0)
+    torch.testing.assert_close(lloyd_max(values, 4), two, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("values", [torch.zeros(5), torch.full((3,), 0.2), torch.zeros(0)])
+def test_lloyd_max_falls_back_to_cell_midpoints(values):
+    wanted = torch.tensor([-0.75, -0.25, 0.25, 0.75], dtype=torch.float64)
+    assert torch.equal(lloyd_max(values, 4), wanted)
+
+
+def test_empty_cells_stay_finite():
+    centroids = lloyd_max(torch.tensor([0.0, 1.0, 1.0]), 16)
+    assert torch.isfinite(centroids).all()
+    assert {0.0, 1.0} <= {round(float(c), 6) for c in centroids}
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("mu", [0.0, 63.0])
+def test_soft_gradients_are_finite_differences(monkeypatch, bits, per_row, mu):
+    weight = gaussian(6, 9, dtype=torch.float64)
+    quantizer = GQ(weight, bits, per_row=per_row, mu=mu)
+    # Distinct, unevenly spaced, and with weights beyond both outermost centroids.
+    quantizer.centroids.data = (cell_midpoints(2**bits) * 0.8).sin()
+    k = 3.0
+    # Neither the scale nor the spacing in alpha = K / spacing carries a gradient.
+    scale = quantizer.largest(weight)
+    span = float(quantizer.centroids.detach().max() - quantizer.centroids.detach().min())
+    monkeypatch.setattr(quantizer, "largest", lambda _: scale)
+
+    def soft(weight, centroids):
+        spread = float(centroids.detach().max() - centroids.detach().min())
+        quantizer.hardness = Hardness(k * spread / span)
+        return torch.func.functional_call(quantizer, {"centroids": centroids}, (weight,))
+
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(soft, (weight, quantizer.centroids), eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_soft_is_the_softmax_once_neighbours_decide(bits):
+    weight = gaussian(30, 7, dtype=torch.float64)
+    quantizer = GQ(weight, bits)
+    quantizer.centroids.data = cell_midpoints(2**bits)
+    k = 30.0
+    quantizer.hardness = Hardness(k)
+    c = quantizer.centroids.detach()
+    scale = weight.abs().max()
+    u = mulaw.compress(weight / scale, quantizer.mu)
+    alpha = k / (c[1] - c[0])
+    share = torch.softmax(-alpha * (u[..., None] - c).abs(), -1)
+    torch.testing.assert_close(
+        quantizer(weight), scale * mulaw.expand(share @ c, quantizer.mu), atol=1e-9, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("per_row", [False, True])
+def test_soft_becomes_hard(bits, per_row):
+    weight = gaussian(64, 32)
+    quantizer = GQ(weight, bits, per_row=per_row)
+    hard = quantizer(weight)
+    gaps = []
+    for k in (8, 16, 32, 64, 1e6):
+        quantizer.hardness = Hardness(float(k))
+        gaps.append((quantizer(weight) - hard).abs().mean().item())
+    # About inversely with K (0.7 leaves room for chance), and to nothing.
+    for wide, narrow in pairwise(gaps[:4]):
+        assert narrow < 0.7 * wide
+    assert gaps[-1] < 1e-3 * (weight - hard).abs().mean().item() + 1e-9
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("int8_grid", [False, True])
+@pytest.mark.parametrize("kind", [GQ, LearnedStep, Uniform])
+def test_hard_values_are_the_deployed_ones(kind, bits, per_row, int8_grid):
+    weight = gaussian(24, 3, 5)
+    weight[3] = 0
+    quantizer = kind(weight, bits, int8_grid, per_row)
+    indices, codebook = quantizer.harden(weight)
+    assert indices.dtype == torch.uint8
+    assert codebook.dtype == torch.float32
+    assert int(indices.max()) < 2**bits
+    assert codebook.shape == (24 if per_row else 1, 2**bits)
+    deployed = torch_ops.expand(indices, codebook)
+    assert torch.equal(quantizer(weight), deployed)
+    if int8_grid:
+        grid, scale = reference.quantize_codebook(codebook.numpy())
+        np.testing.assert_allclose(grid * scale[:, None], codebook.numpy(), rtol=1e-6)
+        reference.common_codebook(codebook.numpy(), "int8")
+    reference.common_codebook(codebook.numpy(), "fp32")
+    if kind is GQ:
+        c = mulaw.expand(quantizer.centroids, quantizer.mu)
+        assert (c.diff() >= 0).all()
+
+
+def test_hard_gradients():
+    weight = gaussian(16, 8).requires_grad_()
+    quantizer = GQ(weight, 2, per_row=True, mu=63.0)
+    grad = gaussian(16, 8, seed=1)
+    quantizer(weight).backward(grad)
+    assert torch.equal(weight.grad, grad)  # straight through
+    centroids = quantizer.centroids.detach().clone().requires_grad_()
+    indices, _ = quantizer.harden(weight)
+    scale = quantizer.largest(weight)
+    (scale * mulaw.expand(centroids, 63.0)[indices.long()]).backward(grad)
+    torch.testing.assert_close(quantizer.centroids.grad, centroids.grad)
+
+
+@pytest.mark.parametrize("int8_grid", [False, True])
+def test_one_bit_does_not_collapse_to_the_extremes(int8_grid):
+    weight = gaussian(128, 64)
+    for mu in (0.0, 63.0, 255.0):
+        _, codebook = GQ(weight, 1, int8_grid, mu=mu).harden(weight)
+        size = codebook.abs()
+        assert (size < 0.5 * weight.abs().max()).all()
+        assert (size > 0.2 * weight.abs().mean()).all()
+        assert codebook[0, 0] < 0 < codebook[0, 1]
+
+
+def test_centroids_learn_past_one_another_and_stay_in_order():
+    weight = gaussian(32, 32)
+    quantizer = GQ(weight, 2)
+    quantizer.centroids.data = torch.tensor([0.5, -0.5, 0.1, -0.1])
+    for k in (10.0, math.inf):
+        quantizer.hardness = Hardness(k)
+        values = quantizer(weight)
+        order = weight.flatten().argsort()
+        assert (values.flatten()[order].diff() >= -1e-6).all()  # monotone in the weight
+    _, codebook = quantizer.harden(weight)
+    assert (codebook.diff() > 0).all()
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("bits", [1, 4])
+def test_zero_weights(per_row, bits):
+    weight = torch.zeros(4, 4, requires_grad=True)
+    quantizer = GQ(weight, bits, True, per_row)
+    for k in (5.0, math.inf):
+        quantizer.hardness = Hardness(k)
+        value = quantizer(weight)
+        assert not value.any()
+        for grad in torch.autograd.grad(value.sum(), (weight, quantizer.centroids)):
+            assert torch.isfinite(grad).all()
+
+
+def test_a_diverged_weight_is_refused():
+    with pytest.raises(Error, match="encoder: the weight holds NaN or infinity"):
+        check_finite("encoder", torch.tensor([1.0, torch.nan]))
+
+
+def test_snap():
+    values = torch.tensor([-0.3, 0.1, 0.77], requires_grad=True)
+    snapped = SnapToInt8.apply(values)
+    torch.testing.assert_close(snapped, torch.tensor([-49.0, 16, 127]) * (0.77 / 127))
+    assert torch.equal(torch.autograd.grad(snapped.sum(), values)[0], torch.ones(3))
+    assert not SnapToInt8.apply(torch.zeros(2)).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=8))
+def test_fake_rows_are_the_references(values):
+    x = torch.tensor([values], requires_grad=True)
+    q, scale = reference.quantize_rows(x.detach().numpy())
+    y = fake_quantize_rows(x)
+    np.testing.assert_array_equal(y.detach().numpy(), q * scale[:, None])
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.ones_like(x))
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_learned_step_has_lsqs_gradient(bits):
+    weight = gaussian(40, 5, dtype=torch.float64).requires_grad_()
+    quantizer = LearnedStep(weight, bits)
+    quantizer.double()
+    grad = gaussian(40, 5, seed=1, dtype=torch.float64)
+    by_weight, by_learned = torch.autograd.grad(
+        quantizer(weight), (weight, quantizer.learned), grad
+    )
+    levels = symmetric_levels(bits).double()
+    ratio = weight.detach() / quantizer.learned.detach()
+    nearest = levels[(ratio[..., None] - levels).abs().argmin(-1)]
+    inside = (ratio >= levels[0]) & (ratio <= levels[-1])
+    by_step = torch.where(inside, nearest - ratio, nearest)
+    gradient_scale = 1 / math.sqrt(weight.numel() * max(float(levels[-1]), 1))
+    torch.testing.assert_close(by_learned.squeeze(), (grad * by_step).sum() * gradient_scale)
+    torch.testing.assert_close(by_weight, grad * inside)
