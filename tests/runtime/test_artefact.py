@@ -1,0 +1,191 @@
+"""The folder an artefact is: how it is written, what of it is checked before it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from codebook_models import Linear, export, linear_program
+
+import gq_tvm
+from gq_tvm.build import build
+from gq_tvm.errors import Error
+from gq_tvm.runtime.artefact import CODE, MANIFEST, WEIGHTS, Artefact, read_manifest
+from gq_tvm.runtime.devices import LocalDevice
+
+
+@pytest.fixture(scope="module")
+def artefact() -> Artefact:
+    return build(linear_program(), kernel="scalar")
+
+
+@pytest.fixture(scope="module")
+def original(artefact, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("artefact") / "model.gq"
+    artefact.save(path)
+    return path
+
+
+@pytest.fixture
+def saved(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "model.gq"))
+
+
+def change(saved: Path, edit) -> None:
+    manifest = json.loads((saved / MANIFEST).read_text())
+    edit(manifest)
+    (saved / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_it_is_a_folder_of_three_files(saved):
+    assert sorted(file.name for file in saved.iterdir()) == [MANIFEST, CODE, WEIGHTS]
+    assert gq_tvm.load(saved)(torch.zeros(2, 1, 10)).shape == (2, 1, 6)
+
+
+def test_the_manifest_survives_a_round_trip(saved, artefact):
+    assert read_manifest(saved) == artefact.manifest
+
+
+@pytest.mark.parametrize("name", [CODE, WEIGHTS])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
+def test_a_damaged_file_is_refused(saved, name, harm):
+    file = saved / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    if harm == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-1] if harm == "truncate" else content)
+    with pytest.raises(Error, match=f"{name}.*compile the model again"):
+        gq_tvm.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "damaged manifest"),
+        ('{"format"', "damaged manifest"),
+        ("[]", "is not a gq-tvm artefact"),
+        ('{"format": "else"}', "is not a gq-tvm artefact"),
+        ('{"format": "gq-tvm artefact", "version": 1}', "damaged manifest"),
+        ('{"format": "gq-tvm artefact", "version": 99}', "has artefact format 99"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(saved, text, message):
+    (saved / MANIFEST).write_text(text)
+    with pytest.raises(Error, match=message):
+        gq_tvm.load(saved)
+
+
+def test_a_manifest_of_other_weights_is_refused(saved):
+    change(saved, lambda manifest: manifest["parameter_bytes"].update(other=4))
+    with pytest.raises(Error, match="lacks the weight other"):
+        gq_tvm.load(saved)
+
+
+@pytest.mark.parametrize("where", ["nowhere", "empty"])
+def test_no_artefact_is_refused(tmp_path, where):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Error, match="does not exist" if where == "nowhere" else "not a gq-tvm"):
+        gq_tvm.load(tmp_path / where)
+
+
+def test_another_machine_is_refused_before_code_is_loaded(saved, monkeypatch):
+    other = "aarch64" if LocalDevice().machine == "x86_64" else "x86_64"
+    change(saved, lambda manifest: manifest["target"].update(machine=other, name="board"))
+    (saved / CODE).write_bytes(b"not even a library")
+    with pytest.raises(Error, match=rf"is for board \({other}\), this device is"):
+        gq_tvm.load(saved)
+
+
+def test_a_cpu_without_the_features_is_refused_before_code_is_loaded(saved):
+    change(saved, lambda manifest: manifest["target"].update(features=["fma", "warp"]))
+    (saved / CODE).write_bytes(b"not even a library")
+    with pytest.raises(Error, match="this CPU lacks .*warp; compile the model for it"):
+        gq_tvm.load(saved)
+
+
+def test_saving_again_replaces_it(saved, artefact):
+    before = (saved / MANIFEST).read_bytes()
+    (saved / CODE).unlink()
+    artefact.save(saved)
+    assert (saved / MANIFEST).read_bytes() == before
+    assert [entry.name for entry in saved.parent.iterdir()] == ["model.gq"]
+
+
+def test_a_failure_leaves_the_old_one_whole(saved, artefact):
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise Error("cannot link")
+
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    with pytest.raises(Error, match="cannot link"):
+        dataclasses.replace(artefact, link=fail).save(saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert [entry.name for entry in saved.parent.iterdir()] == ["model.gq"]
+
+
+def test_what_is_no_artefact_is_not_overwritten(tmp_path, artefact):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("more of it")
+    for name in ("notes", "file"):
+        with pytest.raises(Error, match="exists and is not a gq-tvm artefact"):
+            artefact.save(tmp_path / name)
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "more of it"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path, artefact):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Error, match="cannot write .*choose another place"):
+        artefact.save(tmp_path / "file" / "model.gq")
+
+
+def test_an_artefact_compiled_anew_in_the_same_place_is_what_is_loaded(tmp_path):
+    nets = []
+    for activation in ("fp32", "int8"):
+        model = torch.nn.Sequential(Linear(8, 8, activation=activation)).eval()
+        build(export(model, torch.randn(1, 8)), kernel="scalar").save(tmp_path / "m.gq")
+        nets.append((gq_tvm.load(tmp_path / "m.gq"), model))
+    x = torch.randn(1, 8)
+    for net, model in nets:
+        torch.testing.assert_close(net(x), model(x))
+
+
+class TestNoFloatWeights:
+    """No float copy of a codebook weight, on disk or in memory."""
+
+    WIDTH, BITS = 1024, 2
+
+    @pytest.fixture(scope="class")
+    def place(self, tmp_path_factory) -> Path:
+        model = torch.nn.Sequential(Linear(self.WIDTH, self.WIDTH, self.BITS, "int8"))
+        place = tmp_path_factory.mktemp("size") / "model.gq"
+        build(export(model, torch.randn(1, self.WIDTH))).save(place)
+        return place
+
+    def test_bytes_of_the_files(self, place):
+        packed = self.WIDTH * self.WIDTH * self.BITS // 8
+        biases = 3 * 4 * self.WIDTH  # bias and scale, and room for a sum per row
+        size = sum(file.stat().st_size for file in place.iterdir())
+        assert packed <= (place / WEIGHTS).stat().st_size <= packed + biases + 4096
+        assert size < packed + biases + 150_000  # the code does not grow with the weights
+
+    def test_memory_of_a_loaded_model(self, place):
+        """What loading and calling adds to the resident memory is a fraction of float weights."""
+        import psutil
+
+        process = psutil.Process()
+        x = torch.randn(1, self.WIDTH)
+        gq_tvm.load(place)(x)  # what is needed only once
+        before = process.memory_info().rss
+        nets = [gq_tvm.load(place) for _ in range(8)]
+        for net in nets:
+            net(x)
+        added = (process.memory_info().rss - before) / len(nets)
+        assert added < self.WIDTH * self.WIDTH  # a quarter of the float weight

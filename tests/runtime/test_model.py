@@ -1,0 +1,136 @@
+"""Calling a loaded model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from codebook_models import Linear, export, frames, linear_program
+from torch import nn
+
+import gq_tvm
+from gq_tvm.build import build
+from gq_tvm.errors import Error
+from gq_tvm.runtime import Model
+
+
+class Scaled(nn.Module):
+    """Two inputs whose frames must be as many, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, x, gain):
+        y = self.layer(x) * gain
+        return y, y.sum(1)
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory) -> Model:
+    place = tmp_path_factory.mktemp("scaled") / "m.gq"
+    time = frames(1, 8)
+    program = export(
+        Scaled(), torch.randn(1, 3, 10), torch.randn(1, 3, 1), dynamic=({1: time}, {1: time})
+    )
+    build(program, kernel="scalar").save(place)
+    return gq_tvm.load(place)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> Model:
+    place = tmp_path_factory.mktemp("several") / "m.gq"
+    programs = {"encoder": linear_program(), "joint": linear_program(4, 6, seed=3)}
+    build(programs, kernel="scalar").save(place)
+    return gq_tvm.load(place)
+
+
+def inputs(length: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, length, 10)).astype(np.float32)
+    return x, np.ones((1, length, 1), np.float32)
+
+
+def test_numpy_in_numpy_out(scaled):
+    y, total = scaled(*inputs())
+    assert isinstance(y, np.ndarray)
+    assert (y.shape, total.shape) == ((1, 4, 6), (1, 6))
+    np.testing.assert_allclose(y.sum(1), total, rtol=1e-5, atol=1e-5)
+
+
+def test_torch_in_torch_out(scaled):
+    x, gain = inputs()
+    y, _ = scaled(torch.from_numpy(x), torch.from_numpy(gain))
+    assert isinstance(y, torch.Tensor)
+    np.testing.assert_array_equal(y.numpy(), scaled(x, gain)[0])
+
+
+def test_memory_of_any_layout(scaled):
+    x, gain = inputs()
+    wanted = scaled(x, gain)[0]
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    odd = np.zeros(x.size + 1, np.float32)[1:].reshape(x.shape)
+    odd[...] = x
+    for same in (np.asfortranarray(x), frozen, odd, np.repeat(x, 2, axis=1)[:, ::2]):
+        np.testing.assert_array_equal(scaled(same, gain)[0], wanted)
+    strided = torch.from_numpy(x).transpose(1, 2).contiguous().transpose(1, 2)
+    np.testing.assert_array_equal(scaled(strided, torch.from_numpy(gain))[0].numpy(), wanted)
+
+
+def test_outputs_are_the_callers_own(scaled):
+    x, gain = inputs()
+    first, _ = scaled(x, gain)
+    kept = first.copy()
+    scaled(-x, gain)
+    np.testing.assert_array_equal(first, kept)
+    first[...] = 0
+    np.testing.assert_array_equal(scaled(x, gain)[0], kept)
+
+
+def test_tensors_that_need_gradients(scaled):
+    x, gain = map(torch.from_numpy, inputs())
+    assert not scaled(x.requires_grad_(), gain)[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, g: (x,), "function main takes 2 inputs, got 1; it wants: x float32"),
+        (lambda x, g: (x, g, g), "takes 2 inputs, got 3"),
+        (lambda x, g: (x, 1.0), "input gain of function main wants a NumPy array .* got float"),
+        (lambda x, g: (x.astype(np.float64), g), "input x .*wants float32 .*got float64"),
+        (lambda x, g: (x[..., :9], g), r"input x .*wants float32 \[1, \w+, 10\].*got float32"),
+        (lambda x, g: (x[0], g), r"got float32 \[4, 10\]"),
+        (lambda x, g: (x[:, :0], g[:, :0]), r"with \w+ from 1 to 8, got float32 \[1, 0, 10\]"),
+        (lambda x, g: (np.repeat(x, 3, 1), np.repeat(g, 3, 1)), r"from 1 to 8, got .*\[1, 12, 10"),
+        (lambda x, g: (x, g[:, :2]), r"input gain .*wants float32 \[1, 4, 1\], got .*\[1, 2, 1\]"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(scaled, change, message):
+    with pytest.raises(Error, match=message):
+        scaled(*change(*inputs()))
+
+
+def test_a_refused_call_changes_nothing(scaled):
+    wanted = scaled(*inputs())[0]
+    with pytest.raises(Error):
+        scaled(*inputs(9))
+    np.testing.assert_array_equal(scaled(*inputs())[0], wanted)
+
+
+def test_several_functions(several):
+    assert several.functions == ["encoder", "joint"]
+    x = np.ones((2, 3, 10), np.float32)
+    assert several["joint"](several["encoder"](x)).shape == (2, 3, 4)
+    assert [layer.name for layer in several.layers] == ["encoder.0", "joint.0"]
+    assert repr(several["joint"]).startswith("joint(")
+
+
+def test_a_function_must_be_named_where_there_are_several(several):
+    with pytest.raises(Error, match="say which function .* encoder, joint"):
+        several(np.ones((2, 3, 10), np.float32))
+    with pytest.raises(Error, match="there is no function 'decoder'; there are: encoder, joint"):
+        several["decoder"]
+    assert "decoder" not in several
+    assert "joint" in several
