@@ -1,0 +1,127 @@
+"""How an exported program looks in Relax."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from codebook_models import Linear, Lstm, codebook, everything, export, indices, linear_program
+from relax_modules import calls
+from torch import nn
+
+from gq_tvm import frontend
+from gq_tvm.build import build
+from gq_tvm.errors import Error
+from gq_tvm.frontend.torch_export import layer_of
+from gq_tvm.passes import operators
+
+
+def translated(program, activation=None):
+    return frontend.translate(frontend.read(program), activation)
+
+
+def test_each_operator_has_its_layer_and_options():
+    found = {
+        name: operators.attributes(call)
+        for name in operators.CODEBOOK_OPERATORS
+        for call in calls(translated(everything("int8")[1]).module, name)
+    }
+    assert found[operators.EMBEDDING] == {"bits": 3, "layer": "embedding"}
+    assert found[operators.LSTM] == {
+        "bits_ih": 4,
+        "bits_hh": 3,
+        "activation": "int8",
+        "layer": "lstm",
+    }
+    assert found[operators.LINEAR]["layer"] == "out"
+    assert found[operators.LINEAR]["activation"] == "int8"
+
+
+def test_both_convolutions_keep_their_shape():
+    strided, depthwise = calls(translated(everything("int8")[1]).module, operators.CONV1D)
+    assert operators.attributes(strided)["stride"] == 2
+    assert operators.attributes(strided)["activation"] == "int8"
+    assert operators.attributes(depthwise)["groups"] == 16
+    assert operators.attributes(depthwise)["activation"] == "fp32"
+
+
+@pytest.mark.parametrize("activation", ["fp32", "int8"])
+def test_the_activation_can_be_set_for_all(activation):
+    other = "int8" if activation == "fp32" else "fp32"
+    module = translated(linear_program(activation=other), activation).module
+    (call,) = calls(module, operators.LINEAR)
+    assert operators.attributes(call)["activation"] == activation
+
+
+@pytest.mark.parametrize(
+    ("buffer", "buffers", "layer"),
+    [
+        ("encoder.out.indices", [], "encoder.out"),
+        ("lstm.indices_ih_l0", ["lstm.indices_ih_l0"], "lstm"),
+        ("lstm.indices_hh_l0", ["lstm.indices_hh_l1"], "lstm.0"),
+        ("lstm.indices_hh_l1", ["lstm.indices_hh_l1"], "lstm.1"),
+        ("indices", [], "indices"),
+    ],
+)
+def test_names_of_layers(buffer, buffers, layer):
+    assert layer_of(buffer, buffers) == layer
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.ModuleList([Lstm(5, 4), Lstm(4, 4)])
+
+    def forward(self, x, h, c):
+        for layer in self.rnn:
+            x, _, _ = layer(x, h, c)
+        return x
+
+
+def test_layers_in_a_list_are_named_by_their_number():
+    program = export(Stacked(), torch.randn(1, 3, 5), torch.zeros(1, 4), torch.ones(1, 4))
+    layers = calls(translated(program).module, operators.LSTM)
+    assert [operators.attributes(call)["layer"] for call in layers] == ["rnn.0", "rnn.1"]
+
+
+def test_functions_of_several_programs_name_their_layers():
+    module = translated({"encoder": linear_program(), "joint": linear_program()}).module
+    assert {gvar.name_hint for gvar in module.get_global_vars()} == {"encoder", "joint"}
+    names = translated({"encoder": linear_program(), "joint": linear_program(4, 6)}).names
+    assert {"encoder.0.indices", "joint.0.bias"} <= set(names.values())
+
+
+class Plain(nn.Module):
+    """A codebook layer in plain PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("codes", indices(6, 10, bits=4))
+        self.register_buffer("table", codebook(1, 4)[0])
+        self.bias = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.table[self.codes.long()], self.bias)
+
+
+def test_a_codebook_in_plain_pytorch_is_found():
+    artefact = build(export(nn.Sequential(Plain()), torch.randn(2, 10)), kernel="scalar")
+    (layer,) = artefact.manifest.layers
+    assert (layer.name, layer.bits, layer.shape) == ("0", 4, [6, 10])
+    assert not any(
+        array.size >= 60 and array.itemsize == 4 for array in artefact.parameters.values()
+    )
+
+
+def test_a_model_without_codebooks_is_refused():
+    program = export(nn.Linear(10, 6), torch.randn(2, 10))
+    with pytest.raises(Error, match=r"no codebook layer; convert it with quantize\.prepare"):
+        build(program)
+
+
+def test_an_index_beyond_the_codebook_is_refused():
+    model = nn.Sequential(Linear(6, 10, 2)).eval()
+    program = export(model, torch.randn(2, 10))
+    program.named_buffers  # noqa: B018
+    dict(program.named_buffers())["0.indices"][3, 3] = 4
+    with pytest.raises(Error, match="layer 0: index 4 is beyond its 4 centroids"):
+        build(program)
