@@ -95,7 +95,9 @@ def prepare(
 def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
     """What the quantisers of a prepared model learn, each once.
 
-    An optimiser made before ``prepare`` needs these added; weight decay should spare them.
+    An optimiser made before ``prepare`` needs these added. Weight decay should spare them, and
+    gradients are best clipped apart from the weights': a centroid's is a sum over all weights it
+    holds, several times as large at one and two bits.
     """
     quantizers = [m for m in model.modules() if isinstance(m, Quantizer)]
     return list({id(p): p for q in quantizers for p in q.parameters()}.values())

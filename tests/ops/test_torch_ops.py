@@ -120,9 +120,9 @@ def test_lstm(bits, activation):
     ih = weight(rng, (24, 7), bits)
     hh = weight(rng, (24, 6), 9 - bits, 24)
     b = floats(rng, 24)
-    arrays: Any = (x, h, c, *ih, *hh, b)
-    wanted = reference.codebook_lstm(*arrays, bits, 9 - bits, activation)
-    got = torch.ops.gq.codebook_lstm(*tensors(*arrays), bits, 9 - bits, activation)
+    arrays: Any = (x, h, c, *ih, *hh, b, bits, 9 - bits, activation)
+    wanted = reference.codebook_lstm(*arrays)
+    got = torch.ops.gq.codebook_lstm(*tensors(*arrays[:-3]), *arrays[-3:])
     for g, w in zip(got, wanted, strict=True):
         # An ulp of the sigmoid may move one h to the next of its 255 steps.
         np.testing.assert_allclose(g, w, atol=1e-5 if activation == "fp32" else 2e-2)
@@ -141,8 +141,8 @@ def test_lstm_is_pytorchs():
         wanted, (wanted_h, wanted_c) = lstm(
             torch.from_numpy(x), (torch.from_numpy(h)[None], torch.from_numpy(c)[None])
         )
-        arrays: Any = (x, h, c, *ih, *hh, bias.numpy())
-        got = reference.codebook_lstm(*arrays, 8, 8, "fp32")
+        arrays: Any = (x, h, c, *ih, *hh, bias.numpy(), 8, 8, "fp32")
+        got = reference.codebook_lstm(*arrays)
     for g, w in zip(got, (wanted, wanted_h[0], wanted_c[0]), strict=True):
         np.testing.assert_allclose(g, w, atol=1e-5)
 
