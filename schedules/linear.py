@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import Engine, each
+from gq_tvm.schedules.engine import OPAQUE, Engine, each
 
 Expr = Any
 
@@ -32,7 +32,7 @@ def linear(engine: Engine, rows: int | None, epilogue: str | None) -> tirx.PrimF
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("linear")
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         x = T.arg("x", T.buffer((m, engine.k), "float32"))
         engine.declare()
         bias = T.arg("bias", T.buffer((engine.padded_n,), "float32"))

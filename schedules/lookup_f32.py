@@ -1,4 +1,4 @@
-"""Engine ``lookup_f32``: fp32 activations, fp32 centroids looked up in registers; the exact path."""
+"""Engine ``lookup_f32``: fp32 activations and centroids, looked up in registers; the exact path."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import Engine, each
+from gq_tvm.schedules.engine import OPAQUE, Engine, each
 
 Expr = Any
 Buffer = Any
@@ -43,7 +43,7 @@ def recurrence(engine: Engine, hidden: int) -> tirx.PrimFunc:
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("recurrence")
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         gates_x = T.arg("gates_x", T.buffer((batch, steps, 4 * hidden), "float32"))
         h0 = T.arg("h0", T.buffer((batch, hidden), "float32"))
         c0 = T.arg("c0", T.buffer((batch, hidden), "float32"))

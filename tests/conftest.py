@@ -12,14 +12,23 @@ settings.load_profile("gq")
 
 
 @pytest.fixture(scope="session")
-def emulated() -> Iterator[Callable]:
-    """``emulated("cortex-a76")``: a new connection to an emulated CPU, started once a session.
+def boards() -> Iterator[dict]:
+    """The emulated boards that run, by CPU."""
+    running: dict = {}
+    yield running
+    for board in running.values():
+        board.close()
+
+
+@pytest.fixture
+def emulated(boards: dict) -> Iterator[Callable]:
+    """``emulated("cortex-a76")``: a connection to an emulated CPU, closed when the test ends.
 
     Where the emulator is not set up the test is skipped, and fails in CI.
     """
     from gq_tvm.runtime import emulator
 
-    running: dict[str, emulator.EmulatedDevice] = {}
+    connections = []
 
     def connect(cpu: str = "cortex-a72"):
         able, reason = emulator.available()
@@ -27,10 +36,11 @@ def emulated() -> Iterator[Callable]:
             pytest.fail(reason)
         if not able:
             pytest.skip(reason)
-        if cpu not in running:
-            running[cpu] = emulator.EmulatedDevice(cpu)
-        return running[cpu].connect()
+        if cpu not in boards:
+            boards[cpu] = emulator.EmulatedDevice(cpu)
+        connections.append(boards[cpu].connect())
+        return connections[-1]
 
     yield connect
-    for device in running.values():
+    for device in connections:
         device.close()

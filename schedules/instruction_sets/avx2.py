@@ -46,10 +46,13 @@ class Avx2(InstructionSet):
             T.call_llvm_pure_intrin("uint8x32", "llvm.x86.avx2.pshuf.b", group, low)
             for group in table
         ]
-        return select_tree(found, lambda level: self._bit(index, 4 + level))
-
-    def _bit(self, index: Expr, bit: int) -> Expr:
-        return T.bitwise_and(index, self.constant_bytes(1 << bit)) != self.constant_bytes(0)
+        tops = [T.bind(self.move_bits(index, bit - 7)) for bit in range(4, bits)]
+        return select_tree(
+            found,
+            lambda low, high, level: T.call_llvm_pure_intrin(
+                "uint8x32", "llvm.x86.avx2.pblendvb", low, high, tops[level]
+            ),
+        )
 
     def dot(
         self, sums: Sequence[Expr], weights: Sequence[Expr], activations: Sequence[Expr]
@@ -94,12 +97,16 @@ class Avx2(InstructionSet):
                 T.call_llvm_pure_intrin("float32x8", "llvm.x86.avx2.permps", group, code)
                 for group in table
             ]
+            tops = [
+                T.bind(typed(T.shift_left(code, T.broadcast(T.int32(31 - bit), 8)), "float32", 8))
+                for bit in range(3, bits)
+            ]
             looked_up.append(
-                select_tree(found, lambda level, code=code: _word_bit(code, 3 + level))
+                select_tree(
+                    found,
+                    lambda low, high, level, tops=tops: T.call_llvm_pure_intrin(
+                        "float32x8", "llvm.x86.avx.blendv.ps.256", low, high, tops[level]
+                    ),
+                )
             )
         return looked_up
-
-
-def _word_bit(words: Expr, bit: int) -> Expr:
-    mask = T.broadcast(T.int32(1 << bit), _FLOATS)
-    return T.bitwise_and(words, mask) != T.broadcast(T.int32(0), _FLOATS)

@@ -68,6 +68,8 @@ class Avx512(InstructionSet):
         return np.tile(values, max(1, _FLOATS // len(values)))
 
     def load_float_table(self, bits: int, load: Loader) -> Sequence[Expr]:
+        if bits > 6:  # more entries than registers: look_up_floats reads memory
+            return []
         return [T.bind(load(i * _FLOATS, _FLOATS)) for i in range(max(1, 2**bits // _FLOATS))]
 
     def look_up_floats(
@@ -79,6 +81,10 @@ class Avx512(InstructionSet):
             code = T.bind(
                 typed(T.shift_right(words, T.broadcast(T.uint32(8 * depth), _FLOATS)), "int32", 16)
             )
+            if not table:
+                mask = T.broadcast(T.int32(2**bits - 1), _FLOATS)
+                looked_up.append(gather(T.bitwise_and(code, mask)))
+                continue
             if bits <= 4:
                 found = [
                     T.call_llvm_pure_intrin(
@@ -92,10 +98,22 @@ class Avx512(InstructionSet):
                     )
                     for low, high in zip(table[::2], table[1::2], strict=True)
                 ]
-            looked_up.append(select_tree(found, lambda level, code=code: _bit(code, 5 + level)))
+            masks = [T.bind(_spread(code, 5 + level)) for level in range(bits - 5)]
+            looked_up.append(
+                select_tree(
+                    found, lambda low, high, level, masks=masks: _pick(low, high, masks[level])
+                )
+            )
         return looked_up
 
 
-def _bit(words: Expr, bit: int) -> Expr:
-    mask = T.broadcast(T.int32(1 << bit), _FLOATS)
-    return T.bitwise_and(words, mask) != T.broadcast(T.int32(0), _FLOATS)
+def _spread(words: Expr, bit: int) -> Expr:
+    """A bit of each word in all bits of the word."""
+    top = T.shift_left(words, T.broadcast(T.int32(31 - bit), _FLOATS))
+    return T.shift_right(top, T.broadcast(T.int32(31), _FLOATS))
+
+
+def _pick(low: Expr, high: Expr, mask: Expr) -> Expr:
+    """``high`` where ``mask`` is ones, else ``low``: one vpternlogd."""
+    a, b = typed(low, "int32", _FLOATS), typed(high, "int32", _FLOATS)
+    return typed(T.bitwise_xor(a, T.bitwise_and(T.bitwise_xor(a, b), mask)), "float32", _FLOATS)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 Expr = Any  # a TIR expression; TVM's own classes are not typed for mypy
@@ -123,20 +122,17 @@ class InstructionSet(ABC):
         """Look 4 x lanes indices up: 4 vectors ``float32 [lanes]``, one a depth (k)."""
 
 
-def select_tree(candidates: Sequence[Expr], chooser: Callable[[int], Expr]) -> Expr:
+def select_tree(candidates: Sequence[Expr], pick: Callable[[Expr, Expr, int], Expr]) -> Expr:
     """Pick among ``2^m`` looked-up vectors by the index bits above the table's own.
 
     Args:
         candidates: What each table half, quarter, ... answered, lowest first.
-        chooser: ``chooser(level)`` is the condition vector of index bit ``level``.
+        pick: ``pick(low, high, level)`` chooses by index bit ``level``, counted above the table's
+            own bits. Not TIR's Select: TVM's simplifier takes exponential time over nested ones.
     """
-    level = 0
-    picked = list(candidates)
+    picked, level = list(candidates), 0
     while len(picked) > 1:
-        condition = chooser(level)
-        picked = [
-            tirx.Select(condition, high, low)
-            for low, high in zip(picked[::2], picked[1::2], strict=True)
-        ]
+        pairs = zip(picked[::2], picked[1::2], strict=True)
+        picked = [T.bind(pick(low, high, level)) for low, high in pairs]
         level += 1
     return picked[0]

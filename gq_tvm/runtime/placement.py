@@ -1,0 +1,56 @@
+"""Where a command runs an artefact: ``--rpc`` and ``--emulate``, the same for every command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gq_tvm import targets
+from gq_tvm.errors import Error
+from gq_tvm.runtime.artefact import read_manifest
+from gq_tvm.runtime.devices import Device, connect
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--rpc`` and ``--emulate``, which exclude each other."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--rpc", metavar="HOST:PORT", help="run on a board (see gq_tvm.device)")
+    where.add_argument(
+        "--emulate", action="store_true", help="run ARM code on an emulated board, slowly"
+    )
+
+
+@contextmanager
+def chosen_device(
+    options: argparse.Namespace, artefact: str | os.PathLike[str]
+) -> Iterator[Device]:
+    """Yield the device the options of `add_device_options` name for an artefact.
+
+    Raises:
+        Error: it cannot be reached or set up, or no emulator runs code for that target.
+    """
+    if not options.emulate:
+        with connect(options.rpc) as device:
+            yield device
+        return
+    with emulated(artefact) as device:
+        yield device
+
+
+@contextmanager
+def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
+    """Yield an emulated board with the CPU an artefact was compiled for.
+
+    Raises:
+        Error: nothing emulates that CPU, or the emulator is not set up.
+    """
+    name = read_manifest(artefact).target["name"]
+    cpu = targets.get(name).emulator_cpu
+    if cpu is None:
+        raise Error(f"{artefact} is compiled for {name}, which is not emulated; run it directly")
+    from gq_tvm.runtime.emulator import EmulatedDevice
+
+    with EmulatedDevice(cpu) as board, board.connect() as device:
+        yield device

@@ -1,0 +1,101 @@
+"""Run kernels on whatever can run here: this CPU, or an emulated one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from tvm import tirx
+
+from gq_tvm import targets
+from gq_tvm.runtime.devices import Device, LocalDevice
+from gq_tvm.schedules import Family, Product, family
+from gq_tvm.targets import Target, native
+from gq_tvm.targets.linker import linker
+
+#: One target an instruction set, and the plain one.
+TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76")
+
+#: (N, K, rows): less than a vector, whole and ragged tiles of one row, a row block and a bit.
+SHAPES = ((7, 3, 5), (131, 77, 1), (64, 40, 21))
+#: Every bit-width; one of each kind of plane and look-up in the fast part.
+BITS = [
+    bits if bits in (1, 4, 7) else pytest.param(bits, marks=pytest.mark.slow)
+    for bits in range(1, 9)
+]
+
+
+def device_for(target: Target, emulated: Callable[[str], Device]) -> Device:
+    """Return what runs `target`'s code; the test is skipped where nothing does."""
+    if target.machine == "aarch64" and target.emulator_cpu:
+        return emulated(target.emulator_cpu)
+    missing = target.features - native.features()
+    if missing:
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}: run on one that has it")
+    return LocalDevice()
+
+
+class Kernels:
+    """PrimFuncs compiled into one library and loaded on a device."""
+
+    def __init__(self, target: Target, device: Device, functions: dict[str, tirx.PrimFunc]) -> None:
+        module = tvm.IRModule(
+            {name: f.with_attr("global_symbol", name) for name, f in functions.items()}
+        )
+        built = tvm.compile(module, target=target.tvm)
+        self._device = device
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kernels.so"
+            triple = "aarch64-linux-gnu" if target.machine == "aarch64" else "x86_64-linux-gnu"
+            built.export_library(str(path), fcompile=linker(triple))
+            self._module = device.load_module(path)
+
+    def __call__(
+        self, name: str, inputs: list[np.ndarray], outputs: list[tuple[int, ...]]
+    ) -> list[np.ndarray]:
+        """Call a kernel; outputs are float32, filled with a canary first."""
+        made = [self._device.tensor(np.full(shape, 7e7, np.float32)) for shape in outputs]
+        given = [self._device.tensor(np.ascontiguousarray(array)) for array in inputs]
+        self._module[name](*given, *made)
+        return [array.numpy() for array in made]
+
+
+def run_linear(
+    family: Family,
+    target: Target,
+    device: Device,
+    cases: list[tuple[Product, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    epilogue: str | None = None,
+) -> list[np.ndarray]:
+    """Run `family`'s linear kernel for each (product, x, indices, codebook, bias)."""
+    kernels = Kernels(
+        target,
+        device,
+        {f"f{i}": family.linear(target, case[0], epilogue) for i, case in enumerate(cases)},
+    )
+    results = []
+    for i, (product, x, indices, codebook, bias) in enumerate(cases):
+        operands = family.pack(target, product, indices, codebook)
+        padded = np.pad(bias, (0, len(operands["scale"]) - len(bias)))
+        shape = (len(x), product.n)
+        results += kernels(f"f{i}", [x, *operands.values(), padded], [shape])
+    return results
+
+
+def choose(name: str, where: Target, product: Product) -> Family:
+    """Return the family `name`; the test is skipped where it has no kernels."""
+    chosen = family(name)
+    if not chosen.supports(where, product):
+        pytest.skip(f"{name} has no kernels for {where.instruction_set}, by design")
+    if name == "scalar" and where.name not in ("x86-64", "arm"):
+        pytest.skip("the same code as on x86-64 and arm, by design")
+    return chosen
+
+
+def target(name: str) -> Target:
+    """Return a target by name."""
+    return targets.get(name)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_harness import BITS, SHAPES, TARGETS, choose, device_for, run_linear, target
+
+from gq_tvm.ops import reference
+from gq_tvm.schedules import Product, family
+
+INT8 = ("lookup", "scalar")
+FP32 = ("lookup_f32", "scalar")
+
+
+def extreme_case(n: int, k: int, rows: int, bits: int, symbolic: bool):
+    """Integers in disguise: both scales are 1, so the output is the accumulator itself."""
+    rng = np.random.default_rng([n, k, rows, bits])
+    codebook = rng.integers(-127, 128, (1, 2**bits)).astype(np.float32)
+    codebook[0, :2] = (-127, 127)
+    x = rng.integers(-127, 128, (rows, k)).astype(np.float32)
+    x[:, 0] = 127
+    x[-1] = 127  # the largest sums there are
+    indices = rng.integers(0, 2**bits, (n, k)).astype(np.uint8)
+    indices[0], indices[-1] = 0, 1
+    product = Product(n, k, bits, "int8", None if symbolic else rows)
+    return product, x, indices, codebook, np.zeros(n, np.float32)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", INT8)
+@pytest.mark.parametrize("where", TARGETS)
+def test_integers_are_exact(where, name, bits, emulated):
+    where = target(where)
+    chosen = choose(name, where, Product(1, 1, bits, "int8"))
+    cases = [extreme_case(*shape, bits, symbolic=i % 2 == 1) for i, shape in enumerate(SHAPES)]
+    for case, got in zip(
+        cases, run_linear(chosen, where, device_for(where, emulated), cases), strict=True
+    ):
+        _, x, indices, codebook, _ = case
+        exact = x.astype(np.int64) @ codebook[0].astype(np.int64)[indices].T
+        np.testing.assert_array_equal(got, exact.astype(np.float32))
+
+
+def float_case(n, k, rows, bits, activation, symbolic, per_row=False):
+    rng = np.random.default_rng([n, k, rows, bits])
+    codebook = rng.standard_normal((1, 2**bits)).astype(np.float32)
+    if per_row:
+        codebook = codebook * rng.uniform(0.5, 2, (n, 1)).astype(np.float32)
+    return (
+        Product(n, k, bits, activation, None if symbolic else rows),
+        rng.standard_normal((rows, k)).astype(np.float32),
+        rng.integers(0, 2**bits, (n, k)).astype(np.uint8),
+        codebook,
+        rng.standard_normal(n).astype(np.float32),
+    )
+
+
+def assert_close(got, case, bound):
+    product, x, indices, codebook, bias = case
+    want = reference.codebook_linear(x, indices, codebook, bias, product.bits, product.activation)
+    assert np.linalg.norm(got - want) <= bound * np.linalg.norm(want), (product, got, want)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", FP32)
+@pytest.mark.parametrize("where", TARGETS)
+def test_fp32_error_is_bounded(where, name, bits, emulated):
+    where = target(where)
+    chosen = choose(name, where, Product(1, 1, bits, "fp32"))
+    cases = [
+        float_case(*shape, bits, "fp32", symbolic=i % 2 == 1) for i, shape in enumerate(SHAPES)
+    ]
+    results = run_linear(chosen, where, device_for(where, emulated), cases)
+    for case, got in zip(cases, results, strict=True):
+        assert_close(got, case, 1e-5)
+
+
+@pytest.mark.parametrize("where", TARGETS)
+def test_baseline_takes_any_activation(where, emulated):
+    where = target(where)
+    chosen = choose("dense_f32", where, Product(1, 1, 4, "fp32"))
+    cases = [float_case(*shape, 4, "fp32", symbolic=False) for shape in SHAPES]
+    results = run_linear(chosen, where, device_for(where, emulated), cases)
+    for case, got in zip(cases, results, strict=True):
+        assert_close(got, case, 1e-5)
+    assert chosen.supports(where, Product(1, 1, 4, "int8"))
+
+
+@pytest.mark.parametrize("name", ["lookup", "lookup_f32", "scalar"])
+def test_scales_per_row(name, emulated):
+    where = target("native")
+    activation = "int8" if name == "lookup" else "fp32"
+    chosen = choose(name, where, Product(1, 1, 3, activation))
+    cases = [float_case(*shape, 3, activation, False, per_row=True) for shape in SHAPES]
+    results = run_linear(chosen, where, device_for(where, emulated), cases)
+    for case, got in zip(cases, results, strict=True):
+        assert_close(got, case, 1e-5)
+
+
+@pytest.mark.parametrize("where", TARGETS)
+def test_rows_that_are_zero_tiny_or_not_finite(where, emulated):
+    where = target(where)
+    name = "lookup" if where.instruction_set != "scalar" else "scalar"
+    case = float_case(37, 40, 6, 2, "int8", symbolic=True)
+    product, x, indices, codebook, bias = case
+    x[0] = 0
+    x[1] = 2.0**-101
+    x[2, 5] = np.nan
+    x[3, 7] = np.inf
+    x[4, 39] = -np.inf
+    (got,) = run_linear(family(name), where, device_for(where, emulated), [case])
+    np.testing.assert_array_equal(got[:2], np.broadcast_to(bias, (2, 37)))
+    assert np.isnan(got[2:5]).all()
+    assert_close(got[5:], (product, x[5:], indices, codebook, bias), 1e-6)
+
+
+@pytest.mark.parametrize("epilogue", ["relu", "sigmoid", "tanh", "silu"])
+@pytest.mark.parametrize("where", TARGETS)
+def test_epilogues(where, epilogue, emulated):
+    where = target(where)
+    name = "lookup_f32" if where.instruction_set != "scalar" else "scalar"
+    cases = [float_case(*shape, 4, "fp32", symbolic=False) for shape in SHAPES]
+    for case, size in zip(cases, (1e-4, 1, 1000), strict=True):
+        case[1][:] *= size  # from almost linear to saturated
+        case[4][:] *= size
+    device = device_for(where, emulated)
+    for case, got in zip(
+        cases, run_linear(family(name), where, device, cases, epilogue), strict=True
+    ):
+        _, x, indices, codebook, bias = case
+        a = x.astype(np.float64) @ codebook[0].astype(np.float64)[indices].T + bias
+        with np.errstate(over="ignore"):
+            sigmoid = 1 / (1 + np.exp(-a))
+        want = {
+            "relu": np.maximum(a, 0),
+            "sigmoid": sigmoid,
+            "tanh": np.tanh(a),
+            "silu": a * sigmoid,
+        }[epilogue]
+        # Rounding of `a` itself (1e-5 of its size) shows in the result, hence the slack.
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * max(1, np.abs(a).max()))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    n=st.integers(1, 200),
+    k=st.integers(1, 200),
+    rows=st.integers(1, 40),
+    bits=st.integers(1, 8),
+    symbolic=st.booleans(),
+)
+def test_any_shape(n, k, rows, bits, symbolic):
+    where = target("native")
+    case = extreme_case(n, k, rows, bits, symbolic)
+    chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
+    (got,) = run_linear(chosen, where, device_for(where, lambda cpu: None), [case])
+    exact = case[1].astype(np.int64) @ case[3][0].astype(np.int64)[case[2]].T
+    np.testing.assert_array_equal(got, exact.astype(np.float32))
+
+
+def test_vector_and_scalar_families_agree_bit_for_bit(emulated):
+    where = target("native")
+    cases = [float_case(*shape, 5, "int8", symbolic=False) for shape in SHAPES]
+    device = device_for(where, emulated)
+    for vector, scalar in zip(
+        run_linear(choose("lookup", where, cases[0][0]), where, device, cases),
+        run_linear(family("scalar"), where, device, cases),
+        strict=True,
+    ):
+        np.testing.assert_allclose(vector, scalar, rtol=3e-7, atol=1e-6)
