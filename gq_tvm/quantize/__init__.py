@@ -2,6 +2,10 @@
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
 or ``compress`` it without training. ``describe`` says what became of each weight.
+
+Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
+abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
+the activations of a codec), [C] our own choice.
 """
 
 from __future__ import annotations

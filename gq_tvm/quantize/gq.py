@@ -94,7 +94,7 @@ class GQ(Quantizer):
 
 def _ratio(weight: Tensor, scale: Tensor) -> Tensor:
     """``weight / scale``, and 0 in rows of zeros."""
-    return weight * torch.where(scale > 0, 1 / scale, 0)
+    return weight / torch.where(scale > 0, scale, 1)
 
 
 class _Assign(torch.autograd.Function):

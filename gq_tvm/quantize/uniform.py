@@ -43,7 +43,7 @@ class Uniform(Quantizer):
         if not self.hardness.applied:
             return weight
         step = self.step(weight)
-        ratio = weight * torch.where(step > 0, 1 / step, 0)
+        ratio = weight / torch.where(step > 0, step, 1)
         value = step * _Round.apply(ratio, self.levels)
         indices, codebook = self.harden(weight)
         deployed = codebook.gather(1, _row_indices(indices, codebook)).view(weight.shape)
@@ -54,7 +54,7 @@ class Uniform(Quantizer):
     def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Indices u8 (shape of the weight) and codebook f32 [1 or N, 2^bits]."""
         step = self.step(weight)
-        ratio = weight * torch.where(step > 0, 1 / step, 0)
+        ratio = weight / torch.where(step > 0, step, 1)
         level = _nearest_level(ratio, self.levels)
         # The lowest code repeats the level above it where levels are one fewer than codes.
         codes = torch.cat([self.levels[:1]] * (2**self.bits - len(self.levels)) + [self.levels])
