@@ -74,8 +74,10 @@ class Batches:
         self._augmentation = augmentation or Augmentation()
         self.settings = settings
 
-    def draw(self, step: int, longest: int | None = None) -> Batch:
+    def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
         """The batch of a step, joined strings of at most ``longest`` words.
+
+        ``masked`` features have gaps in time and frequency (SpecAugment).
 
         Strings in a batch are of like length, so little of it is padding; batches of longer
         strings hold fewer of them, so each costs about the same.
@@ -87,8 +89,9 @@ class Batches:
         for _ in range(size):
             text, samples = self._utterance(rng, max(1, words - 1), words)
             features = extract(samples, self.settings)
-            if len(features):
+            if masked and len(features):
                 features = augment.mask_features(features, self.settings.num_mel_bins, rng)
+            if len(features):
                 pairs.append((features, tokens.encode(text)))
         return collate(pairs)
 

@@ -34,7 +34,9 @@ from gq_tvm.speech import corpora
 from gq_tvm.speech.features import FeatureSettings
 
 FP32 = Schedule(steps=3000)
-GQ = Schedule(steps=1200, learning_rate=6e-4, warmup=50, curriculum=(0.0, 0.0))
+GQ = Schedule(
+    steps=1200, learning_rate=8e-4, warmup=50, curriculum=(0.0, 0.0), masked=0.0, evaluate_every=250
+)
 
 
 @dataclass(frozen=True)

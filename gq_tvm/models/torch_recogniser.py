@@ -15,6 +15,7 @@ from gq_tvm.speech.features import FeatureSettings
 from gq_tvm.speech.recogniser import Recogniser
 
 CHUNK_FRAMES = 4
+LEAD_MS = 0.0
 TAIL_MS = 400.0
 
 
@@ -28,6 +29,7 @@ def metadata(
         "blank": tokens.BLANK,
         "features": features.to_dict(),
         "chunk_frames": CHUNK_FRAMES,
+        "lead_ms": LEAD_MS,
         "tail_ms": TAIL_MS,
         "states": model.state_shapes(),
         "training": training or {},

@@ -28,7 +28,7 @@ class Schedule:
 
     The learning rate rises linearly for ``warmup`` steps and falls as a cosine to a hundredth.
     ``curriculum`` names shares of the steps after which strings may have 3 and then all words
-    (2 before). The auxiliary CTC loss (Graves et al. 2006) on the encoder counts
+    (2 before); ``masked`` is the share with SpecAugment. The auxiliary CTC loss (Graves et al. 2006) on the encoder counts
     ``auxiliary[0]`` in the first quarter and ``auxiliary[1]`` afterwards.
     """
 
@@ -36,6 +36,7 @@ class Schedule:
     learning_rate: float = 2e-3
     warmup: int = 100
     curriculum: tuple[float, float] = (0.06, 0.15)
+    masked: float = 5 / 9
     auxiliary: tuple[float, float] = (0.5, 0.2)
     weight_decay: float = 0.01
     clip: float = 5.0
@@ -116,7 +117,8 @@ class Trainer:
         torch.manual_seed(hash((self.seed, self.step)) & 0x7FFFFFFF)  # dropout of this step
         for group in self._optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.step)
-        batch = self.batches.draw(self.step, self.schedule.longest(self.step))
+        masked = self.step / self.schedule.steps < self.schedule.masked
+        batch = self.batches.draw(self.step, self.schedule.longest(self.step), masked)
         loss = transducer_objective(self.model, batch, self.schedule.auxiliary_weight(self.step))
         if not torch.isfinite(loss):
             raise Error(

@@ -36,8 +36,11 @@ class Recogniser:
         self.settings = FeatureSettings.from_dict(metadata["features"])
         self.chunk_frames = int(metadata.get("chunk_frames", 4))
         self._tokens = list(metadata["tokens"])
-        # Silence after the end lets the last word out.
-        self._tail_samples = round(self.sample_rate * float(metadata.get("tail_ms", 0)) / 1000)
+        # Silence lets the networks settle before the first word, and lets the last word out.
+        self._lead, self._tail = (
+            np.zeros(round(self.sample_rate * float(metadata.get(key, 0)) / 1000), np.float32)
+            for key in ("lead_ms", "tail_ms")
+        )
         self._networks = encoder, predictor, joint
 
     @property
@@ -53,9 +56,9 @@ class Recogniser:
     def transcribe(self, samples: np.ndarray) -> str:
         """The text of a whole recording f32 [n] in [-1, 1] at :attr:`sample_rate`."""
         stream = FeatureStream(self.settings)
-        silence = np.zeros(self._tail_samples, np.float32)
+        whole = np.concatenate([self._lead, check_samples(samples), self._tail])
         decoder = self._decoder()
-        decoder.accept(stream.accept(np.concatenate([check_samples(samples), silence])))
+        decoder.accept(stream.accept(whole))
         return tokens.decode(decoder.tokens, self._tokens)
 
     def session(self) -> Session:
@@ -75,6 +78,7 @@ class Session:
         self._decoder = recogniser._decoder()
         self._waiting = np.empty((0, recogniser.settings.size), np.float32)
         self._finished = False
+        self.accept(recogniser._lead)
 
     @property
     def text(self) -> str:
@@ -94,7 +98,7 @@ class Session:
     def finish(self) -> str:
         """Recognise what is still waiting and return the whole text; ends the session."""
         self._check_open()
-        self.accept(np.zeros(self._recogniser._tail_samples, np.float32))
+        self.accept(self._recogniser._tail)
         self._decoder.accept(self._waiting)
         self._finished = True
         return self.text

@@ -89,6 +89,7 @@ METADATA = {
     "blank": 0,
     "features": FEATURES.to_dict(),
     "chunk_frames": 3,
+    "lead_ms": 20,
     "tail_ms": 30,
     "states": STATES,
 }
