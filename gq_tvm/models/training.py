@@ -28,8 +28,9 @@ class Schedule:
 
     The learning rate rises linearly for ``warmup`` steps and falls as a cosine to a hundredth.
     ``curriculum`` names shares of the steps after which strings may have 3 and then all words
-    (2 before); ``masked`` is the share with SpecAugment. The auxiliary CTC loss (Graves et al. 2006) on the encoder counts
-    ``auxiliary[0]`` in the first quarter and ``auxiliary[1]`` afterwards.
+    (2 before); ``masked`` is the share, at the start, with SpecAugment. The auxiliary CTC loss
+    (Graves et al. 2006) on the encoder counts ``auxiliary[0]`` in the first quarter and
+    ``auxiliary[1]`` afterwards.
     """
 
     steps: int
