@@ -53,7 +53,7 @@ def lower(
         ExpandConv(),  # convolutions in one group are products over unfolded frames
         ChooseKernel(target, kernel),  # the family of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
-        LowerCodebook(target),  # its PrimFunc, called
+        LowerCodebook(target, parameters),  # its PrimFunc, called
         relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),  # only now: earlier it would expand codebooks

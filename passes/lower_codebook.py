@@ -10,17 +10,19 @@ from tvm import relax, tirx
 from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.passes.operators import PACKED, attributes, is_operator, shape_of
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.parameters import Parameters
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Product, direct, family
 from gq_tvm.targets import Target
 
 
 @tvm.transform.module_pass(opt_level=0)
-class LowerCodebook:
+class LowerCodebook(ModulePass):
     """Replace every ``relax.gq.packed`` by a ``call_tir`` of its kernel."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, parameters: Parameters) -> None:
         self.target = target
+        self.parameters = parameters
         self._kernels: dict[tuple[Any, ...], GlobalVar] = {}
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
@@ -48,7 +50,7 @@ class LowerCodebook:
             ("linear", at["kernel"], product, epilogue),
             lambda: family(at["kernel"]).linear(self.target, product, epilogue),
         )
-        y = _call(rewriter, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
+        y = self._call(rewriter, at, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
         return relax.op.reshape(y, call.ty.shape) if flat is not x else y
 
     def _recurrence(
@@ -62,7 +64,9 @@ class LowerCodebook:
             ("recurrence", at["kernel"], product),
             lambda: family(at["kernel"]).recurrence(self.target, product),
         )
-        return _call(rewriter, kernel, call.args, [list(field.shape) for field in call.ty.fields])
+        return self._call(
+            rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]
+        )
 
     def _embedding(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
@@ -75,7 +79,9 @@ class LowerCodebook:
             ("embedding", shape, at["bits"], codebooks),
             lambda: direct.embedding((shape[0], shape[1]), at["bits"], codebooks),
         )
-        y = _call(rewriter, kernel, [flat, weights, table], [[_volume(shape_of(ids)), shape[1]]])
+        y = self._call(
+            rewriter, at, kernel, [flat, weights, table], [[_volume(shape_of(ids)), shape[1]]]
+        )
         return relax.op.reshape(y, call.ty.shape)
 
     def _conv1d(
@@ -95,7 +101,7 @@ class LowerCodebook:
                 **options,
             ),
         )
-        return _call(rewriter, kernel, call.args, [list(call.ty.shape)])
+        return self._call(rewriter, at, kernel, call.args, [list(call.ty.shape)])
 
     def _kernel(
         self,
@@ -111,18 +117,44 @@ class LowerCodebook:
             self._kernels[key] = rewriter.builder_.add_func(kernel, str(name))
         return self._kernels[key]
 
+    def _call(
+        self,
+        rewriter: CallRewriter,
+        at: dict[str, Any],
+        kernel: GlobalVar,
+        args: Any,
+        shapes: list[list[Any]],
+    ) -> relax.Expr:
+        types = [relax.TensorType(shape, "float32") for shape in shapes]
+        out = types[0] if len(types) == 1 else types
+        self._record(at["layer"], kernel, args, types)
+        return rewriter.emit(relax.call_tir(kernel, relax.Tuple(list(args)), out))
+
+    def _record(
+        self, layer: str, kernel: GlobalVar, args: Any, outputs: list[relax.TensorType]
+    ) -> None:
+        """Note how to call the layer's kernel alone, for profiling."""
+        for entry in self.parameters.layers:
+            if entry.name == layer:
+                entry.call = {
+                    "symbol": kernel.name_hint,
+                    "arguments": [self._argument(arg) for arg in args],
+                    "outputs": [_tensor(ty) for ty in outputs],
+                }
+
+    def _argument(self, arg: relax.Expr) -> str | list[Any]:
+        name = arg.name if isinstance(arg, relax.Var) else ""
+        return name if name in self.parameters.arrays else _tensor(arg.ty)
+
 
 def _product(at: dict[str, Any], n: int, k: int, rows: Any, recurrent: bool = False) -> Product:
     known = rows if isinstance(rows, int) else None
     return Product(n, k, at["bits"], at["activation"], known, recurrent)
 
 
-def _call(
-    rewriter: CallRewriter, kernel: GlobalVar, args: Any, shapes: list[list[Any]]
-) -> relax.Expr:
-    types = [relax.TensorType(shape, "float32") for shape in shapes]
-    out = types[0] if len(types) == 1 else types
-    return rewriter.emit(relax.call_tir(kernel, relax.Tuple(list(args)), out))
+def _tensor(ty: relax.TensorType) -> list[Any]:
+    sizes = [int(size) if isinstance(size, int | tirx.IntImm) else str(size) for size in ty.shape]
+    return [str(ty.dtype), *sizes]
 
 
 def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> tuple[relax.Expr, Any]:

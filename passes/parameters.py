@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ class Layer:
         parameters: Names of the operands the kernel reads.
         bytes: Bytes of those operands.
         tied_to: The layer whose packed weight this one uses, or None if it has its own.
+        call: How to call its kernel alone: ``symbol`` of the function in the library, ``arguments``
+            and ``outputs``. An argument is a parameter's name or ``[dtype, size, ...]``; sizes
+            known only at run time are strings.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Layer:
     parameters: list[str]
     bytes: int
     tied_to: str | None = None
+    call: dict[str, Any] = field(default_factory=dict)
 
     @property
     def float_bytes(self) -> int:

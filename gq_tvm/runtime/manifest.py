@@ -64,6 +64,7 @@ class Layer:
     bytes: int
     float_bytes: int
     tied_to: str | None = None
+    call: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

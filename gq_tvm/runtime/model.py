@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import CODE, WEIGHTS, check_device, check_files, read_manifest
 from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+
+Timer = Callable[[int], list[float]]
 
 _DEFAULT = ("main", "model")
 _MOST_SHAPES = 256  # accepted combinations of input shapes kept by a function
@@ -41,7 +43,8 @@ def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
     missing = manifest.parameter_bytes.keys() - arrays.keys()
     if missing:
         raise Error(f"{path} lacks the weight {min(missing)}; compile the model again")
-    machine = device.virtual_machine(_code(Path(path) / CODE, device))
+    code = _code(Path(path) / CODE, device)
+    machine = device.virtual_machine(code)
     tensors = {name: device.tensor(array) for name, array in arrays.items()}
     functions: dict[str, CompiledFunction] = {}
     for name, function in manifest.functions.items():
@@ -50,7 +53,7 @@ def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
         functions[name] = CompiledFunction(
             name, function, run(machine, name, function, bound), device
         )
-    return Model(manifest, functions)
+    return Model(manifest, functions, Kernels(code, tensors, device))
 
 
 class Model(Mapping[str, "CompiledFunction"]):
@@ -60,10 +63,14 @@ class Model(Mapping[str, "CompiledFunction"]):
 
     Attributes:
         manifest: What the artefact says of itself.
+        kernels: Its kernels, to be timed alone.
     """
 
-    def __init__(self, manifest: Manifest, functions: dict[str, CompiledFunction]) -> None:
+    def __init__(
+        self, manifest: Manifest, functions: dict[str, CompiledFunction], kernels: Kernels
+    ) -> None:
         self.manifest = manifest
+        self.kernels = kernels
         self._functions = functions
         plain = [name for name in _DEFAULT if name in functions] or list(functions)[:1]
         self._default = functions[plain[0]] if plain[0] in _DEFAULT or len(functions) == 1 else None
@@ -119,6 +126,7 @@ class CompiledFunction:
         self.outputs = function.outputs
         self.bounds = function.bounds
         self._run = run
+        self._device = device
         self._tensor = device.tensor
         self._single = function.single
         self._accepted: set[tuple[Any, ...]] = set()
@@ -152,6 +160,26 @@ class CompiledFunction:
         if torch is not None:
             outputs = tuple(torch.from_numpy(y) for y in outputs)
         return outputs[0] if self._single else outputs
+
+    def timer(self, inputs: Sequence[np.ndarray]) -> Timer:
+        """Return ``time(count)``: the seconds of each of ``count`` runs, without Python's share.
+
+        Raises:
+            Error: the inputs do not fit.
+        """
+        self._check(tuple(inputs))
+        tensors = [self._tensor(x) for x in inputs]
+        machine, bound, name = self._run.machine, self._run.bound, self.name
+
+        def time(count: int) -> list[float]:
+            with self._device.guard():
+                machine.set_input(name, *tensors, *bound)
+                evaluator = machine.time_evaluator(
+                    "invoke_stateful", self._device.cpu, number=1, repeat=count
+                )
+                return list(evaluator(name).results)
+
+        return time
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
@@ -205,12 +233,13 @@ class _Local:
     """Calls of a function in this process."""
 
     def __init__(self, machine: Any, name: str, function: Function, bound: list[Any]) -> None:
+        self.machine = machine
+        self.bound = bound
         self._call = machine[name]
-        self._bound = bound
         self._single = function.single
 
     def __call__(self, inputs: list[Any]) -> tuple[np.ndarray, ...]:
-        result = self._call(*inputs, *self._bound)
+        result = self._call(*inputs, *self.bound)
         if self._single:
             return (result.numpy(),)
         return tuple(one.numpy() for one in result)
@@ -220,16 +249,49 @@ class _Remote:
     """Calls of a function over RPC, which passes no tuples: inputs are set, outputs fetched."""
 
     def __init__(self, machine: Any, name: str, function: Function, bound: list[Any]) -> None:
-        self._machine = machine
+        self.machine = machine
+        self.bound = bound
         self._name = name
-        self._bound = bound
 
     def __call__(self, inputs: list[Any]) -> tuple[np.ndarray, ...]:
-        machine, name = self._machine, self._name
-        machine.set_input(name, *inputs, *self._bound)
+        machine, name = self.machine, self._name
+        machine.set_input(name, *inputs, *self.bound)
         machine.invoke_stateful(name)
         result = machine.get_outputs(name)
         return tuple(one.numpy() for one in (result if isinstance(result, tuple) else (result,)))
+
+
+class Kernels:
+    """The kernels behind a model's functions, for timing one layer alone.
+
+    Attributes:
+        reachable: Whether they can be called: TVM's RPC hands out a module's functions, not those
+            of the library inside it.
+    """
+
+    def __init__(self, code: Any, parameters: Mapping[str, Any], device: Device) -> None:
+        self.reachable = isinstance(device, LocalDevice)
+        self._code = code
+        self._parameters = parameters
+        self._device = device
+
+    def timer(self, symbol: str, arguments: Sequence[str | np.ndarray]) -> Timer:
+        """Return ``time(count)``: the seconds of each of ``count`` calls of a kernel.
+
+        Args:
+            symbol: As in ``Layer.call``.
+            arguments: Names of parameters, or arrays.
+        """
+        tensors = [
+            self._parameters[a] if isinstance(a, str) else self._device.tensor(a) for a in arguments
+        ]
+        library = self._code.imports[0]
+
+        def time(count: int) -> list[float]:
+            evaluator = library.time_evaluator(symbol, self._device.cpu, number=1, repeat=count)
+            return list(evaluator(*tensors).results)
+
+        return time
 
 
 def _code(library: Path, device: Device) -> Any:

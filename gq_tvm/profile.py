@@ -1,0 +1,95 @@
+"""``python -m gq_tvm.profile``: latency and bytes, per layer and whole, against other artefacts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from gq_tvm.command import command
+from gq_tvm.errors import Error
+from gq_tvm.runtime.placement import add_device_options, chosen_device
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see ``--help``."""
+    options = _parser().parse_args(argv)
+    from gq_tvm.runtime import load
+    from gq_tvm.runtime.artefact import read_manifest
+    from gq_tvm.runtime.profiling import compare
+
+    with ExitStack() as stack:
+        target = read_manifest(options.artefact).target["name"]
+        paths = {Path(options.artefact).name: options.artefact}
+        for other in options.against:
+            label, path = _artefact(other, target, stack)
+            paths[label if label not in paths else other] = path
+        device = stack.enter_context(chosen_device(options, options.artefact))
+        profile = compare(
+            {label: load(path, device) for label, path in paths.items()},
+            rounds=options.rounds,
+            frames=options.frames,
+        )
+    print(profile.table())
+    if options.emulate:
+        print("These are times of an emulator: they say nothing about a board.")
+    if options.json:
+        _write(Path(options.json), {"target": target, "timings": profile.to_json()})
+    return 0
+
+
+def _artefact(other: str, target: str, stack: ExitStack) -> tuple[str, str]:
+    """An artefact to compare with; an exported program is compiled as its own fp32 baseline."""
+    if Path(other).suffix != ".pt2":
+        return Path(other).name, other
+    from gq_tvm.build import build
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    path = str(Path(folder) / "fp32.gq")
+    print(f"compiling {other} with fp32 weights", file=sys.stderr)
+    build(other, target, kernel="dense_f32").save(path)
+    return "fp32", path
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    except OSError as failure:
+        raise Error(f"cannot write {path}: {failure.strerror}") from failure
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gq_tvm.profile",
+        description="Time a compiled model, per layer and whole.",
+        epilog=(
+            "examples:\n  python -m gq_tvm.profile digits.gq --against digits.pt2\n"
+            "  python -m gq_tvm.profile new.gq --against old.gq"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("artefact", metavar="DIR", help="a compiled model")
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        action="append",
+        default=[],
+        help="an artefact to take turns with, or the exported .pt2: compiled for the same target "
+        "with fp32 weights (may be repeated)",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=4, help="for a number of frames not fixed (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of 60 runs (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    add_device_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""How long a model's functions and layers take, side by side with other artefacts.
+
+Every figure comes from many single runs of compiled code, timed by TVM's evaluator inside the
+process (or on the board), the artefacts taking turns. Weights are warm in the caches unless a
+model is larger than they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gq_tvm.errors import Error
+from gq_tvm.runtime.model import Model
+
+ROUNDS = 5
+RUNS = 60  # a round
+FRAMES = 4  # of a size known only at run time
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Microseconds of a function or a layer.
+
+    Attributes:
+        name: Of the function or layer.
+        kind: ``"function"``, or the layer's kind.
+        bytes: Bytes of the weights it reads.
+        median: Half of all runs were faster.
+        p90: Nine of ten were.
+        p99: Ninety-nine of a hundred were.
+    """
+
+    name: str
+    kind: str
+    bytes: int
+    median: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Timings of several artefacts by their labels; the first is the one of interest."""
+
+    timings: dict[str, list[Timing]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The timings as JSON."""
+        return {label: [asdict(one) for one in rows] for label, rows in self.timings.items()}
+
+    def table(self) -> str:
+        """A row for each function and layer; ratios are first artefact / other."""
+        (label, own), *others = self.timings.items()
+        heads = [f"{label}: bytes", "median us", "P90", "P99"]
+        for other, _ in others:
+            heads += [f"{other}: bytes", "median us", "ratio"]
+        rows = [["", *heads]]
+        found = [{(t.kind, t.name): t for t in timings} for _, timings in others]
+        for one in own:
+            row = [one.name, f"{one.bytes:,}", *(f"{v:.1f}" for v in (one.median, one.p90, one.p99))]
+            for timings in found:
+                other = timings.get((one.kind, one.name))
+                row += (
+                    [f"{other.bytes:,}", f"{other.median:.1f}", f"{one.median / other.median:.2f}"]
+                    if other
+                    else ["-", "-", "-"]
+                )
+            rows.append(row)
+        return _columns(rows)
+
+
+def compare(models: Mapping[str, Model], rounds: int = ROUNDS, frames: int = FRAMES) -> Profile:
+    """Time the functions and layers of models, in turns.
+
+    Args:
+        models: Loaded artefacts by the labels to show.
+        rounds: Turns; each has ``RUNS`` runs of everything.
+        frames: What to take for a size known only at run time, within its bounds.
+
+    Raises:
+        Error: a function has a size that depends on others in a way not understood.
+    """
+    timers = {label: _timers(model, frames) for label, model in models.items()}
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for turn in range(rounds):
+        labels = list(timers) if turn % 2 == 0 else list(reversed(timers))
+        for i in range(max(len(rows) for rows in timers.values())):
+            for label in labels:  # the same row of each: neighbours in time
+                if i < len(timers[label]):
+                    seconds.setdefault((label, i), []).extend(timers[label][i][1](RUNS))
+    return Profile(
+        {
+            label: [_timing(about, seconds[label, i]) for i, (about, _) in enumerate(rows)]
+            for label, rows in timers.items()
+        }
+    )
+
+
+def _timing(about: tuple[str, str, int], seconds: Sequence[float]) -> Timing:
+    median, p90, p99 = 1e6 * np.percentile(seconds, [50, 90, 99])
+    return Timing(*about, float(median), float(p90), float(p99))
+
+
+def _timers(model: Model, frames: int) -> list[tuple[tuple[str, str, int], Any]]:
+    """What to time: ((name, kind, bytes), run(count) -> seconds)."""
+    rng = np.random.default_rng(0)
+    found = []
+    sizes = {}
+    for name in model.functions:
+        function = model[name]
+        reads = model.manifest.functions[name].parameters
+        for size, (low, high) in function.bounds.items():
+            sizes[size] = min(max(frames, low or 1), high or frames)
+        inputs = [
+            _random(rng, tensor.dtype, [evaluate(s, sizes, frames) for s in tensor.shape])
+            for tensor in function.inputs
+        ]
+        weights = sum(model.manifest.parameter_bytes[p] for p in reads)
+        found.append(((name, "function", weights), function.timer(inputs)))
+    for layer in model.layers if model.kernels.reachable else []:
+        arguments = [
+            argument
+            if isinstance(argument, str)
+            else _random(rng, argument[0], [evaluate(s, sizes, frames) for s in argument[1:]])
+            for argument in layer.call["arguments"]
+        ]
+        outputs = [
+            np.zeros([evaluate(s, sizes, frames) for s in output[1:]], output[0])
+            for output in layer.call["outputs"]
+        ]
+        timer = model.kernels.timer(layer.call["symbol"], [*arguments, *outputs])
+        found.append(((layer.name, layer.kind, layer.bytes), timer))
+    return found
+
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+def evaluate(size: int | str, sizes: Mapping[str, int], otherwise: int) -> int:
+    """Return a size of the manifest as a number; names not in ``sizes`` count as ``otherwise``.
+
+    Raises:
+        Error: it is no sum or product of names and numbers.
+    """
+
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int() as number):
+                return number
+            case ast.Name(id=name):
+                return sizes.get(name, otherwise)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+        raise Error(f"the size {size} of this artefact is not understood; compile the model again")
+
+    if isinstance(size, int):
+        return size
+    try:
+        return value(ast.parse(size, mode="eval").body)
+    except (SyntaxError, ZeroDivisionError):
+        raise Error(
+            f"the size {size} of this artefact is not understood; compile the model again"
+        ) from None
+
+
+def _random(rng: np.random.Generator, dtype: str, shape: list[int]) -> np.ndarray:
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return np.zeros(shape, dtype)
+
+
+def _columns(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
