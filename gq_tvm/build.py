@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import tvm
@@ -51,6 +53,9 @@ def build(
         check_activation("build", activation)
     say("importing")
     program = frontend.read(source)
+    for name, exported in program.programs.items():
+        for unused in frontend.unused_inputs(exported):
+            say(f"warning: {name} does not use its input {unused}; was one tensor exported as two?")
     translated = frontend.translate(program, activation)
     say(f"packing for {device.name}")
     module, parameters = passes.lower(
@@ -131,3 +136,13 @@ def _own_version() -> str:
     from gq_tvm import __version__
 
     return __version__
+
+
+class _CallableModule(ModuleType):
+    """`gq_tvm.build` is the function, or this module once it was imported: both can be called."""
+
+    def __call__(self, *args: Any, **options: Any) -> Artefact:
+        return build(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

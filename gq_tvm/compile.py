@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
+from gq_tvm.runtime.artefact import check_place
 
 _EPILOG = """\
 examples:
@@ -36,13 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--inputs needs --verify")
 
     say = _Clock()
+    # What can be refused now is, before PyTorch and TVM are loaded and the model compiled.
+    for file in (options.model, options.inputs):
+        if file and not Path(file).exists():
+            raise Error(f"{file} does not exist; give the path of a file")
+    check_place(Path(options.output))
     from gq_tvm import frontend, inspect
     from gq_tvm.build import build
-    from gq_tvm.runtime.artefact import check_place
 
-    if not Path(options.model).exists():
-        raise Error(f"{options.model} does not exist; give the path of a .pt2 file")
-    check_place(Path(options.output))  # now rather than after compiling
     program = frontend.read(options.model)
     artefact = build(program, options.target, options.activation, options.kernel, progress=say)
     artefact.save(options.output)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -235,7 +236,7 @@ def _read_inputs(
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, TypeError) as failure:
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, BadZipFile) as failure:
         raise Error(f"{file} is not a readable .npz file; write it with numpy.savez") from failure
     found = {}
     for name, function in manifest.functions.items():

@@ -13,13 +13,13 @@ from tvm.ir import IRModule
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import attributes, with_attrs
 from gq_tvm.passes.products import product_of
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Family, Product, families_for, family
 from gq_tvm.targets import Target
 
 
 @tvm.transform.module_pass(opt_level=0)
-class ChooseKernel:
+class ChooseKernel(ModulePass):
     """Set the attribute ``kernel`` of every codebook_linear and codebook_recurrence.
 
     Raises:

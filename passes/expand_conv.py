@@ -22,11 +22,11 @@ from gq_tvm.passes.operators import (
     is_operator,
     shape_of,
 )
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)
-class ExpandConv:
+class ExpandConv(ModulePass):
     """codebook_conv1d with groups=1 becomes unfold, codebook_linear and a transposition."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:

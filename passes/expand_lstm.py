@@ -17,11 +17,11 @@ from gq_tvm.passes.operators import (
     codebook_recurrence,
     is_operator,
 )
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)
-class ExpandLSTM:
+class ExpandLSTM(ModulePass):
     """codebook_lstm becomes codebook_linear (layer ``.ih``) and codebook_recurrence (``.hh``)."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:

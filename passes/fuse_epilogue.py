@@ -12,7 +12,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from gq_tvm.passes.operators import CONV1D, LINEAR, attributes, is_operator, with_attrs
-from gq_tvm.passes.rewriter import BindingRewriter
+from gq_tvm.passes.rewriter import BindingRewriter, ModulePass
 
 _FUNCTIONS = {
     "relax.nn.relu": "relu",
@@ -23,7 +23,7 @@ _FUNCTIONS = {
 
 
 @tvm.transform.module_pass(opt_level=0)
-class FuseEpilogue:
+class FuseEpilogue(ModulePass):
     """Move activation functions into the attribute ``epilogue``."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:

@@ -12,11 +12,11 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)
-class Harden:
+class Harden(ModulePass):
     """Replace ``take`` in mode fast, ``relu`` and ``clip``."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:

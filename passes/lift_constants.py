@@ -11,11 +11,11 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)
-class LiftConstants:
+class LiftConstants(ModulePass):
     """Replace every constant with at least one axis by a parameter of its function.
 
     A constant is called as the model calls it; one that was computed, ``constant``.

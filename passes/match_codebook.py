@@ -18,10 +18,11 @@ from tvm.relax.dpl import DFPattern, is_op, rewrite_call, wildcard
 
 from gq_tvm.passes.operators import codebook_linear, shape_of
 from gq_tvm.passes.parameters import digest
+from gq_tvm.passes.rewriter import ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)
-class MatchCodebook:
+class MatchCodebook(ModulePass):
     """Turn look-up and product into codebook_linear, where both are constants.
 
     Args:

@@ -26,7 +26,7 @@ from gq_tvm.passes.operators import (
 )
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import product_of
-from gq_tvm.passes.rewriter import CallRewriter
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import direct, family
 from gq_tvm.targets import Target
 
@@ -35,7 +35,7 @@ _INPUTS = {LINEAR: 1, RECURRENCE: 3, CONV1D: 1, EMBEDDING: 1}
 
 
 @tvm.transform.module_pass(opt_level=0)
-class PackWeights:
+class PackWeights(ModulePass):
     """Turn codebook operators into ``relax.gq.packed``, their weights into parameters.
 
     Raises:

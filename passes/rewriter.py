@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
@@ -15,6 +16,15 @@ from gq_tvm.errors import Error
 register_error("gq_tvm.Error", Error)
 
 NUM_INPUT = "num_input"  # TVM's attribute: how many leading parameters are not weights
+
+
+class ModulePass:
+    """Base of the passes: ``tvm.transform.module_pass`` makes them callable."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, module: IRModule) -> IRModule:
+            """Apply the pass."""
 
 
 @mutator

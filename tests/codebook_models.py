@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,9 @@ def frames(least: int = 1, most: int = 64) -> Dim:
     return Dim("T", min=least, max=most)
 
 
-def export(model: nn.Module, *inputs: Tensor, dynamic: object = None) -> ExportedProgram:
+def export(
+    model: nn.Module, *inputs: Tensor, dynamic: tuple[Any, ...] | None = None
+) -> ExportedProgram:
     return torch.export.export(model.eval(), inputs, dynamic_shapes=dynamic)
 
 

@@ -95,6 +95,19 @@ def translate(program: Program, activation: str | None = None) -> Translated:
     return Translated(IRModule(functions), names)
 
 
+def unused_inputs(program: ExportedProgram) -> list[str]:
+    """The inputs a program ignores.
+
+    ``torch.export`` takes one tensor given for two arguments as one input, and ignores the other.
+    """
+    inputs = set(program.graph_signature.user_inputs)
+    return [
+        node.name
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in inputs and not node.users
+    ]
+
+
 def _named(programs: dict[Any, Any], metadata: Any) -> Program:
     from torch.export import ExportedProgram
 

@@ -145,3 +145,32 @@ def test_an_input_that_is_no_tensor_is_refused():
     program = torch.export.export(Counting().eval(), (torch.randn(2, 10), 3))
     with pytest.raises(Error, match="input 'times' of program main is not a tensor"):
         frontend.translate(frontend.read(program))
+
+
+def test_build_is_a_function_also_after_its_module_was_imported():
+    import gq_tvm
+    import gq_tvm.build as module
+
+    assert module.build(linear_program(), kernel="scalar").manifest.layers
+    assert gq_tvm.build(linear_program(), kernel="scalar").manifest.layers
+
+
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, x, y):
+        return self.layer(x + 2 * y)
+
+
+def test_one_tensor_exported_as_two_inputs_is_warned_of():
+    from gq_tvm.build import build
+
+    x = torch.randn(2, 10)
+    lines: list[str] = []
+    build(export(Halves(), x, x), kernel="scalar", progress=lines.append)
+    assert [line for line in lines if "warning" in line] == [
+        "warning: main does not use its input x; was one tensor exported as two?"
+    ]
+    assert frontend.unused_inputs(export(Halves(), x, x.clone())) == []

@@ -93,6 +93,9 @@ def test_functions_of_several_programs_name_their_layers():
 class Plain(nn.Module):
     """A codebook layer in plain PyTorch."""
 
+    codes: torch.Tensor
+    table: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("codes", indices(6, 10, bits=4))
@@ -121,7 +124,6 @@ def test_a_model_without_codebooks_is_refused():
 def test_an_index_beyond_the_codebook_is_refused():
     model = nn.Sequential(Linear(6, 10, 2)).eval()
     program = export(model, torch.randn(2, 10))
-    program.named_buffers  # noqa: B018
     dict(program.named_buffers())["0.indices"][3, 3] = 4
     with pytest.raises(Error, match="layer 0: index 4 is beyond its 4 centroids"):
         build(program)

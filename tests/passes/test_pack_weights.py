@@ -138,8 +138,8 @@ def test_equal_kernels_are_shared():
         z = emit(linear(y, 6, 6, layer="b", seed=1))
         return linear(z, 6, 6, layer="c", seed=2, epilogue="relu")
 
-    packed, _ = pack(module([x], body))
-    lowered = LowerCodebook(NATIVE)(packed)
+    packed, parameters = pack(module([x], body))
+    lowered = LowerCodebook(NATIVE, parameters)(packed)
     assert len(lowered.get_global_vars()) == 1 + 2
     assert len(calls(lowered, "relax.call_tir")) == 3
     assert not calls(lowered, operators.PACKED)

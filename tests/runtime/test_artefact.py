@@ -105,7 +105,7 @@ def test_another_machine_is_refused_before_code_is_loaded(saved, monkeypatch):
 def test_a_cpu_without_the_features_is_refused_before_code_is_loaded(saved):
     change(saved, lambda manifest: manifest["target"].update(features=["fma", "warp"]))
     (saved / CODE).write_bytes(b"not even a library")
-    with pytest.raises(Error, match="this CPU lacks .*warp; compile the model for it"):
+    with pytest.raises(Error, match=r"this CPU lacks .*warp; compile the model for it"):
         gq_tvm.load(saved)
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_artefact_is_not_overwritten(tmp_path, artefact):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, artefact):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Error, match="cannot write .*choose another place"):
+    with pytest.raises(Error, match=r"cannot write .*choose another place"):
         artefact.save(tmp_path / "file" / "model.gq")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, export, frames, linear_program
+from codebook_models import Linear, everything, export, frames, linear_program
 from torch import nn
 
 import gq_tvm
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import Model
+from gq_tvm.runtime.devices import LocalDevice
 
 
 class Scaled(nn.Module):
@@ -128,9 +129,33 @@ def test_several_functions(several):
 
 
 def test_a_function_must_be_named_where_there_are_several(several):
-    with pytest.raises(Error, match="say which function .* encoder, joint"):
+    with pytest.raises(Error, match=r"say which function .* encoder, joint"):
         several(np.ones((2, 3, 10), np.float32))
     with pytest.raises(Error, match="there is no function 'decoder'; there are: encoder, joint"):
         several["decoder"]
     assert "decoder" not in several
     assert "joint" in several
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a76", pytest.param("cortex-a72", marks=pytest.mark.slow)])
+def test_a_board_computes_the_same(cpu, emulated, tmp_path):
+    device = emulated(cpu)
+    programs = {"main": everything("int8")[1], "joint": linear_program(4, 6, seed=3)}
+    build(programs, cpu).save(tmp_path / "board.gq")
+    build(programs).save(tmp_path / "here.gq")
+    board, here = gq_tvm.load(tmp_path / "board.gq", device), gq_tvm.load(tmp_path / "here.gq")
+    rng = np.random.default_rng(0)
+    state = rng.standard_normal((2, 1, 8)).astype(np.float32)
+    for length in (4, 9):
+        ids = rng.integers(0, 11, (1, length))
+        for got, wanted in zip(board(ids, *state), here(ids, *state), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    x = rng.standard_normal((2, 5, 6)).astype(np.float32)
+    np.testing.assert_allclose(board["joint"](x), here["joint"](x), rtol=1e-5, atol=1e-6)
+
+
+def test_an_artefact_for_a_board_is_refused_here(tmp_path):
+    build(linear_program(), "cortex-a72").save(tmp_path / "board.gq")
+    if LocalDevice().machine != "aarch64":
+        with pytest.raises(Error, match=r"is for cortex-a72 \(aarch64\), this device is"):
+            gq_tvm.load(tmp_path / "board.gq")

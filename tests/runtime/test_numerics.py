@@ -21,7 +21,11 @@ from gq_tvm.schedules import FAMILIES, Product
 
 # The error of int8 models is that of fp32 sums, unless a last bit moves a rounding.
 BOUNDS = {"fp32": 1e-5, "int8": 1e-5}
-ODD_SHAPES = [(1, 1), (17, 31), (64, 65)]
+ODD_SHAPES = [
+    (17, 31),
+    pytest.param((1, 1), marks=pytest.mark.slow),
+    pytest.param((64, 65), marks=pytest.mark.slow),
+]
 
 
 class Linears(nn.Module):
