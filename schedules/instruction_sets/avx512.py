@@ -24,6 +24,7 @@ from gq_tvm.schedules.instruction_sets.base import (
 
 _BYTES = 64
 _FLOATS = 16
+_SELECT = 0xCA  # truth table of vpternlogd for "first operand ? second : third"
 
 
 class Avx512(InstructionSet):
@@ -33,6 +34,15 @@ class Avx512(InstructionSet):
     vector_bytes = _BYTES
     tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
     centroid_offset = 128
+
+    def join_bits(self, below: int, low: Expr, high: Expr) -> Expr:
+        # By name: out of ands and ors LLVM makes two instructions, having simplified the masks.
+        mask = typed(self.constant_bytes((1 << below) - 1), "int32", _FLOATS)
+        a, b = typed(low, "int32", _FLOATS), typed(high, "int32", _FLOATS)
+        joined = T.call_llvm_pure_intrin(
+            "int32x16", "llvm.x86.avx512.pternlog.d.512", mask, a, b, T.int32(_SELECT)
+        )
+        return typed(joined, "uint8", _BYTES)
 
     def byte_table(self, values: np.ndarray) -> np.ndarray:
         return np.tile(values, max(1, _BYTES // len(values)))

@@ -67,6 +67,12 @@ class InstructionSet(ABC):
         """A vector with ``value`` in every byte."""
         return T.broadcast(T.uint8(value & 0xFF), self.vector_bytes)
 
+    def join_bits(self, below: int, low: Expr, high: Expr) -> Expr:
+        """Bytes with the lowest ``below`` bits of ``low`` and the others of ``high``."""
+        mask = self.constant_bytes((1 << below) - 1)
+        rest = self.constant_bytes(0xFF << below)
+        return T.bitwise_or(T.bitwise_and(low, mask), T.bitwise_and(high, rest))
+
     # --- int8 look-ups -----------------------------------------------------------------------
 
     @abstractmethod
