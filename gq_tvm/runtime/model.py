@@ -6,7 +6,9 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ import tvm_ffi
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import CODE, WEIGHTS, check_device, check_files, read_manifest
-from gq_tvm.runtime.devices import Device, LocalDevice
+from gq_tvm.runtime.devices import ALIGNMENT, Device, LocalDevice
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
 
 Timer = Callable[[int], list[float]]
 
 _DEFAULT = ("main", "model")
-_MOST_SHAPES = 256  # accepted combinations of input shapes kept by a function
+_MOST_SHAPES = 32  # combinations of input shapes a function stays prepared for
 
 
 def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
@@ -47,12 +49,12 @@ def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
     machine = device.virtual_machine(code)
     tensors = {name: device.tensor(array) for name, array in arrays.items()}
     functions: dict[str, CompiledFunction] = {}
+    lock = threading.Lock()
     for name, function in manifest.functions.items():
         bound = [tensors[parameter] for parameter in function.parameters]
         run = _Local if isinstance(device, LocalDevice) else _Remote
-        functions[name] = CompiledFunction(
-            name, function, run(machine, name, function, bound), device
-        )
+        call = run(machine, name, function, bound, device, lock)
+        functions[name] = CompiledFunction(name, function, call, device)
     return Model(manifest, functions, Kernels(code, tensors, device))
 
 
@@ -127,9 +129,8 @@ class CompiledFunction:
         self.bounds = function.bounds
         self._run = run
         self._device = device
-        self._tensor = device.tensor
         self._single = function.single
-        self._accepted: set[tuple[Any, ...]] = set()
+        self._prepared: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the function.
@@ -151,12 +152,10 @@ class CompiledFunction:
                 x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in inputs
             )
         signature = tuple((x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs)
-        if signature not in self._accepted:
-            self._check(inputs)
-            if len(self._accepted) < _MOST_SHAPES:
-                self._accepted.add(signature)
-        tensor = self._tensor
-        outputs = self._run([tensor(x) for x in inputs])
+        prepared = self._prepared.get(signature)
+        if prepared is None:
+            prepared = self._prepare(signature, inputs)
+        outputs = self._run(prepared, inputs)
         if torch is not None:
             outputs = tuple(torch.from_numpy(y) for y in outputs)
         return outputs[0] if self._single else outputs
@@ -168,7 +167,7 @@ class CompiledFunction:
             Error: the inputs do not fit.
         """
         self._check(tuple(inputs))
-        tensors = [self._tensor(x) for x in inputs]
+        tensors = [self._device.tensor(x) for x in inputs]
         machine, bound, name = self._run.machine, self._run.bound, self.name
 
         def time(count: int) -> list[float]:
@@ -185,6 +184,14 @@ class CompiledFunction:
         inputs = ", ".join(map(str, self.inputs))
         outputs = ", ".join(map(str, self.outputs))
         return f"{self.name}({inputs}) -> ({outputs})"
+
+    def _prepare(self, signature: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
+        """Check inputs of new shapes, and make ready for calls with these shapes."""
+        self._check(inputs)
+        if len(self._prepared) >= _MOST_SHAPES:
+            self._prepared.clear()
+        self._prepared[signature] = prepared = self._run.prepare(inputs)
+        return prepared
 
     def _check(self, inputs: tuple[Any, ...]) -> None:
         """Refuse inputs that do not fit."""
@@ -230,35 +237,75 @@ class CompiledFunction:
 
 
 class _Local:
-    """Calls of a function in this process."""
+    """Calls of a function in this process.
 
-    def __init__(self, machine: Any, name: str, function: Function, bound: list[Any]) -> None:
+    Inputs are copied to aligned memory that TVM knows already: cheaper than telling it of new
+    memory, and any layout will do. One call at a time, as TVM's virtual machine demands.
+    """
+
+    def __init__(
+        self,
+        machine: Any,
+        name: str,
+        function: Function,
+        bound: list[Any],
+        device: Device,
+        lock: AbstractContextManager[Any],
+    ) -> None:
         self.machine = machine
         self.bound = bound
         self._call = machine[name]
         self._single = function.single
+        self._device = device
+        self._lock = lock
 
-    def __call__(self, inputs: list[Any]) -> tuple[np.ndarray, ...]:
-        result = self._call(*inputs, *self.bound)
-        if self._single:
-            return (result.numpy(),)
-        return tuple(one.numpy() for one in result)
+    def prepare(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[Any]]:
+        """Memory for inputs of these shapes, and the function's arguments."""
+        buffers = [_aligned(x.shape, x.dtype) for x in inputs]
+        return buffers, [*map(self._device.tensor, buffers), *self.bound]
+
+    def __call__(
+        self, prepared: tuple[list[np.ndarray], list[Any]], inputs: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        buffers, arguments = prepared
+        with self._lock:
+            for buffer, x in zip(buffers, inputs, strict=True):
+                buffer[...] = x
+            result = self._call(*arguments)
+            # Copied, as TVM may give back its input or a weight.
+            outputs = [result] if self._single else result
+            return tuple(np.from_dlpack(one).copy() for one in outputs)
 
 
 class _Remote:
     """Calls of a function over RPC, which passes no tuples: inputs are set, outputs fetched."""
 
-    def __init__(self, machine: Any, name: str, function: Function, bound: list[Any]) -> None:
+    def __init__(
+        self,
+        machine: Any,
+        name: str,
+        function: Function,
+        bound: list[Any],
+        device: Device,
+        lock: AbstractContextManager[Any],
+    ) -> None:
         self.machine = machine
         self.bound = bound
         self._name = name
+        self._device = device
+        self._lock = lock
 
-    def __call__(self, inputs: list[Any]) -> tuple[np.ndarray, ...]:
-        machine, name = self.machine, self._name
-        machine.set_input(name, *inputs, *self.bound)
-        machine.invoke_stateful(name)
-        result = machine.get_outputs(name)
-        return tuple(one.numpy() for one in (result if isinstance(result, tuple) else (result,)))
+    def prepare(self, inputs: Sequence[np.ndarray]) -> tuple[()]:
+        """Nothing: every call sends its inputs."""
+        return ()
+
+    def __call__(self, _: tuple[()], inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        with self._lock:
+            self.machine.set_input(self._name, *map(self._device.tensor, inputs), *self.bound)
+            self.machine.invoke_stateful(self._name)
+            outputs = self.machine.get_outputs(self._name)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return tuple(one.numpy() for one in outputs)
 
 
 class Kernels:
@@ -310,6 +357,14 @@ def _code(library: Path, device: Device) -> Any:
             return tvm_ffi.load_module(str(alias))
         except Exception as failure:
             raise Error(f"cannot load {library}: {failure}") from failure
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array whose memory is aligned as TVM's code wants it."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _torch_of(inputs: tuple[Any, ...]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,50 @@ def test_outputs_are_the_callers_own(scaled):
     np.testing.assert_array_equal(first, kept)
     first[...] = 0
     np.testing.assert_array_equal(scaled(x, gain)[0], kept)
+
+
+class Odd(nn.Module):
+    """Outputs of other kinds: an input, a weight, booleans, nothing at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, x):
+        return self.layer(x), x, self.layer.bias, x > 0, x[:0]
+
+
+def test_outputs_of_every_kind(tmp_path):
+    model = Odd().eval()
+    build(export(model, torch.randn(3, 10)), kernel="scalar").save(tmp_path / "m.gq")
+    net = gq_tvm.load(tmp_path / "m.gq")
+    x = torch.randn(3, 10)
+    for _ in range(2):
+        outputs = net(x)
+        for got, wanted in zip(outputs, model(x), strict=True):
+            assert got.dtype == wanted.dtype
+            torch.testing.assert_close(got, wanted.detach())
+            got.zero_()  # the caller's own: no later call sees it
+
+
+def test_many_shapes_one_after_the_other(scaled):
+    for round_ in range(12):
+        for length in range(1, 9):
+            x, gain = inputs(length)
+            y, _ = scaled(x + round_, gain)
+            assert y.shape == (1, length, 6)
+            np.testing.assert_array_equal(scaled(x + round_, gain)[0], y)
+
+
+def test_calls_from_several_threads(scaled):
+    wanted = {length: scaled(*inputs(length))[0] for length in range(1, 9)}
+    with ThreadPoolExecutor(4) as pool:
+        for length, (y, _) in zip(
+            [*range(1, 9)] * 20,
+            pool.map(lambda n: scaled(*inputs(n)), [*range(1, 9)] * 20),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(y, wanted[length])
 
 
 def test_tensors_that_need_gradients(scaled):
