@@ -17,7 +17,7 @@ from gq_tvm.errors import Error
 from gq_tvm.speech import augment, tokens
 from gq_tvm.speech.augment import Augmentation
 from gq_tvm.speech.corpora import Utterance
-from gq_tvm.speech.features import FeatureSettings, Level, LogMel, extract
+from gq_tvm.speech.features import FeatureSettings, Level, LogMel, Normaliser
 
 Clip = tuple[str, np.ndarray]  # text, samples f32 [n]
 
@@ -88,7 +88,9 @@ class Batches:
         pairs = []
         for _ in range(size):
             text, samples = self._utterance(rng, max(1, words - 1), words)
-            features = extract(samples, self.settings)
+            frames = LogMel(self.settings).accept(samples)
+            tempo = augment.draw_factor(rng, self._augmentation.tempo)
+            features = Normaliser(self.settings).accept(augment.change_tempo(frames, tempo))
             if masked and len(features):
                 features = augment.mask_features(features, self.settings.num_mel_bins, rng)
             if len(features):
@@ -116,7 +118,7 @@ class Batches:
             fitting = range(shortest, max(2, longest) + 1)
             voice = [clip for clip in voice if len(clip[0].split()) in fitting] or voice
             count = 1
-        speed = augment.draw_speed(rng, self._augmentation)
+        speed = augment.draw_factor(rng, self._augmentation.speed)
         rate = self.settings.sample_rate
         texts, pieces = [], []
         for index in rng.integers(len(voice), size=count):

@@ -37,7 +37,7 @@ class Schedule:
     learning_rate: float = 2e-3
     warmup: int = 100
     curriculum: tuple[float, float] = (0.06, 0.15)
-    masked: float = 5 / 9
+    masked: float = 0.7
     auxiliary: tuple[float, float] = (0.5, 0.2)
     weight_decay: float = 0.01
     clip: float = 5.0

@@ -17,10 +17,11 @@ class Augmentation:
     """Ranges that the random changes are drawn from.
 
     ``speed`` is a factor on tempo, pitch and formants together, as of a tape played faster;
-    ``noise_db`` a signal-to-noise ratio.
+    ``tempo`` one on the tempo alone; ``noise_db`` a signal-to-noise ratio.
     """
 
     speed: tuple[float, float] = (0.82, 1.32)
+    tempo: tuple[float, float] = (0.65, 1.3)
     noise_db: tuple[float, float] = (8.0, 40.0)
     clean: float = 0.25  # share of utterances without added noise
     tilt_db: float = 3.0  # largest slope an octave, either way
@@ -30,9 +31,9 @@ class Augmentation:
     padding_s: tuple[float, float] = (-0.15, 0.4)  # at either end; negative counts as none
 
 
-def draw_speed(rng: np.random.Generator, ranges: Augmentation) -> float:
-    """A speed factor, evenly distributed on a logarithmic scale."""
-    low, high = np.log(ranges.speed)
+def draw_factor(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """A factor, evenly distributed on a logarithmic scale."""
+    low, high = np.log(limits)
     return float(np.exp(rng.uniform(low, high)))
 
 
@@ -110,15 +111,27 @@ def coloured_noise(hertz: np.ndarray, size: int, rng: np.random.Generator) -> np
     return np.fft.irfft(spectrum, size)
 
 
+def change_tempo(frames: np.ndarray, factor: float) -> np.ndarray:
+    """Log-mel frames f32 [n, bins] as of speech ``factor`` times as fast, pitch unchanged."""
+    if len(frames) < 2:
+        return frames
+    times = np.linspace(0, len(frames) - 1, max(2, round(len(frames) / factor)))
+    left = np.minimum(times.astype(int), len(frames) - 2)
+    share = (times - left)[:, None].astype(np.float32)
+    return frames[left] * (1 - share) + frames[left + 1] * share
+
+
 def mask_features(features: np.ndarray, bins: int, rng: np.random.Generator) -> np.ndarray:
-    """SpecAugment (Park et al. 2019) on stacked features [T, stack * bins]: masks are zeros."""
+    """SpecAugment (Park et al. 2019) on stacked features [T, stack * bins]: masks are zeros.
+
+    One band of up to five bins, and at most one stacked frame a second: more would hide what
+    tells short words apart.
+    """
     features = features.reshape(len(features), -1, bins).copy()
-    for _ in range(2):
-        width = rng.integers(0, 7)
-        start = rng.integers(0, bins - width + 1)
-        features[:, :, start : start + width] = 0
-    for _ in range(2):
-        length = rng.integers(0, min(3, len(features)) + 1)
-        start = rng.integers(0, len(features) - length + 1)
-        features[start : start + length] = 0
+    width = rng.integers(0, 6)
+    start = rng.integers(0, bins - width + 1)
+    features[:, :, start : start + width] = 0
+    for _ in range(-(-len(features) // 25)):
+        if rng.random() < 0.5:
+            features[rng.integers(len(features))] = 0
     return features.reshape(len(features), -1)

@@ -157,29 +157,43 @@ class Level:
         return (frames - levels[:, None]).astype(np.float32)
 
 
-class FeatureStream:
-    """Normalised, stacked features of a growing signal."""
+class Normaliser:
+    """Log-mel frames into features: relative to the level, scaled, stacked."""
 
     def __init__(self, settings: FeatureSettings):
+        bins = settings.num_mel_bins
         self._settings = settings
-        self._log_mel = LogMel(settings)
         self._level = Level(settings)
-        self._mean = np.array(settings.mean or [0.0] * settings.num_mel_bins, np.float32)
-        deviation = np.array(settings.deviation or [1.0] * settings.num_mel_bins, np.float32)
-        self._scale = 1 / deviation
-        self._waiting = np.empty((0, settings.num_mel_bins), np.float32)
+        self._mean = np.array(settings.mean or [0.0] * bins, np.float32)
+        self._scale = 1 / np.array(settings.deviation or [1.0] * bins, np.float32)
+        self._waiting = np.empty((0, bins), np.float32)
+
+    def accept(self, frames: np.ndarray) -> np.ndarray:
+        """Take log-mel frames f32 [n, bins]; return the features f32 [T, size] now complete.
+
+        Frames too few to stack wait for the next call.
+        """
+        frames = (self._level.relative(frames) - self._mean) * self._scale
+        frames = np.concatenate([self._waiting, frames])
+        whole = len(frames) // self._settings.stack * self._settings.stack
+        self._waiting = frames[whole:]
+        return frames[:whole].reshape(-1, self._settings.size)
+
+
+class FeatureStream:
+    """Features of a growing signal."""
+
+    def __init__(self, settings: FeatureSettings):
+        self._log_mel = LogMel(settings)
+        self._normaliser = Normaliser(settings)
 
     def accept(self, samples: np.ndarray) -> np.ndarray:
         """Take samples f32 [n] in [-1, 1]; return the features f32 [T, size] now complete.
 
-        Frames too few to stack wait for the next call; at the end of an utterance they are
-        dropped, unless silence is appended.
+        Samples too few for a stacked frame wait for the next call; at the end of an utterance
+        they are dropped, unless silence is appended.
         """
-        frames = self._level.relative(self._log_mel.accept(check_samples(samples)))
-        frames = np.concatenate([self._waiting, (frames - self._mean) * self._scale])
-        whole = len(frames) // self._settings.stack * self._settings.stack
-        self._waiting = frames[whole:]
-        return frames[:whole].reshape(-1, self._settings.size)
+        return self._normaliser.accept(self._log_mel.accept(check_samples(samples)))
 
 
 def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:

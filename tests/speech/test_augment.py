@@ -54,9 +54,21 @@ def test_trimming_keeps_the_word():
     assert len(augment.trim(np.zeros(500, np.float32), 8000)) == 500
 
 
+def test_tempo_changes_length_alone():
+    frames = np.linspace(0, 1, 50, dtype=np.float32)[:, None] * np.ones(40, np.float32)
+    slow = augment.change_tempo(frames, 0.5)
+    assert slow.shape == (100, 40)
+    np.testing.assert_allclose(slow[:, 7], np.linspace(0, 1, 100), atol=1e-6)
+    assert augment.change_tempo(frames[:1], 0.5).shape == (1, 40)
+
+
 def test_masks_are_zeros_in_every_stacked_frame():
-    features = np.ones((20, 160), np.float32)
-    masked = augment.mask_features(features, 40, np.random.default_rng(1)).reshape(20, 4, 40)
+    features = np.ones((60, 160), np.float32)
+    masks = [augment.mask_features(features, 40, np.random.default_rng(s)) for s in range(20)]
     assert (features == 1).all()
-    kept = masked[masked.any((1, 2))]
-    assert (kept == kept[:1, :1]).all()
+    for masked in (mask.reshape(60, 4, 40) for mask in masks):
+        kept = masked[masked.any((1, 2))]
+        assert 57 <= len(kept) <= 60
+        assert (kept == kept[:1, :1]).all()  # the same band everywhere
+        assert (kept[0, 0] == 0).sum() <= 5
+    assert any((mask == 0).any() for mask in masks)
