@@ -6,6 +6,7 @@ before any of its code runs.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -115,7 +116,7 @@ def check_device(
     if target["machine"] != machine:
         raise Error(
             f"{path} is for {target['name']} ({target['machine']}), this device is {machine}; "
-            "compile the model for it"
+            "compile the model for it, or run it with --emulate or --rpc HOST:PORT"
         )
     missing = sorted(set(target["features"]) - features)
     if missing:
@@ -165,18 +166,29 @@ def _write(artefact: Artefact, folder: Path) -> None:
 
 
 def _swap(new: Path, place: Path) -> None:
-    """Rename `new` to `place`; a folder cannot be renamed over a full one, so step aside first."""
+    """Put the folder `new` at `place`; what was there is at `new` afterwards, or gone."""
     if not place.exists():
         os.rename(new, place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}.old.", dir=place.absolute().parent))
-    os.rename(place, old)
+    elif not _exchange(new, place):
+        # A folder cannot be renamed over a full one; between these two a crash leaves it aside.
+        aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.old.", dir=place.absolute().parent))
+        os.rename(place, aside)
+        try:
+            os.rename(new, place)
+        except OSError:
+            os.rename(aside, place)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step (Linux, renameat2); False where that cannot be done."""
     try:
-        os.rename(new, place)
-    except OSError:
-        os.rename(old, place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fcntl.h, linux/fs.h
+    return renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0
 
 
 def _umask() -> int:

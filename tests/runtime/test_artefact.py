@@ -14,6 +14,7 @@ from codebook_models import Linear, export, linear_program
 import gq_tvm
 from gq_tvm.build import build
 from gq_tvm.errors import Error
+from gq_tvm.runtime import artefact as artefact_module
 from gq_tvm.runtime.artefact import CODE, MANIFEST, WEIGHTS, Artefact, read_manifest
 from gq_tvm.runtime.devices import LocalDevice
 
@@ -109,12 +110,33 @@ def test_a_cpu_without_the_features_is_refused_before_code_is_loaded(saved):
         gq_tvm.load(saved)
 
 
-def test_saving_again_replaces_it(saved, artefact):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_saving_again_replaces_it(saved, artefact, at_once, monkeypatch):
+    if not at_once:
+        monkeypatch.setattr(artefact_module, "_exchange", lambda one, other: False)
     before = (saved / MANIFEST).read_bytes()
     (saved / CODE).unlink()
     artefact.save(saved)
     assert (saved / MANIFEST).read_bytes() == before
     assert [entry.name for entry in saved.parent.iterdir()] == ["model.gq"]
+
+
+def test_two_folders_are_exchanged_in_one_step(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
+    if artefact_module._exchange(tmp_path / "one", tmp_path / "other"):
+        assert (tmp_path / "one" / "other").exists()
+        assert (tmp_path / "other" / "one").exists()
+    assert not artefact_module._exchange(tmp_path / "one", tmp_path / "nothing")
+
+
+def test_a_link_to_an_artefact_stays_one(saved, artefact):
+    link = saved.parent / "link.gq"
+    link.symlink_to(saved)
+    artefact.save(link)
+    assert link.is_symlink()
+    assert gq_tvm.load(link).functions == ["main"]
 
 
 def test_a_failure_leaves_the_old_one_whole(saved, artefact):
