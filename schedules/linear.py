@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -11,6 +12,7 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.schedules.engine import OPAQUE, Engine, each
 
 Expr = Any
+Buffer = Any
 
 #: Rows staged at once: a block of activations stays in L1 while all weights pass by.
 BLOCK = 16
@@ -24,71 +26,81 @@ def linear(engine: Engine, rows: int | None, epilogue: str | None) -> tirx.PrimF
         rows: m, or None where it is known only at run time.
         epilogue: One of ``vector_math.EPILOGUES``, or None.
     """
-    n, lanes, outputs = engine.n, engine.lanes, engine.outputs
     m = rows if rows is not None else tirx.Var("m", "int64")
-    block = BLOCK if rows is None else min(BLOCK, rows)
-    finish = engine.math.epilogue(epilogue)
-    whole_tiles, rest = divmod(n, outputs)
-
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("linear")
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         x = T.arg("x", T.buffer((m, engine.k), "float32"))
         engine.declare()
         bias = T.arg("bias", T.buffer((engine.padded_n,), "float32"))
-        y = T.arg("y", T.buffer((m, n), "float32"))
+        y = T.arg("y", T.buffer((m, engine.n), "float32"))
+        block = BLOCK if rows is None else min(BLOCK, rows)
         engine.begin(block)
-        edge = T.alloc_buffer((engine.tile_rows, outputs), "float32") if rest else None
-
-        def run_block(first: Expr, count: Expr) -> None:
-            def load_row(row: Expr) -> Any:
-                return lambda k, width: x[row, k if width == 1 else T.ramp(k, 1, width)]
-
-            each(count, lambda slot: engine.stage(load_row(first + slot), slot))
-
-            def run_tile(tile: Expr, partial: bool) -> None:
-                def run_rows(slot: Expr, height: int) -> None:
-                    slots = [slot + r for r in range(height)]
-
-                    def store(row: int, v: int, value: Expr) -> None:
-                        at = T.ramp(tile * outputs + v * lanes, 1, lanes)
-                        result = finish(value + bias[at])
-                        if partial:
-                            T.buffer_store(edge, result, [row, T.ramp(v * lanes, 1, lanes)])
-                        else:
-                            T.buffer_store(y, result, [first + slots[row], at])
-
-                    engine.multiply(tile, slots, store)
-                    if partial:
-                        for row in range(height):
-                            with T.serial(0, rest) as j:
-                                T.buffer_store(
-                                    y, edge[row, j], [first + slots[row], tile * outputs + j]
-                                )
-
-                _rows_in_steps(count, min(engine.tile_rows, block), run_rows)
-
-            each(whole_tiles, lambda tile: run_tile(tile, partial=False))
-            if rest:
-                run_tile(T.int32(whole_tiles), partial=True)
-
+        kernel = _Blocks(engine, min(engine.tile_rows, block), epilogue, x, bias, y)
         if rows is not None and rows <= BLOCK:
-            run_block(T.int32(0), rows)
+            kernel.block(T.int32(0), rows)
         else:
             with T.serial(0, tirx.ceildiv(m, BLOCK)) as b:
-                run_block(b * BLOCK, T.bind(T.min(T.Cast("int64", BLOCK), m - b * BLOCK)))
+                count = T.min(T.Cast("int64", BLOCK), m - b * BLOCK)
+                kernel.block(b * BLOCK, T.bind(count))
     return builder.get()
 
 
-def _rows_in_steps(count: Any, step: int, run: Any) -> None:
-    """Call ``run(first row, height)`` over ``count`` rows: steps of ``step``, then single rows."""
-    if step == 1:
-        each(count, lambda row: run(row, 1))
-        return
-    if isinstance(count, int):
-        each(count // step, lambda i: run(i * step, step))
-        for row in range(count // step * step, count):
-            run(T.int32(row), 1)
-        return
-    each(count // step, lambda i: run(i * step, step))
-    each(count % step, lambda i: run(count // step * step + i, 1))
+class _Blocks:
+    """Emits the product of a block of rows with all tiles."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        height: int,
+        epilogue: str | None,
+        x: Buffer,
+        bias: Buffer,
+        y: Buffer,
+    ) -> None:
+        self.engine = engine
+        self.height = height  # rows a tile takes at once
+        self.finish = engine.math.epilogue(epilogue)
+        self.x, self.bias, self.y = x, bias, y
+        self.whole_tiles, self.rest = divmod(engine.n, engine.outputs)
+        # The last, partial tile is finished in scratch: no store leaves the output.
+        self.edge: Buffer = None
+        if self.rest:
+            self.edge = T.alloc_buffer((height, engine.outputs), "float32")
+
+    def block(self, first: Expr, count: Any) -> None:
+        """Emit rows ``first`` to ``first + count``."""
+        each(count, lambda slot: self.engine.stage(self._row(first + slot), slot))
+        each(self.whole_tiles, lambda tile: self._tile(tile, first, count, partial=False))
+        if self.rest:
+            self._tile(T.int32(self.whole_tiles), first, count, partial=True)
+
+    def _row(self, row: Expr) -> Callable[[Expr, int], Expr]:
+        return lambda k, width: self.x[row, k if width == 1 else T.ramp(k, 1, width)]
+
+    def _tile(self, tile: Expr, first: Expr, count: Any, partial: bool) -> None:
+        """Steps of ``height`` rows, then single rows."""
+
+        def rows(slot: Expr, height: int) -> None:
+            self._rows(tile, first, [slot + r for r in range(height)], partial)
+
+        steps = count // self.height
+        each(steps, lambda i: rows(i * self.height, self.height))
+        if self.height > 1:
+            each(count - steps * self.height, lambda i: rows(steps * self.height + i, 1))
+
+    def _rows(self, tile: Expr, first: Expr, slots: list[Expr], partial: bool) -> None:
+        lanes, outputs = self.engine.lanes, self.engine.outputs
+
+        def store(row: int, v: int, value: Expr) -> None:
+            at = T.ramp(tile * outputs + v * lanes, 1, lanes)
+            result = self.finish(value + self.bias[at])
+            if partial:
+                T.buffer_store(self.edge, result, [row, T.ramp(v * lanes, 1, lanes)])
+            else:
+                T.buffer_store(self.y, result, [first + slots[row], at])
+
+        self.engine.multiply(tile, slots, store)
+        for row, slot in enumerate(slots if partial else []):
+            with T.serial(0, self.rest) as j:
+                T.buffer_store(self.y, self.edge[row, j], [first + slot, tile * outputs + j])

@@ -36,11 +36,7 @@ def recurrence(engine: Engine, hidden: int) -> tirx.PrimFunc:
     Shapes: gates_x f32 [B, T, 4H] (input part and bias), h0, c0 f32 [B, H], y f32 [B, T, H], h, c
     f32 [B, H]. The engine's N is the padded ``4H`` of ``gate_order``.
     """
-    lanes, math = engine.lanes, engine.math
     batch, steps = tirx.Var("batch", "int64"), tirx.Var("steps", "int64")
-    whole, rest = divmod(hidden, lanes)
-    vector = T.ramp(0, 1, lanes)
-
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("recurrence")
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
@@ -52,67 +48,77 @@ def recurrence(engine: Engine, hidden: int) -> tirx.PrimFunc:
         h = T.arg("h", T.buffer((batch, hidden), "float32"))
         c = T.arg("c", T.buffer((batch, hidden), "float32"))
         engine.begin(1)
-        # The last, partial tile works in scratch: no access leaves the tensors.
-        edge_x = [T.alloc_buffer((lanes,), "float32") for _ in range(4 if rest else 0)]
-        edge_c = T.alloc_buffer((lanes,), "float32") if rest else None
-        edge_h = T.alloc_buffer((lanes,), "float32") if rest else None
-
-        def step(b: Expr, t: Expr) -> None:
-            # The previous state is staged whole before any of the new one is written.
-            def load(k: Expr, width: int) -> Expr:
-                return h[b, k if width == 1 else T.ramp(k, 1, width)]
-
-            engine.stage(load, T.int32(0))
-
-            def update(inputs: list[Expr], cell: Expr, sums: list[Expr]) -> tuple[Expr, Expr]:
-                i, f, g, o = (T.bind(s + x) for s, x in zip(sums, inputs, strict=True))
-                kept = math.sigmoid(f) * cell
-                new_cell = T.bind(kept + math.sigmoid(i) * math.tanh(g))
-                return new_cell, T.bind(math.sigmoid(o) * math.tanh(new_cell))
-
-            def whole_tile(tile: Expr) -> None:
-                sums: list[Expr] = []
-                engine.multiply(tile, [T.int32(0)], lambda _r, _v, s: sums.append(T.bind(s)))
-                at = T.ramp(tile * lanes, 1, lanes)
-                inputs = [
-                    gates_x[b, t, T.ramp(gate * hidden + tile * lanes, 1, lanes)]
-                    for gate in range(4)
-                ]
-                new_cell, new_hidden = update(inputs, c[b, at], sums)
-                T.buffer_store(c, new_cell, [b, at])
-                T.buffer_store(h, new_hidden, [b, at])
-                T.buffer_store(y, new_hidden, [b, t, at])
-
-            def partial_tile() -> None:
-                sums: list[Expr] = []
-                tile = T.int32(whole)
-                engine.multiply(tile, [T.int32(0)], lambda _r, _v, s: sums.append(T.bind(s)))
-                with T.serial(0, rest) as j:
-                    unit = whole * lanes + j
-                    T.buffer_store(edge_c, c[b, unit], [j])
-                    for gate in range(4):
-                        value = gates_x[b, t, gate * hidden + unit]
-                        T.buffer_store(edge_x[gate], value, [j])
-                inputs = [edge[vector] for edge in edge_x]
-                new_cell, new_hidden = update(inputs, edge_c[vector], sums)
-                T.buffer_store(edge_c, new_cell, [vector])
-                T.buffer_store(edge_h, new_hidden, [vector])
-                with T.serial(0, rest) as j:
-                    unit = whole * lanes + j
-                    T.buffer_store(c, edge_c[j], [b, unit])
-                    T.buffer_store(h, edge_h[j], [b, unit])
-                    T.buffer_store(y, edge_h[j], [b, t, unit])
-
-            each(whole, whole_tile)
-            if rest:
-                partial_tile()
-
+        cell = _Cell(engine, hidden, gates_x, y, h, c)
         with T.serial(0, batch) as b:
             with T.serial(0, hidden) as j:
                 T.buffer_store(h, h0[b, j], [b, j])
                 T.buffer_store(c, c0[b, j], [b, j])
-            for edge in [*edge_x, edge_c] if rest else []:
-                T.buffer_store(edge, math.constant(0.0), [vector])
             with T.serial(0, steps) as t:
-                step(b, t)
+                cell.step(b, t)
     return builder.get()
+
+
+class _Cell:
+    """Emits one step: ``h`` and ``c`` hold the state, before and after."""
+
+    def __init__(
+        self, engine: Engine, hidden: int, gates_x: Buffer, y: Buffer, h: Buffer, c: Buffer
+    ) -> None:
+        self.engine = engine
+        self.hidden = hidden
+        self.gates_x, self.y, self.h, self.c = gates_x, y, h, c
+        self.whole_tiles, self.rest = divmod(hidden, engine.lanes)
+        # The last, partial tile works in scratch: no access leaves the tensors.
+        self.edges: list[Buffer] = []
+        for _ in range(6 if self.rest else 0):  # i, f, g, o, c, h
+            self.edges.append(T.alloc_buffer((engine.lanes,), "float32"))
+            engine.write(self.edges[-1], engine.math.constant(0.0))
+
+    def step(self, b: Expr, t: Expr) -> None:
+        """Emit the step ``t`` of sequence ``b``."""
+
+        def load(k: Expr, width: int) -> Expr:
+            return self.h[b, k if width == 1 else T.ramp(k, 1, width)]
+
+        # The previous state is staged whole before any of the new one is written.
+        self.engine.stage(load, T.int32(0))
+        each(self.whole_tiles, lambda tile: self._whole_tile(b, t, tile))
+        if self.rest:
+            self._partial_tile(b, t)
+
+    def _update(self, tile: Expr, inputs: list[Expr], cell: Expr) -> tuple[Expr, Expr]:
+        """Return the new cell and hidden state of a tile's units."""
+        math, sums = self.engine.math, list[Expr]()
+        self.engine.multiply(tile, [T.int32(0)], lambda _row, _v, s: sums.append(T.bind(s)))
+        i, f, g, o = (T.bind(s + x) for s, x in zip(sums, inputs, strict=True))
+        new_cell = T.bind(math.sigmoid(f) * cell + math.sigmoid(i) * math.tanh(g))
+        return new_cell, T.bind(math.sigmoid(o) * math.tanh(new_cell))
+
+    def _whole_tile(self, b: Expr, t: Expr, tile: Expr) -> None:
+        lanes = self.engine.lanes
+        at = T.ramp(tile * lanes, 1, lanes)
+        inputs = [
+            self.gates_x[b, t, T.ramp(gate * self.hidden + tile * lanes, 1, lanes)]
+            for gate in range(4)
+        ]
+        new_cell, new_hidden = self._update(tile, inputs, self.c[b, at])
+        T.buffer_store(self.c, new_cell, [b, at])
+        T.buffer_store(self.h, new_hidden, [b, at])
+        T.buffer_store(self.y, new_hidden, [b, t, at])
+
+    def _partial_tile(self, b: Expr, t: Expr) -> None:
+        engine, first = self.engine, self.whole_tiles * self.engine.lanes
+        *gates, cell, hidden = self.edges
+        with T.serial(0, self.rest) as j:
+            T.buffer_store(cell, self.c[b, first + j], [j])
+            for gate, edge in enumerate(gates):
+                T.buffer_store(edge, self.gates_x[b, t, gate * self.hidden + first + j], [j])
+        inputs = [engine.read(edge) for edge in gates]
+        tile = T.int32(self.whole_tiles)
+        new_cell, new_hidden = self._update(tile, inputs, engine.read(cell))
+        engine.write(cell, new_cell)
+        engine.write(hidden, new_hidden)
+        with T.serial(0, self.rest) as j:
+            T.buffer_store(self.c, cell[j], [b, first + j])
+            T.buffer_store(self.h, hidden[j], [b, first + j])
+            T.buffer_store(self.y, hidden[j], [b, t, first + j])

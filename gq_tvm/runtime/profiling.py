@@ -63,14 +63,10 @@ class Profile:
         rows = [["", *heads]]
         found = [{(t.kind, t.name): t for t in timings} for _, timings in others]
         for one in own:
-            row = [one.name, f"{one.bytes:,}", *(f"{v:.1f}" for v in (one.median, one.p90, one.p99))]
+            microseconds = (one.median, one.p90, one.p99)
+            row = [one.name, f"{one.bytes:,}", *(f"{value:.1f}" for value in microseconds)]
             for timings in found:
-                other = timings.get((one.kind, one.name))
-                row += (
-                    [f"{other.bytes:,}", f"{other.median:.1f}", f"{one.median / other.median:.2f}"]
-                    if other
-                    else ["-", "-", "-"]
-                )
+                row += _beside(one, timings.get((one.kind, one.name)))
             rows.append(row)
         return _columns(rows)
 
@@ -178,6 +174,12 @@ def _random(rng: np.random.Generator, dtype: str, shape: list[int]) -> np.ndarra
     if np.dtype(dtype).kind == "f":
         return rng.standard_normal(shape).astype(dtype)
     return np.zeros(shape, dtype)
+
+
+def _beside(one: Timing, other: Timing | None) -> list[str]:
+    if other is None:
+        return ["-", "-", "-"]
+    return [f"{other.bytes:,}", f"{other.median:.1f}", f"{one.median / other.median:.2f}"]
 
 
 def _columns(rows: list[list[str]]) -> str:

@@ -97,16 +97,21 @@ class Avx2(InstructionSet):
                 T.call_llvm_pure_intrin("float32x8", "llvm.x86.avx2.permps", group, code)
                 for group in table
             ]
-            tops = [
-                T.bind(typed(T.shift_left(code, T.broadcast(T.int32(31 - bit), 8)), "float32", 8))
-                for bit in range(3, bits)
-            ]
-            looked_up.append(
-                select_tree(
-                    found,
-                    lambda low, high, level, tops=tops: T.call_llvm_pure_intrin(
-                        "float32x8", "llvm.x86.avx.blendv.ps.256", low, high, tops[level]
-                    ),
-                )
-            )
+            looked_up.append(_select(found, code))
         return looked_up
+
+
+def _select(found: Sequence[Expr], code: Expr) -> Expr:
+    """Pick among looked-up vectors by the index bits from 3 on (blendv reads sign bits)."""
+
+    def pick(low: Expr, high: Expr, level: int) -> Expr:
+        top = T.shift_left(code, T.broadcast(T.int32(31 - 3 - level), _FLOATS))
+        return T.call_llvm_pure_intrin(
+            "float32x8",
+            "llvm.x86.avx.blendv.ps.256",
+            low,
+            high,
+            typed(top, "float32", _FLOATS),
+        )
+
+    return select_tree(found, pick)

@@ -108,22 +108,18 @@ class Avx512(InstructionSet):
                     )
                     for low, high in zip(table[::2], table[1::2], strict=True)
                 ]
-            masks = [T.bind(_spread(code, 5 + level)) for level in range(bits - 5)]
-            looked_up.append(
-                select_tree(
-                    found, lambda low, high, level, masks=masks: _pick(low, high, masks[level])
-                )
-            )
+            looked_up.append(_select(found, code))
         return looked_up
 
 
-def _spread(words: Expr, bit: int) -> Expr:
-    """A bit of each word in all bits of the word."""
-    top = T.shift_left(words, T.broadcast(T.int32(31 - bit), _FLOATS))
-    return T.shift_right(top, T.broadcast(T.int32(31), _FLOATS))
+def _select(found: Sequence[Expr], code: Expr) -> Expr:
+    """Pick among looked-up vectors by the index bits from 5 on."""
 
+    def pick(low: Expr, high: Expr, level: int) -> Expr:
+        top = T.shift_left(code, T.broadcast(T.int32(31 - 5 - level), _FLOATS))
+        mask = T.shift_right(top, T.broadcast(T.int32(31), _FLOATS))  # the bit, in all bits
+        a, b = typed(low, "int32", _FLOATS), typed(high, "int32", _FLOATS)
+        picked = T.bitwise_xor(a, T.bitwise_and(T.bitwise_xor(a, b), mask))
+        return typed(picked, "float32", _FLOATS)
 
-def _pick(low: Expr, high: Expr, mask: Expr) -> Expr:
-    """``high`` where ``mask`` is ones, else ``low``: one vpternlogd."""
-    a, b = typed(low, "int32", _FLOATS), typed(high, "int32", _FLOATS)
-    return typed(T.bitwise_xor(a, T.bitwise_and(T.bitwise_xor(a, b), mask)), "float32", _FLOATS)
+    return select_tree(found, pick)

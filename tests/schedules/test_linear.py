@@ -13,8 +13,9 @@ INT8 = ("lookup", "scalar")
 FP32 = ("lookup_f32", "scalar")
 
 
-def extreme_case(n: int, k: int, rows: int, bits: int, symbolic: bool):
+def extreme_case(shape: tuple[int, int, int], bits: int, symbolic: bool):
     """Integers in disguise: both scales are 1, so the output is the accumulator itself."""
+    n, k, rows = shape
     rng = np.random.default_rng([n, k, rows, bits])
     codebook = rng.integers(-127, 128, (1, 2**bits)).astype(np.float32)
     codebook[0, :2] = (-127, 127)
@@ -33,7 +34,7 @@ def extreme_case(n: int, k: int, rows: int, bits: int, symbolic: bool):
 def test_integers_are_exact(where, name, bits, emulated):
     where = target(where)
     chosen = choose(name, where, Product(1, 1, bits, "int8"))
-    cases = [extreme_case(*shape, bits, symbolic=i % 2 == 1) for i, shape in enumerate(SHAPES)]
+    cases = [extreme_case(shape, bits, i % 2 == 1) for i, shape in enumerate(SHAPES)]
     for case, got in zip(
         cases, run_linear(chosen, where, device_for(where, emulated), cases), strict=True
     ):
@@ -42,7 +43,8 @@ def test_integers_are_exact(where, name, bits, emulated):
         np.testing.assert_array_equal(got, exact.astype(np.float32))
 
 
-def float_case(n, k, rows, bits, activation, symbolic, per_row=False):
+def float_case(shape, bits, activation, symbolic, per_row=False):
+    n, k, rows = shape
     rng = np.random.default_rng([n, k, rows, bits])
     codebook = rng.standard_normal((1, 2**bits)).astype(np.float32)
     if per_row:
@@ -68,9 +70,7 @@ def assert_close(got, case, bound):
 def test_fp32_error_is_bounded(where, name, bits, emulated):
     where = target(where)
     chosen = choose(name, where, Product(1, 1, bits, "fp32"))
-    cases = [
-        float_case(*shape, bits, "fp32", symbolic=i % 2 == 1) for i, shape in enumerate(SHAPES)
-    ]
+    cases = [float_case(shape, bits, "fp32", symbolic=i % 2 == 1) for i, shape in enumerate(SHAPES)]
     results = run_linear(chosen, where, device_for(where, emulated), cases)
     for case, got in zip(cases, results, strict=True):
         assert_close(got, case, 1e-5)
@@ -80,7 +80,7 @@ def test_fp32_error_is_bounded(where, name, bits, emulated):
 def test_baseline_takes_any_activation(where, emulated):
     where = target(where)
     chosen = choose("dense_f32", where, Product(1, 1, 4, "fp32"))
-    cases = [float_case(*shape, 4, "fp32", symbolic=False) for shape in SHAPES]
+    cases = [float_case(shape, 4, "fp32", symbolic=False) for shape in SHAPES]
     results = run_linear(chosen, where, device_for(where, emulated), cases)
     for case, got in zip(cases, results, strict=True):
         assert_close(got, case, 1e-5)
@@ -92,7 +92,7 @@ def test_scales_per_row(name, emulated):
     where = target("native")
     activation = "int8" if name == "lookup" else "fp32"
     chosen = choose(name, where, Product(1, 1, 3, activation))
-    cases = [float_case(*shape, 3, activation, False, per_row=True) for shape in SHAPES]
+    cases = [float_case(shape, 3, activation, False, per_row=True) for shape in SHAPES]
     results = run_linear(chosen, where, device_for(where, emulated), cases)
     for case, got in zip(cases, results, strict=True):
         assert_close(got, case, 1e-5)
@@ -102,7 +102,7 @@ def test_scales_per_row(name, emulated):
 def test_rows_that_are_zero_tiny_or_not_finite(where, emulated):
     where = target(where)
     name = "lookup" if where.instruction_set != "scalar" else "scalar"
-    case = float_case(37, 40, 6, 2, "int8", symbolic=True)
+    case = float_case((37, 40, 6), 2, "int8", symbolic=True)
     product, x, indices, codebook, bias = case
     x[0] = 0
     x[1] = 2.0**-101
@@ -120,7 +120,7 @@ def test_rows_that_are_zero_tiny_or_not_finite(where, emulated):
 def test_epilogues(where, epilogue, emulated):
     where = target(where)
     name = "lookup_f32" if where.instruction_set != "scalar" else "scalar"
-    cases = [float_case(*shape, 4, "fp32", symbolic=False) for shape in SHAPES]
+    cases = [float_case(shape, 4, "fp32", symbolic=False) for shape in SHAPES]
     for case, size in zip(cases, (1e-4, 1, 1000), strict=True):
         case[1][:] *= size  # from almost linear to saturated
         case[4][:] *= size
@@ -152,7 +152,7 @@ def test_epilogues(where, epilogue, emulated):
 )
 def test_any_shape(n, k, rows, bits, symbolic):
     where = target("native")
-    case = extreme_case(n, k, rows, bits, symbolic)
+    case = extreme_case((n, k, rows), bits, symbolic)
     chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
     (got,) = run_linear(chosen, where, device_for(where, lambda cpu: None), [case])
     exact = case[1].astype(np.int64) @ case[3][0].astype(np.int64)[case[2]].T
@@ -161,7 +161,7 @@ def test_any_shape(n, k, rows, bits, symbolic):
 
 def test_vector_and_scalar_families_agree_bit_for_bit(emulated):
     where = target("native")
-    cases = [float_case(*shape, 5, "int8", symbolic=False) for shape in SHAPES]
+    cases = [float_case(shape, 5, "int8", symbolic=False) for shape in SHAPES]
     device = device_for(where, emulated)
     for vector, scalar in zip(
         run_linear(choose("lookup", where, cases[0][0]), where, device, cases),

@@ -1,0 +1,156 @@
+"""The shipped recogniser from end to end: PyTorch, this machine, an emulated board, commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gq_tvm
+from gq_tvm import frontend, profile, targets, transcribe
+from gq_tvm.models.torch_recogniser import on_numpy
+from gq_tvm.speech import audio
+from gq_tvm.speech.recogniser import Recogniser
+
+DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits"
+SAMPLES = sorted((DIGITS / "samples").glob("*.wav"))
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "digits.gq"
+    gq_tvm.build(DIGITS / "digits.pt2").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "arm.gq"
+    gq_tvm.build(DIGITS / "digits.pt2", target="arm").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def in_pytorch() -> Recogniser:
+    program = frontend.read(DIGITS / "digits.pt2")
+    networks = [
+        on_numpy(program.programs[name].module()) for name in ("encoder", "predictor", "joint")
+    ]
+    return Recogniser(program.metadata, *networks)
+
+
+def read(recogniser: Recogniser, path: Path) -> np.ndarray:
+    return audio.read(path, recogniser.sample_rate)
+
+
+def test_hears_what_pytorch_hears(native, in_pytorch):
+    compiled = transcribe.recogniser_of(gq_tvm.load(native), "digits.gq")
+    for path in SAMPLES:
+        samples = read(compiled, path)
+        assert compiled.transcribe(samples) == in_pytorch.transcribe(samples)
+
+
+def test_hears_the_words_of_its_own_samples(in_pytorch):
+    """Not every word: they were drawn before training. Most of them, or training went wrong."""
+    truth = json.loads((DIGITS / "samples" / "truth.json").read_text())["files"]
+    heard = {path.name: in_pytorch.transcribe(read(in_pytorch, path)) for path in SAMPLES}
+    assert sum(heard[name] == one["text"] for name, one in truth.items()) >= 3, heard
+
+
+def test_logits_are_those_of_pytorch(native):
+    program = frontend.read(DIGITS / "digits.pt2").programs
+    net = gq_tvm.load(native)
+    rng = np.random.default_rng(0)
+    for name, function in ((name, net[name]) for name in net.functions):
+        for frames in (1, 7):
+            inputs = [
+                rng.standard_normal([frames if isinstance(s, str) else s for s in t.shape]).astype(
+                    t.dtype
+                )
+                if t.dtype == "float32"
+                else np.array([[3]], t.dtype)
+                for t in function.inputs
+            ]
+            with torch.no_grad():
+                want = program[name].module()(*map(torch.from_numpy, inputs))
+            got = function(*inputs)
+            want, got = (x if isinstance(x, tuple) else (x,) for x in (want, got))
+            for mine, theirs in zip(got, want, strict=True):
+                # An input on the edge between two of 127 steps may fall to either side.
+                np.testing.assert_allclose(mine, theirs.numpy(), atol=2e-2)
+                assert np.median(np.abs(mine - theirs.numpy())) < 1e-5
+
+
+def test_an_emulated_board_hears_the_same(native, arm, emulated):
+    here = transcribe.recogniser_of(gq_tvm.load(native), "here")
+    board = transcribe.recogniser_of(gq_tvm.load(arm, emulated("cortex-a53")), "board")
+    samples = read(here, SAMPLES[0])
+    assert board.transcribe(samples) == here.transcribe(samples)
+
+
+def test_transcribe_streams_and_reports(native, in_pytorch, capsys):
+    assert transcribe.main([str(native), *map(str, SAMPLES[:2]), "--json", "--live"]) == 0
+    out, err = capsys.readouterr()
+    for line, path in zip(out.splitlines(), SAMPLES, strict=False):
+        row = json.loads(line)
+        assert row["text"] == in_pytorch.transcribe(read(in_pytorch, path))
+        assert row["rtf"] > 0
+        assert row["text"].split()[0] in err
+    assert transcribe.main([str(native), str(SAMPLES[0])]) == 0
+    assert "real-time factor" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recording", "says"),
+    [("missing.wav", "no such file"), ("text.wav", "cannot be read as audio")],
+)
+def test_transcribe_refuses_in_one_sentence(native, tmp_path, recording, says, capsys):
+    (tmp_path / "text.wav").write_text("not a recording")
+    assert transcribe.main([str(native), str(tmp_path / recording)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_transcribe_refuses_what_is_no_recogniser(tmp_path, capsys):
+    model = gq_tvm_linear(tmp_path)
+    assert transcribe.main([str(model), str(SAMPLES[0])]) == 2
+    assert "no speech recogniser" in capsys.readouterr().err
+
+
+def test_code_for_arm_is_refused_here_with_a_way_on(arm, capsys):
+    if targets.get("native").machine == "aarch64":
+        pytest.skip("this is an ARM machine: the artefact runs here")
+    assert transcribe.main([str(arm), str(SAMPLES[0])]) == 2
+    err = capsys.readouterr().err
+    assert "aarch64" in err
+    assert "--emulate" in err
+
+
+def test_profile_shows_functions_layers_and_the_baseline(native, tmp_path, capsys):
+    result = tmp_path / "profile.json"
+    arguments = [str(native), "--against", str(DIGITS / "digits.pt2"), "--rounds", "1"]
+    assert profile.main([*arguments, "--json", str(result)]) == 0
+    out = capsys.readouterr().out
+    layers = [layer.name for layer in gq_tvm.load(native).layers]
+    assert all(name in out for name in ["encoder", "predictor", "joint", *layers])
+    timings = json.loads(result.read_text())["timings"]
+    assert [*timings] == ["digits.gq", "fp32"]
+    for mine, baseline in zip(timings["digits.gq"], timings["fp32"], strict=True):
+        assert mine["name"] == baseline["name"]
+        assert 0 < mine["median"] <= mine["p90"] <= mine["p99"]
+        assert mine["bytes"] <= baseline["bytes"]
+
+
+def gq_tvm_linear(folder: Path) -> Path:
+    """A plain compiled model: one linear layer."""
+    from gq_tvm import quantize
+
+    model = quantize.compress(torch.nn.Sequential(torch.nn.Linear(8, 8)), bits=2).eval()
+    program = torch.export.export(model, (torch.zeros(1, 8),))
+    gq_tvm.build(program).save(folder / "linear.gq")
+    return folder / "linear.gq"
