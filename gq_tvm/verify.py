@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from gq_tvm import frontend, targets
+from gq_tvm import frontend
 from gq_tvm.errors import Error
 from gq_tvm.runtime.artefact import read_manifest
 from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.runtime.manifest import Function, Manifest
 from gq_tvm.runtime.model import load
+from gq_tvm.runtime.placement import emulated
 
 # Relative L2 errors. Products in fp32 differ by their order of summation. With int8 activations one
 # last bit of a sum may move a rounding by a step of 1/127 in the layers behind it. Another
@@ -81,18 +82,12 @@ def device_for(path: str | os.PathLike[str]) -> Iterator[Device]:
     Raises:
         Error: there is neither; the text says what to do.
     """
-    target = read_manifest(path).target
-    local = LocalDevice()
+    target, local = read_manifest(path).target, LocalDevice()
     if target["machine"] == local.machine and set(target["features"]) <= local.features:
         yield local
-        return
-    cpu = targets.get(target["name"]).emulator_cpu
-    if cpu is None:
-        raise Error(f"cannot verify {path} here: this CPU cannot run code for {target['name']}")
-    from gq_tvm.runtime.emulator import EmulatedDevice
-
-    with EmulatedDevice(cpu) as board, board.connect() as device:
-        yield device
+    else:
+        with emulated(path) as device:
+            yield device
 
 
 def verify(

@@ -49,7 +49,7 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
     name = read_manifest(artefact).target["name"]
     cpu = targets.get(name).emulator_cpu
     if cpu is None:
-        raise Error(f"{artefact} is compiled for {name}, which is not emulated; run it directly")
+        raise Error(f"{artefact} is for {name}, which nothing here can emulate; use such a CPU")
     from gq_tvm.runtime.emulator import EmulatedDevice
 
     with EmulatedDevice(cpu) as board, board.connect() as device:
