@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,9 +136,7 @@ def _read_pt2(path: Path) -> Program:
     import gq_tvm.ops.torch_ops  # noqa: F401  (programs call torch.ops.gq)
 
     try:
-        with warnings.catch_warnings():  # PyTorch warns of its own deserialiser
-            warnings.simplefilter("ignore", FutureWarning)
-            contents = load_pt2(str(path))
+        contents = load_pt2(str(path))
     except Exception as failure:
         raise Error(
             f"{path} is not a .pt2 file or is damaged ({_reason(failure)}); write it with "

@@ -7,6 +7,7 @@ is collected before translation, so that one refusal names it all.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -49,7 +50,9 @@ def translate(
         Error: an input is no tensor, or operators cannot be translated.
     """
     _check_inputs(program, name)
-    program = program.run_decompositions()
+    with warnings.catch_warnings():  # PyTorch deprecates what its own copying of programs uses
+        warnings.simplefilter("ignore", FutureWarning)
+        program = program.run_decompositions()
     converters = _Converters(program, prefix, activation).table()
     _check_operators(program, name, converters)
     try:
