@@ -81,7 +81,10 @@ def parser() -> argparse.ArgumentParser:
     model = result.add_argument_group("model and training")
     model.add_argument("--output", type=Path, required=True, metavar="OUTPUT", help="see above")
     model.add_argument(
-        "--steps", type=_positive, default=3000, metavar="N", help="with float weights (3000)"
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help="with float weights (3000; with --initial: 600)",
     )
     model.add_argument(
         "--gq-steps", type=_positive, default=1200, metavar="N", help="with GQ (1200)"
@@ -113,6 +116,12 @@ def parser() -> argparse.ArgumentParser:
         help="float weights from this checkpoint instead of training them",
     )
     start.add_argument(
+        "--initial",
+        type=Path,
+        metavar="FILE",
+        help="train the float weights of this checkpoint further",
+    )
+    model.add_argument(
         "--resume", action="store_true", help="continue from OUTPUT's checkpoints where they exist"
     )
     return result
@@ -126,12 +135,12 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch  # after parsing: --help should not wait for it
 
-    from gq_tvm.models.digits_training import DigitTraining, train
+    from gq_tvm.models.digits_training import FURTHER, DigitTraining, train
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     defaults = DigitTraining(arguments.recordings, arguments.output, _cache(arguments.cache))
-    recipe = defaults.recipe
+    recipe, fp32 = defaults.recipe, FURTHER if arguments.initial else defaults.fp32
     settings = replace(
         defaults,
         seed=arguments.seed,
@@ -143,11 +152,12 @@ def main(argv: list[str] | None = None) -> int:
             voices=arguments.voices,
         ),
         batch=arguments.batch,
-        fp32=replace(defaults.fp32, steps=arguments.steps),
+        fp32=replace(fp32, steps=arguments.steps or fp32.steps),
         gq=replace(defaults.gq, steps=arguments.gq_steps),
         bits=arguments.bits,
         overrides=dict(arguments.override),
         activation=arguments.activation,
+        initial=arguments.initial,
         start_from=arguments.start_from,
         resume=arguments.resume,
         also=dict(arguments.also),

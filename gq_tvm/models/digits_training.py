@@ -34,6 +34,9 @@ from gq_tvm.speech import corpora
 from gq_tvm.speech.features import FeatureSettings
 
 FP32 = Schedule(steps=3000)
+FURTHER = Schedule(
+    steps=600, learning_rate=1e-3, warmup=20, curriculum=(0.0, 0.0), auxiliary=(0.2, 0.2)
+)
 GQ = Schedule(
     steps=1200, learning_rate=8e-4, warmup=50, curriculum=(0.0, 0.0), masked=0.0, evaluate_every=250
 )
@@ -55,6 +58,7 @@ class DigitTraining:
     bits: int = 4
     overrides: Mapping[str, int] = field(default_factory=dict)  # module name pattern -> bits
     activation: str = "int8"
+    initial: Path | None = None  # a checkpoint whose float weights are trained further
     start_from: Path | None = None  # a checkpoint with float weights; none are trained then
     resume: bool = False
     also: Mapping[str, Path] = field(default_factory=dict)  # name -> manifest, only evaluated
@@ -142,15 +146,12 @@ def _float_model(
 ) -> tuple[RNNT, int]:
     """The trained float model and its steps; sets the batches' features to the model's."""
     if settings.start_from:
-        tensors, description = checkpoint.load(settings.start_from)
-        if description.get("phase") != "fp32":
-            raise Error(f"{settings.start_from} holds no float weights; give an fp32 checkpoint")
-        model = RNNT(RNNTSettings.from_dict(description["model"]))
-        restore_model(model, tensors)
-        batches.settings = FeatureSettings.from_dict(description["features"])
-        return model, description["step"]
+        model, steps = _float_checkpoint(settings.start_from, batches)
+        return model, steps
     torch.manual_seed(settings.seed)
-    model = RNNT(settings.sizes)
+    model, steps = RNNT(settings.sizes), 0
+    if settings.initial:
+        model, steps = _float_checkpoint(settings.initial, batches)
     trainer = Trainer(
         model,
         batches,
@@ -163,7 +164,18 @@ def _float_model(
     )
     _resume(settings, trainer, settings.fp32_checkpoint)
     trainer.run()
-    return model, settings.fp32.steps
+    return model, steps + settings.fp32.steps
+
+
+def _float_checkpoint(path: Path, batches: Batches) -> tuple[RNNT, int]:
+    """The model of a checkpoint and its steps; sets the batches' features to the model's."""
+    tensors, description = checkpoint.load(path)
+    if description.get("phase") != "fp32":
+        raise Error(f"{path} holds no float weights; give an fp32 checkpoint")
+    model = RNNT(RNNTSettings.from_dict(description["model"]))
+    restore_model(model, tensors)
+    batches.settings = FeatureSettings.from_dict(description["features"])
+    return model, description["step"]
 
 
 def _quantised_model(

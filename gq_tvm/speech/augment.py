@@ -21,7 +21,7 @@ class Augmentation:
     """
 
     speed: tuple[float, float] = (0.82, 1.32)
-    tempo: tuple[float, float] = (0.65, 1.3)
+    tempo: tuple[float, float] = (0.6, 1.3)
     noise_db: tuple[float, float] = (8.0, 40.0)
     clean: float = 0.25  # share of utterances without added noise
     tilt_db: float = 3.0  # largest slope an octave, either way

@@ -171,6 +171,10 @@ def test_from_recordings_to_the_exported_file(tmp_path, recordings, monkeypatch)
     assert again["word_error_rate_percent"] == report["word_error_rate_percent"]
     with pytest.raises(Error, match="other options"):
         train(replace(chosen, resume=True, seed=2), "the command", lines.append)
+
+    # The float weights can be trained further.
+    further = replace(chosen, output=tmp_path / "more", initial=chosen.fp32_checkpoint)
+    assert train(further, "", lines.append)["steps"] == {"fp32": 12, "gq": 6}
     with pytest.raises(Error, match="no float weights"):
         train(replace(chosen, start_from=chosen.gq_checkpoint), "", lines.append)
 
