@@ -36,8 +36,9 @@ def prepare(
     Every ``nn.Linear``, ``nn.LSTM``, ``nn.Conv1d`` and ``nn.Embedding`` becomes its counterpart
     with quantisers, in place: an optimiser made before still holds the weights, but not the
     centroids (see ``centroid_parameters``). Other weights stay in float; ``describe`` says which
-    and why. Until an ``Annealing`` is made, the quantisers are hard. That bits may differ from
-    layer to layer is [P]; defaults, activations and names are ours [C].
+    and why. Until an ``Annealing`` is made, the quantisers are hard. A saved ``state_dict`` belongs
+    in a model prepared with the same options. That bits may differ from layer to layer is [P];
+    defaults, activations and names are ours [C].
 
     Args:
         model: with trained or fresh float32 weights; centroids start from them.
