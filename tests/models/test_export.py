@@ -26,7 +26,9 @@ def model() -> RNNT:
     with torch.no_grad():
         for layer in (float_model.encoder.projection, float_model.predictor.projection):
             layer.weight *= 8  # else it says one token only
-    return quantize.compress(float_model, bits=4, overrides={"encoder.lstm.1": 2})
+    compressed = quantize.compress(float_model, bits=4, overrides={"encoder.lstm.1": 2})
+    assert isinstance(compressed, RNNT)
+    return compressed
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ def test_padding_counts_for_nothing():
         expected = brute_force(logits[row, :t, : u + 1].detach(), tokens[row, :u].tolist())
         torch.testing.assert_close(loss[row].double(), expected, rtol=1e-6, atol=1e-6)
     loss.sum().backward()
+    assert logits.grad is not None
     assert not logits.grad[1, 3:].any()
     assert not logits.grad[2, :, 1:].any()
     assert torch.isfinite(logits.grad).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,8 @@ def test_other_models_are_refused(changes, words):
 
 
 def test_metadata_must_be_whole():
+    unused: Any = None
     with pytest.raises(Error, match="lacks tokens, states"):
-        Recogniser({"task": "rnnt", "features": {}}, *3 * [None])
+        Recogniser({"task": "rnnt", "features": {}}, unused, unused, unused)
     with pytest.raises(Error, match="state shapes of its encoder"):
         recogniser(states={}).session()
