@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
+from gq_tvm.schedules.family import OPAQUE
 from gq_tvm.schedules.scalar import apply_epilogue, index_at, pack_rows, row_bytes
 
 NAME = "direct"  # what the table of layers calls these kernels
@@ -48,7 +49,7 @@ def embedding(shape: tuple[int, int], bits: int, codebooks: int) -> tirx.PrimFun
         table: T.Buffer((codebooks, entries), "float32"),
         y: T.Buffer((m, width), "float32"),
     ):
-        T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+        T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         for i in range(m):
             if ids[i] >= T.int64(0) and ids[i] < T.int64(vocabulary):
                 for j in range(width):
@@ -92,7 +93,7 @@ def grouped_conv1d(
         bias: T.Buffer((n,), "float32"),
         y: T.Buffer((batch, n, frames_out), "float32"),
     ):
-        T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+        T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         kernel = T.sblock_alloc_buffer((row,), "float32")
         total = T.sblock_alloc_buffer((1,), "float32")
         for b in range(batch):

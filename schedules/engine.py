@@ -21,9 +21,6 @@ Buffer = Any
 #: store(row position, output vector of the tile, float32 vector): takes the results of a tile.
 Store = Callable[[int, int, Expr], None]
 
-#: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
-OPAQUE = 8
-
 #: Output vectors of a tile. Four hide the latency of a dot product and are the gates of an LSTM.
 VECTORS = 4
 

@@ -17,7 +17,14 @@ from gq_tvm.ops.reference import common_codebook
 from gq_tvm.schedules.vector_math import EPILOGUES
 from gq_tvm.targets import Target
 
-__all__ = ["EPILOGUES", "Family", "Product", "shared_codebook"]
+__all__ = ["EPILOGUES", "MOST_INT8_K", "OPAQUE", "Family", "Product", "shared_codebook"]
+
+
+#: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
+OPAQUE = 8
+
+#: Longest int8 row whose sum of products of [-127, 127] is sure to fit int32.
+MOST_INT8_K = (2**31 - 1) // 127**2
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Product:
     activation: str
     rows: int | None = None
     recurrent: bool = False
+
+    @property
+    def fits_int32(self) -> bool:
+        """Whether the integer sums of this product cannot overflow."""
+        return self.activation != "int8" or self.k <= MOST_INT8_K
 
 
 class Family(ABC):

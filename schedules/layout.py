@@ -134,3 +134,8 @@ class TileLayout:
         axes = (0, 3, 4, 1, 2, 5) if self.order == "output" else (0, 3, 5, 1, 2, 4)
         whole = parts.transpose(axes).reshape(tiles * self.outputs, units * self.depth)
         return whole[:n, :k]
+
+
+def whole_lines(table: np.ndarray) -> np.ndarray:
+    """Pad a table to whole 64-byte lines: what vectors are read from it stays inside it."""
+    return np.pad(table, (0, -len(table) % (64 // table.itemsize)))

@@ -9,7 +9,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import OPAQUE, Engine, each
+from gq_tvm.schedules.engine import Engine, each
+from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
 Buffer = Any
@@ -34,7 +35,7 @@ def linear(engine: Engine, rows: int | None, epilogue: str | None) -> tirx.PrimF
         engine.declare()
         bias = T.arg("bias", T.buffer((engine.padded_n,), "float32"))
         y = T.arg("y", T.buffer((m, engine.n), "float32"))
-        block = BLOCK if rows is None else min(BLOCK, rows)
+        block = BLOCK if rows is None else max(1, min(BLOCK, rows))  # there may be no row
         engine.begin(block)
         kernel = _Blocks(engine, min(engine.tile_rows, block), epilogue, x, bias, y)
         if rows is not None and rows <= BLOCK:

@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.engine import VECTORS, Engine, Store
 from gq_tvm.schedules.instruction_sets import InstructionSet
-from gq_tvm.schedules.layout import SUBVECTORS, TileLayout
+from gq_tvm.schedules.layout import SUBVECTORS, TileLayout, whole_lines
 from gq_tvm.schedules.stage_int8 import stage_int8
 from gq_tvm.schedules.unpack import unpack
 
@@ -47,7 +47,7 @@ class LookupEngine(Engine):
             unsigned = self.isa.byte_table(unsigned)
         return {
             "weights": self.layout.pack(indices),
-            "table": _to_whole_lines(unsigned),
+            "table": whole_lines(unsigned),
             "scale": np.pad(scale, (0, self.padded_n - self.n)),
         }
 
@@ -59,7 +59,7 @@ class LookupEngine(Engine):
 
     def _table_bytes(self) -> int:
         table = np.zeros(2**self.bits, np.uint8)
-        return 64 if self.bits == 8 else len(_to_whole_lines(self.isa.byte_table(table)))
+        return 64 if self.bits == 8 else len(whole_lines(self.isa.byte_table(table)))
 
     def begin(self, rows: int) -> None:
         self._rows = T.alloc_buffer((rows, self.padded_k), "int8")
@@ -137,8 +137,3 @@ class LookupEngine(Engine):
         if self.bits == 8:
             return index
         return self.isa.look_up_bytes(self.bits, self._registers, index)
-
-
-def _to_whole_lines(table: np.ndarray) -> np.ndarray:
-    """Pad a table to whole 64-byte lines, so that what follows it in the file stays aligned."""
-    return np.pad(table, (0, -len(table) % 64))

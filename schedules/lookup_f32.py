@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.engine import VECTORS, Engine, Store
 from gq_tvm.schedules.instruction_sets import InstructionSet
-from gq_tvm.schedules.layout import TileLayout
+from gq_tvm.schedules.layout import TileLayout, whole_lines
 from gq_tvm.schedules.unpack import unpack
 
 Expr = Any
@@ -66,12 +66,12 @@ class LookupFloatEngine(Engine):
         """
         return {
             "weights": self.layout.pack(indices),
-            "table": _to_whole_lines(self.isa.float_table(centroids.astype(np.float32))),
+            "table": whole_lines(self.isa.float_table(centroids.astype(np.float32))),
             "scale": np.pad(scale, (0, self.padded_n - self.n)),
         }
 
     def declare(self) -> None:
-        table = _to_whole_lines(self.isa.float_table(np.zeros(2**self.bits, np.float32)))
+        table = whole_lines(self.isa.float_table(np.zeros(2**self.bits, np.float32)))
         self._weights = T.arg("weights", T.buffer(self.layout.shape(self.n, self.k), "uint8"))
         self._table = T.arg("table", T.buffer(table.shape, str(table.dtype)))
         self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
@@ -116,8 +116,3 @@ class LookupFloatEngine(Engine):
             for v in range(VECTORS):
                 scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
                 store(row, v, self.read(sums[row][v][0]) * scale)
-
-
-def _to_whole_lines(table: np.ndarray) -> np.ndarray:
-    """Pad a table to whole 64-byte lines, so that what follows it in the file stays aligned."""
-    return np.pad(table, (0, -len(table) % (64 // table.itemsize)))

@@ -13,7 +13,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import OPAQUE, Engine, each
+from gq_tvm.schedules.engine import Engine, each
+from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
 Buffer = Any

@@ -17,12 +17,11 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from gq_tvm.ops.reference import SMALLEST_LIVE
-from gq_tvm.schedules.family import Family, Product, shared_codebook
+from gq_tvm.schedules.family import OPAQUE, Family, Product, shared_codebook
 from gq_tvm.targets import Target
 
 _SMALLEST_LIVE = float(SMALLEST_LIVE)
 _FLOAT_MAX = float(np.finfo(np.float32).max)
-_OPAQUE = 8  # relax.OpPatternKind: never fused, so that no pass need look inside
 
 
 def row_bytes(k: int, bits: int) -> int:
@@ -58,8 +57,8 @@ class Scalar(Family):
     name = "scalar"
 
     def supports(self, target: Target, product: Product) -> bool:
-        """Every product on every target."""
-        return True
+        """Every product whose sums cannot overflow, on every target."""
+        return product.fits_int32
 
     def pack(
         self,
@@ -89,7 +88,7 @@ class Scalar(Family):
             bias: T.Buffer((n,), "float32"),
             y: T.Buffer((m, n), "float32"),
         ):
-            T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE})
+            T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
             row = T.sblock_alloc_buffer((k,), element)
             row_scale = T.sblock_alloc_buffer((1,), "float32")
             total = T.sblock_alloc_buffer((1,), accumulator)
@@ -124,7 +123,7 @@ class Scalar(Family):
             h: T.Buffer((batch, k), "float32"),
             c: T.Buffer((batch, k), "float32"),
         ):
-            T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE})
+            T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
             row = T.sblock_alloc_buffer((k,), element)
             row_scale = T.sblock_alloc_buffer((1,), "float32")
             total = T.sblock_alloc_buffer((1,), accumulator)

@@ -27,7 +27,8 @@ class VectorFamily(Family):
     activation: str
 
     def supports(self, target: Target, product: Product) -> bool:
-        return target.instruction_set in INSTRUCTION_SETS and product.activation == self.activation
+        able = target.instruction_set in INSTRUCTION_SETS and product.fits_int32
+        return able and product.activation == self.activation
 
     def pack(
         self,

@@ -77,7 +77,8 @@ class VectorMath:
     def silu(self, x: Expr) -> Expr:
         """``x * sigmoid(x)``."""
         x = T.bind(x)
-        return x * self.sigmoid(x)
+        # sigmoid stops falling at -87: beyond it the result is 0, whatever x.
+        return self._extreme("maximum", x, -88.0) * self.sigmoid(x)
 
     def epilogue(self, name: str | None) -> Callable[[Expr], Expr]:
         """Return the function called ``name``; None is the identity."""

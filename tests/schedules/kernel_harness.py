@@ -59,9 +59,13 @@ class Kernels:
     ) -> list[np.ndarray]:
         """Call a kernel; outputs are float32, filled with a canary first."""
         made = [self._device.tensor(np.full(shape, 7e7, np.float32)) for shape in outputs]
-        given = [self._device.tensor(np.ascontiguousarray(array)) for array in inputs]
-        self._module[name](*given, *made)
+        self.call(name, [*map(np.ascontiguousarray, inputs), *made])
         return [array.numpy() for array in made]
+
+    def call(self, name: str, arguments: list) -> None:
+        """Call a kernel with NumPy arrays (on this machine used in place) or tensors."""
+        tensor = self._device.tensor
+        self._module[name](*(tensor(a) if isinstance(a, np.ndarray) else a for a in arguments))
 
 
 def run_linear(

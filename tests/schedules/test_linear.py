@@ -8,7 +8,8 @@ from kernel_harness import BITS, SHAPES, TARGETS, choose, device_for, run_linear
 
 from gq_tvm.ops import reference
 from gq_tvm.runtime.devices import LocalDevice
-from gq_tvm.schedules import Product, family
+from gq_tvm.schedules import FAMILIES, Product, family
+from gq_tvm.schedules.family import MOST_INT8_K
 
 INT8 = ("lookup", "scalar")
 FP32 = ("lookup_f32", "scalar")
@@ -162,11 +163,59 @@ def test_any_shape(n, k, rows, bits, symbolic):
 
 def test_vector_and_scalar_families_agree_bit_for_bit(emulated):
     where = target("native")
-    cases = [float_case(shape, 5, "int8", symbolic=False) for shape in SHAPES]
+    cases = [extreme_case(shape, 5, symbolic=False) for shape in SHAPES]
     device = device_for(where, emulated)
     for vector, scalar in zip(
         run_linear(choose("lookup", where, cases[0][0]), where, device, cases),
         run_linear(family("scalar"), where, device, cases),
         strict=True,
     ):
-        np.testing.assert_allclose(vector, scalar, rtol=3e-7, atol=1e-6)
+        np.testing.assert_array_equal(vector, scalar)
+
+
+@pytest.mark.parametrize("name", ["lookup", "lookup_f32", "scalar"])
+def test_no_rows(name, emulated):
+    where = target("native")
+    activation = "int8" if name == "lookup" else "fp32"
+    cases = [float_case((9, 5, 0), 3, activation, symbolic) for symbolic in (False, True)]
+    chosen = choose(name, where, cases[0][0])
+    for got in run_linear(chosen, where, device_for(where, emulated), cases):
+        assert got.shape == (0, 9)
+
+
+@pytest.mark.parametrize("where", ["native", "cortex-a76"])
+def test_the_longest_rows_that_fit_int32(where, emulated):
+    where = target(where)
+    n = MOST_INT8_K
+    case = (
+        Product(2, n, 1, "int8", 1),
+        np.full((1, n), 127, np.float32),
+        np.repeat(np.array([[0], [1]], np.uint8), n, axis=1),
+        np.array([[-127, 127]], np.float32),
+        np.zeros(2, np.float32),
+    )
+    chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
+    (got,) = run_linear(chosen, where, device_for(where, emulated), [case])
+    np.testing.assert_array_equal(got, np.array([[-n * 127**2, n * 127**2]], np.float32))
+    assert not any(
+        one.supports(where, Product(2, n + 1, 1, "int8", 1))
+        for one in FAMILIES
+        if one.name != "dense_f32"
+    )
+
+
+def test_silu_of_huge_numbers(emulated):
+    where = target("native")
+    name = "lookup_f32" if where.instruction_set != "scalar" else "scalar"
+    values = np.array([-1e38, -1e20, -200, -100, -90, -88, 0, 100, 1e38], np.float32)
+    case = (
+        Product(1, 1, 1, "fp32", len(values)),
+        values[:, None],
+        np.ones((1, 1), np.uint8),
+        np.array([[0, 1]], np.float32),
+        np.zeros(1, np.float32),
+    )
+    (got,) = run_linear(family(name), where, device_for(where, emulated), [case], "silu")
+    with np.errstate(over="ignore"):
+        want = values.astype(np.float64) / (1 + np.exp(-values.astype(np.float64)))
+    np.testing.assert_allclose(got[:, 0], want, rtol=1e-5, atol=1e-35)
