@@ -36,7 +36,7 @@ def guarded(array: np.ndarray) -> np.ndarray:
     for page in (base, after):
         assert _libc.mprotect(page, mmap.PAGESIZE, 0) == 0
     memory = (ctypes.c_uint8 * array.nbytes).from_address(after - size)
-    copy = np.frombuffer(memory, np.uint8).view(array.dtype).reshape(array.shape)
+    copy = np.frombuffer(memoryview(memory), np.uint8).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
