@@ -47,12 +47,14 @@ def translate(
         ``parameters.digest``.
 
     Raises:
-        Error: an input is no tensor, or operators cannot be translated.
+        Error: an input is no tensor, the program changes a buffer or an input in place, or
+            operators cannot be translated.
     """
     _check_inputs(program, name)
     with warnings.catch_warnings():  # PyTorch deprecates what its own copying of programs uses
         warnings.simplefilter("ignore", FutureWarning)
         program = program.run_decompositions()
+    _check_state(program, name)
     converters = _Converters(program, prefix, activation).table()
     _check_operators(program, name, converters)
     try:
@@ -177,6 +179,20 @@ def _check_inputs(program: ExportedProgram, name: str) -> None:
             raise Error(
                 f"input {spec.arg.name!r} of program {name} is not a tensor; export the model with "
                 "tensor inputs only"
+            )
+
+
+def _check_state(program: ExportedProgram, name: str) -> None:
+    """Refuse programs that change what they are given: a compiled function only returns."""
+    signature = program.graph_signature
+    for what, changed in (
+        ("buffer", signature.buffers_to_mutate),
+        ("input", signature.user_inputs_to_mutate),
+    ):
+        for target in changed.values():
+            raise Error(
+                f"program {name} changes its {what} {target!r} in place, which a compiled function "
+                "cannot; take the state as an input and return it as an output"
             )
 
 

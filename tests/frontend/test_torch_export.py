@@ -127,3 +127,40 @@ def test_an_index_beyond_the_codebook_is_refused():
     dict(program.named_buffers())["0.indices"][3, 3] = 4
     with pytest.raises(Error, match="layer 0: index 4 is beyond its 4 centroids"):
         build(program)
+
+
+class Counter(nn.Module):
+    """Keeps count of its calls in a buffer."""
+
+    count: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.count.add_(1)
+        return self.layer(x) + self.count
+
+
+class InPlace(nn.Module):
+    """Clears its second input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, x, state):
+        state.zero_()
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "what"),
+    [(Counter(), 1, "buffer 'count'"), (InPlace(), 2, "input 'state'")],
+)
+def test_a_change_in_place_is_refused(model, inputs, what):
+    program = export(model, *[torch.randn(2, 10) for _ in range(inputs)])
+    with pytest.raises(Error, match=f"program main changes its {what} in place"):
+        build(program)
