@@ -134,3 +134,72 @@ def test_another_arithmetic_than_trained(tmp_path):
     assert [layer.activation for layer in net.layers] == ["int8"]
     x = torch.randn(4, 32)
     assert 1e-5 < relative_error(net(x), model(x)) < 2e-2
+
+
+class Indexing(nn.Module):
+    """Every way to index by a tensor, on the outputs y [T, 6] of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, x, i):
+        y, rows = self.layer(x), torch.arange(4)
+        first, columns = y[:4], i[:, 0]
+        put = first.clone()
+        put[rows, columns] = 1.0
+        wrapped = torch.where(i < 0, i + 6, i)  # what gather and scatter demand
+        return (
+            y[columns],
+            first[rows, columns],
+            y[columns, columns],
+            put,
+            torch.gather(first, 1, wrapped),
+            first.scatter(1, wrapped, first[:, :2] + 1),
+        )
+
+
+def test_indices_count_from_the_end_and_reach_nothing_foreign(tmp_path):
+    model = Indexing().eval()
+    good = torch.tensor([[-1, 0], [-4, 1], [2, 5], [0, 3]])
+    program = export(model, torch.randn(8, 10), good, dynamic=({0: frames(4)}, None))
+    net = compiled(program, tmp_path, kernel="scalar")
+    x = torch.randn(7, 10)
+    for got, wanted in zip(net(x, good), model(x, good), strict=True):
+        torch.testing.assert_close(got, wanted)
+    own = model.layer(x)
+    for bad in (1 << 40, -(1 << 40), 7):
+        read = net(x, torch.full((4, 2), bad))
+        for place in (0, 1, 2, 4):  # only what is in y
+            assert (read[place].flatten()[:, None] - own.flatten()).abs().amin(1).max() < 1e-5
+        for written in (read[3], read[5]):
+            assert ((written - own[:4]).abs() > 1e-4).sum() <= 8
+
+
+class Extremes(nn.Module):
+    """What may lose a NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, x):
+        y = self.layer(x)
+        zero, z = torch.zeros(()), torch.zeros_like(y)
+        return (
+            torch.maximum(y, zero),
+            torch.maximum(zero, y),
+            torch.minimum(y, z),
+            torch.minimum(z, y),
+            y.clamp(z, z + 1),
+        )
+
+
+def test_maximum_and_minimum_keep_nan(tmp_path):
+    model = Extremes().eval()
+    net = compiled(export(model, torch.randn(3, 10)), tmp_path, kernel="scalar")
+    x = torch.randn(3, 10)
+    x[1, 2] = float("nan")
+    for got, wanted in zip(net(x), model(x), strict=True):
+        assert wanted[1].isnan().all()
+        torch.testing.assert_close(got, wanted, equal_nan=True)
