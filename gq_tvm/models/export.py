@@ -73,10 +73,14 @@ def programs(model: RNNT) -> dict[str, torch.export.ExportedProgram]:
     }
     networks: dict[str, nn.Module] = dict(model.named_children())
     dynamic = {"encoder": ({1: time}, None, None)}
-    return {
+    exported = {
         name: torch.export.export(networks[name], arguments[name], dynamic_shapes=dynamic.get(name))
         for name in PROGRAMS
     }
+    for program in exported.values():
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+    return exported
 
 
 def load(path: str | Path) -> Recogniser:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -70,6 +71,11 @@ def test_the_file_holds_indices_and_codebook_operators(model):
     assert sum("codebook_linear" in target for target in targets) == 1
     floats = [t for t in encoder.state_dict.values() if t.dtype == torch.float32]
     assert max(t.numel() for t in floats) <= 4 * SIZES.encoder_size  # biases and norms
+
+
+def test_no_paths_of_this_machine_travel(path):
+    with zipfile.ZipFile(path) as archive:
+        assert not any(b"/rnnt.py" in archive.read(name) for name in archive.namelist())
 
 
 def test_float_models_cannot_be_exported(tmp_path):
