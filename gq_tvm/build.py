@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -57,17 +58,26 @@ def build(
         for unused in frontend.unused_inputs(exported):
             say(f"warning: {name} does not use its input {unused}; was one tensor exported as two?")
     translated = frontend.translate(program, activation)
+    for name in program.programs:
+        _check_sizes(name, inputs_of(translated.module[name]))
     say(f"packing for {device.name}")
-    module, parameters = passes.lower(
-        translated.module, device, kernel, translated.names, activation
-    )
+    with _stage("prepare"):
+        module, parameters = passes.lower(
+            translated.module,
+            device,
+            kernel,
+            translated.names,
+            activation,
+            warn=lambda text: say(f"warning: {text}"),
+        )
     if not parameters.layers:
         raise Error(
             "the model has no codebook layer; convert it with quantize.prepare and "
             "quantize.convert, or with quantize.compress, before exporting it"
         )
     say(f"compiling {len(parameters.layers)} layers")
-    executable = _compile(module, device)
+    with _stage("compile"):
+        executable = _compile(module, device)
     manifest = Manifest(
         target={
             "name": device.name,
@@ -83,6 +93,32 @@ def build(
     )
     link = functools.partial(_link, executable, str(device.tvm.attrs["mtriple"]))
     return Artefact(manifest, parameters.arrays, link)
+
+
+def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
+    """Refuse sizes that cannot be told from the inputs: TVM does not solve equations."""
+    sizes = [(var.name, size) for var in inputs for size in getattr(var.ty, "shape", None) or ()]
+    told = {size for _, size in sizes if isinstance(size, tvm.tirx.Var)}
+    for name, size in sizes:
+        if not isinstance(size, int) and set(tvm.tirx.analysis.undefined_vars(size)) - told:
+            raise Error(
+                f"input {name} of function {function} has the size {_size(size)}, and no input has "
+                "the size this is computed from; export the model with a Dim of its own for it"
+            )
+
+
+@contextmanager
+def _stage(verb: str) -> Iterator[None]:
+    """Say in a sentence that TVM failed, and keep its own account behind it."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as failure:
+        reason = (str(failure).strip() or repr(failure)).splitlines()[0]
+        raise Error(
+            f"TVM cannot {verb} the model: {reason}; this is a limit of TVM's or an error of ours"
+        ) from failure
 
 
 def _compile(module: IRModule, target: Target) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
@@ -27,6 +29,7 @@ def lower(
     kernel: str = "auto",
     names: dict[str, str] | None = None,
     activation: str | None = None,
+    warn: Callable[[str], object] = lambda text: None,
 ) -> tuple[IRModule, Parameters]:
     """Bring a module with codebook operators down to kernels.
 
@@ -36,6 +39,7 @@ def lower(
         kernel: A family's name, or ``"auto"``.
         names: What constants are called in the model, by ``parameters.digest``.
         activation: Of layers that cannot say it themselves; None is ``"fp32"``.
+        warn: Called with a sentence on what a user should know.
 
     Returns:
         The module, its functions taking their weights as parameters behind their inputs, and those
@@ -46,7 +50,7 @@ def lower(
     """
     parameters = Parameters(names or {})
     passes = [
-        MatchCodebook(parameters.names, activation or "fp32"),  # look-ups spelled in PyTorch
+        MatchCodebook(parameters.names, activation or "fp32", warn),  # look-ups spelled in PyTorch
         FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
         Harden(),  # no read out of bounds, no NaN lost
         ExpandLSTM(),  # one product over all frames, then the recurrence

@@ -92,7 +92,7 @@ def _bounded(rewriter: CallRewriter, indices: relax.Expr, size: Any) -> relax.Ex
     if isinstance(indices, GenericConst) and isinstance(size, int):
         values = indices.value.numpy()
         positive = np.where(values < 0, values + size, values).clip(0, max(size - 1, 0))
-        return relax.const(positive.astype(dtype))
+        return relax.const(positive, dtype)
 
     def bound(tensor: te.Tensor, last: Any) -> te.Tensor:
         last = tirx.IntImm(dtype, last) if isinstance(last, int) else tirx.Cast(dtype, last)

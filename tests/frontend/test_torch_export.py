@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
-from codebook_models import Linear, Lstm, codebook, everything, export, indices, linear_program
+from codebook_models import (
+    Linear,
+    Lstm,
+    codebook,
+    everything,
+    export,
+    frames,
+    indices,
+    linear_program,
+)
 from relax_modules import calls
 from torch import nn
 
@@ -164,3 +175,47 @@ def test_a_change_in_place_is_refused(model, inputs, what):
     program = export(model, *[torch.randn(2, 10) for _ in range(inputs)])
     with pytest.raises(Error, match=f"program main changes its {what} in place"):
         build(program)
+
+
+def test_a_size_that_no_input_tells_is_refused():
+    program = export(Linear(6, 10), torch.randn(8, 10), dynamic=({0: 2 * frames()},))
+    with pytest.raises(
+        Error, match=r"input x of function main has the size \w+ \* 2, and no input"
+    ):
+        build(program)
+
+
+def test_a_failure_of_tvms_is_one_sentence(monkeypatch):
+    def fail(module, target):
+        raise RuntimeError("no register left\nstack trace\n")
+
+    monkeypatch.setattr(sys.modules["gq_tvm.build"], "_compile", fail)
+    with pytest.raises(Error, match="TVM cannot compile the model: no register left; ") as refusal:
+        build(linear_program(), kernel="scalar")
+    assert isinstance(refusal.value.__cause__, RuntimeError)
+
+
+class Unpacked(nn.Module):
+    """A layer, and one in plain PyTorch whose indices are packed two a byte."""
+
+    packed: torch.Tensor
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+        self.register_buffer("packed", indices(6, 5, bits=8))
+        self.register_buffer("table", codebook(1, 4)[0])
+
+    def forward(self, x):
+        packed = self.packed.int()
+        codes = torch.cat([packed % 16, packed // 16], 1)
+        return self.layer(x) + nn.functional.linear(x, self.table[codes])
+
+
+def test_a_codebook_that_is_not_found_is_told_of():
+    said: list[str] = []
+    build(export(Unpacked(), torch.randn(2, 10)), kernel="scalar", progress=said.append)
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert "look-up of packed is not a layer" in warning
+    assert "[6, 10] is kept in float32" in warning

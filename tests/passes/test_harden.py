@@ -65,8 +65,8 @@ def test_indices_are_bounded(name, size):
 
 def test_constant_indices_are_bounded_at_once():
     x = var("x", 5, 3)
-    wild = relax.const(np.array([[-1, 0], [2, 7], [-9, 1]]))
-    tame = relax.const(np.array([[2, 0], [2, 2], [0, 1]]))
+    wild = relax.const(np.array([[-1, 0], [2, 7], [-9, 1]]), "int64")
+    tame = relax.const(np.array([[2, 0], [2, 2], [0, 1]]), "int64")
     before = module([x], lambda emit: relax.op.gather_elements(x, wild, axis=1))
     after = module([x], lambda emit: relax.op.gather_elements(x, tame, axis=1))
     assert_same(Harden()(before), after)

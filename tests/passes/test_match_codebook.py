@@ -55,7 +55,17 @@ def expected(x, bias=BIAS, table=TABLE[None], codes=CODES, bits=3, layer="codebo
     )
 
 
-@pytest.mark.parametrize("weight", [looked_up, looked_up_flat, looked_up_directly])
+def looked_up_in_another_shape(emit):
+    codes = emit(relax.op.reshape(relax.const(CODES.reshape(3, 20)), [60]))
+    indices = emit(relax.op.astype(codes, "int64"))
+    taken = emit(relax.op.take(relax.const(TABLE), indices, axis=0, mode="fast"))
+    return emit(relax.op.reshape(taken, [6, 10]))
+
+
+SPELLINGS = [looked_up, looked_up_flat, looked_up_directly, looked_up_in_another_shape]
+
+
+@pytest.mark.parametrize("weight", SPELLINGS)
 @pytest.mark.parametrize("bias", ["first", "last", "none"])
 def test_spellings(weight, bias):
     x = var("x", tirx.Var("m", "int64"), 10)
@@ -108,3 +118,57 @@ def test_a_plain_product_is_left_alone():
     x = var("x", 2, 10)
     before = module([x], product(x, lambda emit: relax.const(np.ones((6, 10), np.float32))))
     assert_same(MatchCodebook()(before), before)
+
+
+def test_what_is_matched_is_not_told_of():
+    told: list[str] = []
+    x = var("x", 2, 10)
+    MatchCodebook(warn=told.append)(module([x], product(x, looked_up)))
+    assert not told
+
+
+def shifted(emit):
+    """Indices computed from packed ones."""
+    codes = emit(relax.op.right_shift(relax.const(CODES << 2), relax.const(2, "uint8")))
+    return emit(relax.op.take(relax.const(TABLE), codes, axis=0))
+
+
+def too_large(emit):
+    table = relax.const(np.zeros(300, np.float32))
+    return emit(relax.op.take(table, relax.const(CODES), axis=0))
+
+
+def along_the_other_axis(emit):
+    table = relax.const(RNG.standard_normal((8, 10)).astype(np.float32))
+    return emit(relax.op.gather_elements(table, relax.const(CODES.astype(np.int64)), axis=0))
+
+
+def jointly(emit):
+    table = relax.const(RNG.standard_normal((6, 8)).astype(np.float32))
+    rows, codes = np.arange(6)[:, None], CODES.astype(np.int64)
+    return emit(relax.op.index_tensor(table, [relax.const(rows), relax.const(codes)]))
+
+
+@pytest.mark.parametrize("weight", [shifted, too_large, along_the_other_axis, jointly])
+def test_other_look_ups_are_left_alone_and_told_of(weight):
+    told: list[str] = []
+    # relax.const makes int32 of NumPy's int64
+    names = {digest(CODES): "out.codes", digest(CODES.astype(np.int32)): "out.codes"}
+    x = var("x", 2, 10)
+    before = module([x], product(x, weight))
+    assert_same(MatchCodebook(names, warn=told.append)(before), before)
+    (sentence,) = told
+    assert "kept in float32" in sentence
+    assert weight is shifted or "look-up of out.codes is not a layer" in sentence
+
+
+def test_float_embeddings_are_not_told_of():
+    told: list[str] = []
+    x = var("x", 4, 10)
+
+    def body(emit):
+        rows = relax.const(np.ones((9, 10), np.float32))
+        return relax.op.add(x, emit(relax.op.take(rows, relax.const(np.arange(4)), axis=0)))
+
+    MatchCodebook(warn=told.append)(module([x], body))
+    assert not told
