@@ -13,12 +13,19 @@ from tvm import tirx
 
 from gq_tvm import targets
 from gq_tvm.runtime.devices import Device, LocalDevice
-from gq_tvm.schedules import Family, Product, family
+from gq_tvm.schedules import Family, Product
 from gq_tvm.targets import Target, native
 from gq_tvm.targets.linker import linker
 
 #: One target an instruction set, and the plain one.
 TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76")
+
+VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76")
+#: What is worth running: vector families everywhere, the scalar one once a machine.
+SCALAR = [("x86-64", "scalar"), ("arm", "scalar")]
+INT8 = [*((where, "lookup") for where in VECTOR_TARGETS), *SCALAR]
+FP32 = [*((where, "lookup_f32") for where in VECTOR_TARGETS), *SCALAR]
+BASELINE = [(where, "dense_f32") for where in VECTOR_TARGETS]
 
 #: (N, K, rows): less than a vector, whole and ragged tiles of one row, a row block and a bit.
 SHAPES = ((7, 3, 5), (131, 77, 1), (64, 40, 21))
@@ -88,16 +95,6 @@ def run_linear(
         shape = (len(x), product.n)
         results += kernels(f"f{i}", [x, *operands.values(), padded], [shape])
     return results
-
-
-def choose(name: str, where: Target, product: Product) -> Family:
-    """Return the family `name`; the test is skipped where it has no kernels."""
-    chosen = family(name)
-    if not chosen.supports(where, product):
-        pytest.skip(f"{name} has no kernels for {where.instruction_set}, by design")
-    if name == "scalar" and where.name not in ("x86-64", "arm"):
-        pytest.skip("the same code as on x86-64 and arm, by design")
-    return chosen
 
 
 def target(name: str) -> Target:

@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import BITS, SHAPES, TARGETS, choose, device_for, run_linear, target
+from kernel_harness import (
+    BITS,
+    FP32,
+    INT8,
+    SHAPES,
+    TARGETS,
+    VECTOR_TARGETS,
+    device_for,
+    run_linear,
+    target,
+)
 
 from gq_tvm.ops import reference
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import FAMILIES, Product, family
 from gq_tvm.schedules.family import MOST_INT8_K
-
-INT8 = ("lookup", "scalar")
-FP32 = ("lookup_f32", "scalar")
 
 
 def extreme_case(shape: tuple[int, int, int], bits: int, symbolic: bool):
@@ -31,11 +38,10 @@ def extreme_case(shape: tuple[int, int, int], bits: int, symbolic: bool):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("name", INT8)
-@pytest.mark.parametrize("where", TARGETS)
+@pytest.mark.parametrize(("where", "name"), INT8)
 def test_integers_are_exact(where, name, bits, emulated):
     where = target(where)
-    chosen = choose(name, where, Product(1, 1, bits, "int8"))
+    chosen = family(name)
     cases = [extreme_case(shape, bits, i % 2 == 1) for i, shape in enumerate(SHAPES)]
     for case, got in zip(
         cases, run_linear(chosen, where, device_for(where, emulated), cases), strict=True
@@ -67,21 +73,20 @@ def assert_close(got, case, bound):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("name", FP32)
-@pytest.mark.parametrize("where", TARGETS)
+@pytest.mark.parametrize(("where", "name"), FP32)
 def test_fp32_error_is_bounded(where, name, bits, emulated):
     where = target(where)
-    chosen = choose(name, where, Product(1, 1, bits, "fp32"))
+    chosen = family(name)
     cases = [float_case(shape, bits, "fp32", symbolic=i % 2 == 1) for i, shape in enumerate(SHAPES)]
     results = run_linear(chosen, where, device_for(where, emulated), cases)
     for case, got in zip(cases, results, strict=True):
         assert_close(got, case, 1e-5)
 
 
-@pytest.mark.parametrize("where", TARGETS)
+@pytest.mark.parametrize("where", VECTOR_TARGETS)
 def test_baseline_takes_any_activation(where, emulated):
     where = target(where)
-    chosen = choose("dense_f32", where, Product(1, 1, 4, "fp32"))
+    chosen = family("dense_f32")
     cases = [float_case(shape, 4, "fp32", symbolic=False) for shape in SHAPES]
     results = run_linear(chosen, where, device_for(where, emulated), cases)
     for case, got in zip(cases, results, strict=True):
@@ -93,7 +98,7 @@ def test_baseline_takes_any_activation(where, emulated):
 def test_scales_per_row(name, emulated):
     where = target("native")
     activation = "int8" if name == "lookup" else "fp32"
-    chosen = choose(name, where, Product(1, 1, 3, activation))
+    chosen = family(name)
     cases = [float_case(shape, 3, activation, False, per_row=True) for shape in SHAPES]
     results = run_linear(chosen, where, device_for(where, emulated), cases)
     for case, got in zip(cases, results, strict=True):
@@ -166,7 +171,7 @@ def test_vector_and_scalar_families_agree_bit_for_bit(emulated):
     cases = [extreme_case(shape, 5, symbolic=False) for shape in SHAPES]
     device = device_for(where, emulated)
     for vector, scalar in zip(
-        run_linear(choose("lookup", where, cases[0][0]), where, device, cases),
+        run_linear(family("lookup"), where, device, cases),
         run_linear(family("scalar"), where, device, cases),
         strict=True,
     ):
@@ -178,7 +183,7 @@ def test_no_rows(name, emulated):
     where = target("native")
     activation = "int8" if name == "lookup" else "fp32"
     cases = [float_case((9, 5, 0), 3, activation, symbolic) for symbolic in (False, True)]
-    chosen = choose(name, where, cases[0][0])
+    chosen = family(name)
     for got in run_linear(chosen, where, device_for(where, emulated), cases):
         assert got.shape == (0, 9)
 

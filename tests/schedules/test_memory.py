@@ -7,7 +7,7 @@ import mmap
 
 import numpy as np
 import pytest
-from kernel_harness import Kernels, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
 
 from gq_tvm.schedules import Product, family
 
@@ -42,8 +42,10 @@ def guarded(array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bits", [1, 3, pytest.param(7, marks=pytest.mark.slow), 8])
-@pytest.mark.parametrize("name", ["lookup", "lookup_f32", "dense_f32", "scalar"])
-@pytest.mark.parametrize("where", ["x86-64-v4", "x86-64-v3", "x86-64"])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [pair for pair in (*INT8, *FP32[:-2], *BASELINE) if pair[0].startswith("x86")],
+)
 def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     where = target(where)
     device = device_for(where, emulated)
@@ -51,8 +53,6 @@ def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     chosen = family(name)
     linear = [Product(n, k, bits, activation, 5) for n, k in ((7, 3), (65, 77))]
     recurrent = [Product(4 * h, h, bits, activation, 2, recurrent=True) for h in (3, 37)]
-    if not chosen.supports(where, linear[0]) or (name == "scalar" and where.name != "x86-64"):
-        pytest.skip(f"{name} has no kernels of its own for {where.instruction_set}, by design")
     rng = np.random.default_rng(bits)
     functions = {f"l{i}": chosen.linear(where, one, "silu") for i, one in enumerate(linear)}
     functions |= {f"r{i}": chosen.recurrence(where, one) for i, one in enumerate(recurrent)}

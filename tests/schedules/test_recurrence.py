@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import TARGETS, Kernels, choose, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
 
 from gq_tvm.ops import reference
-from gq_tvm.schedules import Product
+from gq_tvm.schedules import Product, family
 
 #: (H, sequences, steps): whole tiles, a ragged tile, less than a vector.
 SHAPES = ((16, 1, 3), (37, 2, 4), (3, 1, 5))
@@ -29,13 +29,12 @@ def expected(gates_x, h, c, indices, codebook, bits, activation):
 
 
 @pytest.mark.parametrize("bits", [pytest.param(2, marks=pytest.mark.slow), 4, 8])
-@pytest.mark.parametrize("name", ["lookup", "lookup_f32", "scalar", "dense_f32"])
-@pytest.mark.parametrize("where", TARGETS)
+@pytest.mark.parametrize(("where", "name"), [*INT8, *FP32[:-2], *BASELINE])
 def test_lstm_recurrence(where, name, bits, emulated):
     where = target(where)
     activation = "int8" if name == "lookup" else "fp32"
     products = [Product(4 * h, h, bits, activation, b, recurrent=True) for h, b, _ in SHAPES]
-    chosen = choose(name, where, products[0])
+    chosen = family(name)
     kernels = Kernels(
         where,
         device_for(where, emulated),
