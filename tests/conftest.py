@@ -11,36 +11,39 @@ settings.register_profile("gq", deadline=None, derandomize=bool(os.environ.get("
 settings.load_profile("gq")
 
 
-@pytest.fixture(scope="session")
-def boards() -> Iterator[dict]:
-    """The emulated boards that run, by CPU."""
-    running: dict = {}
-    yield running
-    for board in running.values():
-        board.close()
+class Boards:
+    """Emulated boards, started when first asked for, with a connection each."""
 
+    def __init__(self) -> None:
+        self._boards: dict = {}
+        self._connections: dict = {}
 
-@pytest.fixture
-def emulated(boards: dict) -> Iterator[Callable]:
-    """``emulated("cortex-a76")``: a connection to an emulated CPU, closed when the test ends.
+    def connect(self, cpu: str = "cortex-a72"):
+        """Return the connection to an emulated CPU; a new one if the last was lost.
 
-    Where the emulator is not set up the test is skipped, and fails in CI.
-    """
-    from gq_tvm.runtime import emulator
+        Where the emulator is not set up the test is skipped, and fails in CI.
+        """
+        from gq_tvm.runtime import emulator
 
-    connections = []
-
-    def connect(cpu: str = "cortex-a72"):
         able, reason = emulator.available()
         if not able and os.environ.get("CI"):
             pytest.fail(reason)
         if not able:
             pytest.skip(reason)
-        if cpu not in boards:
-            boards[cpu] = emulator.EmulatedDevice(cpu)
-        connections.append(boards[cpu].connect())
-        return connections[-1]
+        if cpu not in self._boards:
+            self._boards[cpu] = emulator.EmulatedDevice(cpu)
+        if cpu not in self._connections or not self._connections[cpu].alive:
+            self._connections[cpu] = self._boards[cpu].connect()
+        return self._connections[cpu]
 
-    yield connect
-    for device in connections:
-        device.close()
+    def close(self) -> None:
+        for one in (*self._connections.values(), *self._boards.values()):
+            one.close()
+
+
+@pytest.fixture(scope="session")
+def emulated() -> Iterator[Callable]:
+    """``emulated("cortex-a76")``: a connection to an emulated CPU, shared by all tests."""
+    boards = Boards()
+    yield boards.connect
+    boards.close()

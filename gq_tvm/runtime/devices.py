@@ -225,6 +225,11 @@ class RpcDevice(Device):
         """See `Device.guard`."""
         return self._guard()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the connection still works."""
+        return self._lost is None and self._answers()
+
     def _answers(self) -> bool:
         try:
             self._session.get_function("tvm.rpc.server.workpath")("")

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from codebook_models import Linear, export, linear_program
@@ -15,6 +16,7 @@ import gq_tvm
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import artefact as artefact_module
+from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import CODE, MANIFEST, WEIGHTS, Artefact, read_manifest
 from gq_tvm.runtime.devices import LocalDevice
 
@@ -86,6 +88,49 @@ def test_a_manifest_of_other_weights_is_refused(saved):
     change(saved, lambda manifest: manifest["parameter_bytes"].update(other=4))
     with pytest.raises(Error, match="lacks the weight other"):
         gq_tvm.load(saved)
+    change(saved, lambda manifest: manifest["parameter_bytes"].pop("other"))
+    change(saved, lambda manifest: manifest["parameter_bytes"].update({"0.table": 4}))
+    with pytest.raises(Error, match=r"bytes of the weight 0\.table, its manifest says 4"):
+        gq_tvm.load(saved)
+
+
+ALTERATIONS = {
+    "no functions": lambda m: m["functions"].clear(),
+    "functions in a list": lambda m: m.update(functions=[m["functions"]]),
+    "no inputs": lambda m: m["functions"]["main"].pop("inputs"),
+    "an unknown weight": lambda m: m["functions"]["main"]["parameters"].append("other"),
+    "weights that are no list": lambda m: m["functions"]["main"].update(parameters=None),
+    "an unknown dtype": lambda m: m["functions"]["main"]["inputs"][0].update(dtype="float33"),
+    "a fractional size": lambda m: m["functions"]["main"]["inputs"][0].update(shape=[1.5]),
+    "one bound": lambda m: m["functions"]["main"]["bounds"].update(s0=[1]),
+    "two outputs in one": lambda m: m["functions"]["main"].update(outputs=[]),
+    "a layer of numbers": lambda m: m["layers"][0].update(name=1),
+    "a layer's unknown weight": lambda m: m["layers"][0].update(parameters=["other"]),
+    "sizes in words": lambda m: m["parameter_bytes"].update({"0.table": "four"}),
+    "features in a word": lambda m: m["target"].update(features="avx2"),
+    "no target": lambda m: m.update(target=None),
+    "files in a list": lambda m: m.update(files=[]),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_an_altered_manifest_is_refused(saved, name):
+    change(saved, ALTERATIONS[name])
+    with pytest.raises(Error, match="damaged manifest"):
+        gq_tvm.load(saved)
+
+
+def test_weights_of_another_kind_are_refused(saved, artefact):
+    """As many bytes, another dtype, and the right hash."""
+    others = {
+        name: array.view(np.int32) if array.dtype == np.float32 else array
+        for name, array in artefact.parameters.items()
+    }
+    weights.write(saved / WEIGHTS, others)
+    digest = artefact_module.sha256(saved / WEIGHTS)
+    change(saved, lambda manifest: manifest["files"].update({WEIGHTS: digest}))
+    with pytest.raises(Error, match=r"function main failed: .*compile the model again"):
+        gq_tvm.load(saved)(torch.zeros(2, 1, 10))
 
 
 @pytest.mark.parametrize("where", ["nowhere", "empty"])

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, everything, export, frames, linear_program
+from codebook_models import Linear, compiled, everything, export, frames, linear_program
 from torch import nn
+from torch.export import Dim
 
 import gq_tvm
 from gq_tvm.build import build
@@ -164,6 +165,70 @@ def test_a_refused_call_changes_nothing(scaled):
     with pytest.raises(Error):
         scaled(*inputs(9))
     np.testing.assert_array_equal(scaled(*inputs())[0], wanted)
+
+
+def test_the_first_input_says_the_kind_of_the_outputs(scaled):
+    x, gain = inputs()
+    wanted = scaled(x, gain)[0]
+    from_numpy = scaled(x, torch.from_numpy(gain))[0]
+    from_torch = scaled(torch.from_numpy(x), gain)[0]
+    assert isinstance(from_numpy, np.ndarray)
+    assert isinstance(from_torch, torch.Tensor)
+    np.testing.assert_array_equal(from_numpy, wanted)
+    np.testing.assert_array_equal(from_torch.numpy(), wanted)
+
+
+def test_a_dtype_numpy_lacks_is_refused(scaled):
+    x, gain = map(torch.from_numpy, inputs())
+    with pytest.raises(Error, match=r"input x .* tensor of float32, got torch\.bfloat16"):
+        scaled(x.bfloat16(), gain)
+
+
+def test_a_model_can_be_kept_in_a_set(scaled, several):
+    assert {scaled, several, scaled} == {several, scaled}
+
+
+class Sizes(nn.Module):
+    """A square input, and one of a size computed from it that comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+
+    def forward(self, twice, square, x):
+        return self.layer(x), square + square.T, twice * 2
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory) -> Model:
+    size = Dim("s", min=2, max=9)
+    example = torch.randn(8), torch.randn(4, 4), torch.randn(1, 10)
+    program = export(Sizes(), *example, dynamic=({0: 2 * size}, {0: size, 1: size}, None))
+    return compiled(program, tmp_path_factory.mktemp("sizes"), kernel="scalar")
+
+
+def test_sizes_that_hang_together(sizes):
+    x = np.zeros((1, 10), np.float32)
+
+    def call(twice: int, *square: int) -> None:
+        sizes(np.ones(twice, np.float32), np.ones(square, np.float32), x)
+
+    call(12, 6, 6)
+    with pytest.raises(Error, match=r"input square .*got float32 \[6, 7\]"):
+        call(12, 6, 7)
+    with pytest.raises(Error, match=r"input twice .*wants float32 \[12\], got float32 \[13\]"):
+        call(13, 6, 6)
+
+
+def test_timing_waits_for_calls(scaled):
+    """TVM's virtual machine does one thing at a time."""
+    time, lock = scaled["main"].timer(inputs()), scaled["main"]._run.lock
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            timing = pool.submit(time, 1)
+            with pytest.raises(TimeoutError):
+                timing.result(0.2)
+        assert len(timing.result()) == 1
 
 
 def test_several_functions(several):
