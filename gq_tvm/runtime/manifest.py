@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from gq_tvm.errors import Error
 
@@ -126,5 +129,43 @@ def _parse(data: dict[str, Any]) -> Manifest:
     }
     layers = [Layer(**layer) for layer in data["layers"]]
     manifest = Manifest(**{**data, "functions": functions, "layers": layers})
-    manifest.target["name"], manifest.target["machine"], list(manifest.target["features"])
+    _check(manifest)
     return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError where a field is not what its type says, or names what is not there."""
+    target, sizes = manifest.target, manifest.parameter_bytes
+    _demand(_are(str, [target["name"], target["machine"], target["instruction_set"]]))
+    _demand(_is_list(target["features"], str))
+    for table, kind in ((sizes, int), (manifest.files, str), (manifest.versions, str)):
+        _demand(_are(str, table) and _are(kind, table.values()))
+    _demand(bool(manifest.functions))
+    for function in manifest.functions.values():
+        for tensor in (*function.inputs, *function.outputs):
+            _demand(_are(str, [tensor.name, tensor.dtype]) and _is_list(tensor.shape, int | str))
+            np.dtype(tensor.dtype)
+        for bounds in function.bounds.values():
+            _demand(_is_list(bounds, int | None) and len(bounds) == 2)
+        _demand(isinstance(function.single, bool))
+        _demand(not function.single or len(function.outputs) == 1)
+        _demand(_is_list(function.parameters, str) and sizes.keys() >= set(function.parameters))
+    for layer in manifest.layers:
+        _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel]))
+        _demand(_are(int, [layer.bits, layer.bytes, layer.float_bytes]))
+        _demand(_is_list(layer.shape, int) and isinstance(layer.tied_to, str | None))
+        _demand(_is_list(layer.parameters, str) and sizes.keys() >= set(layer.parameters))
+        _demand(isinstance(layer.call, dict))
+
+
+def _demand(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
+def _is_list(value: Any, kind: Any) -> bool:
+    return isinstance(value, list) and _are(kind, value)
+
+
+def _are(kind: Any, values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) for value in values)

@@ -20,6 +20,7 @@ from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import CODE, WEIGHTS, check_device, check_files, read_manifest
 from gq_tvm.runtime.devices import ALIGNMENT, Device, LocalDevice
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.runtime.sizes import evaluate
 
 Timer = Callable[[int], list[float]]
 
@@ -42,9 +43,7 @@ def load(path: str | os.PathLike[str], device: Device | None = None) -> Model:
     check_device(path, manifest, device.machine, device.features)
     check_files(path, manifest)
     arrays = weights.mapped(Path(path) / WEIGHTS)
-    missing = manifest.parameter_bytes.keys() - arrays.keys()
-    if missing:
-        raise Error(f"{path} lacks the weight {min(missing)}; compile the model again")
+    _check_weights(path, manifest, arrays)
     code = _code(Path(path) / CODE, device)
     machine = device.virtual_machine(code)
     tensors = {name: device.tensor(array) for name, array in arrays.items()}
@@ -103,6 +102,10 @@ class Model(Mapping[str, "CompiledFunction"]):
     def __len__(self) -> int:
         return len(self._functions)
 
+    # A model is itself alone, and no dictionary, to whoever compares or keeps it.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __contains__(self, name: object) -> bool:
         return name in self._functions
 
@@ -142,21 +145,25 @@ class CompiledFunction:
             Arrays of the kind of the first input: one, or a tuple where there are several outputs.
 
         Raises:
-            Error: the inputs do not fit; the text names the input.
+            Error: the inputs do not fit, and the text names the input; or the function fails.
         """
-        torch = None
-        if inputs and not isinstance(inputs[0], np.ndarray):
-            torch = _torch_of(inputs)
+        torch = _torch_of(inputs)
+        as_torch = torch is not None and isinstance(inputs[0], torch.Tensor)
         if torch is not None:
-            inputs = tuple(
-                x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in inputs
-            )
+            inputs = tuple(_array(x) if isinstance(x, torch.Tensor) else x for x in inputs)
         signature = tuple((x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs)
         prepared = self._prepared.get(signature)
         if prepared is None:
             prepared = self._prepare(signature, inputs)
-        outputs = self._run(prepared, inputs)
-        if torch is not None:
+        try:
+            outputs = self._run(prepared, inputs)
+        except (RuntimeError, TypeError, ValueError) as failure:  # what TVM raises
+            reason = (str(failure).strip() or repr(failure)).splitlines()[0]
+            raise Error(
+                f"function {self.name} failed: {reason}; if its inputs are right, compile the "
+                "model again"
+            ) from failure
+        if as_torch:
             outputs = tuple(torch.from_numpy(y) for y in outputs)
         return outputs[0] if self._single else outputs
 
@@ -171,7 +178,7 @@ class CompiledFunction:
         machine, bound, name = self._run.machine, self._run.bound, self.name
 
         def time(count: int) -> list[float]:
-            with self._device.guard():
+            with self._run.lock, self._device.guard():
                 machine.set_input(name, *tensors, *bound)
                 evaluator = machine.time_evaluator(
                     "invoke_stateful", self._device.cpu, number=1, repeat=count
@@ -206,28 +213,41 @@ class CompiledFunction:
             if not isinstance(got, np.ndarray):
                 raise Error(
                     f"input {want.name} of function {self.name} wants a NumPy array or PyTorch "
-                    f"tensor, got {type(got).__name__}"
+                    f"tensor of {want.dtype}, got {getattr(got, 'dtype', type(got).__name__)}"
                 )
             self._check_tensor(want, got, sizes)
+        for want, got in zip(self.inputs, inputs, strict=True):
+            self._check_computed(want, got, sizes)
 
     def _check_tensor(self, want: Tensor, got: np.ndarray, sizes: dict[str, int]) -> None:
-        shape = [sizes.get(s, s) if isinstance(s, str) else s for s in want.shape]
-        fits = len(shape) == got.ndim and str(got.dtype) == want.dtype
+        """Check dtype and sizes but computed ones; learn the named ones."""
+        known = dict(sizes)  # by the inputs before, which a refusal takes for granted
+        fits = len(want.shape) == got.ndim and str(got.dtype) == want.dtype
         if fits:
-            for size, value in zip(shape, got.shape, strict=True):
+            for size, value in zip(want.shape, got.shape, strict=True):
                 if isinstance(size, int):
                     fits = fits and size == value
-                elif re.fullmatch(r"[A-Za-z_]\w*", size):
+                elif _is_name(size):
                     low, high = self.bounds.get(size, [None, None])
                     fits = fits and (low is None or low <= value)
                     fits = fits and (high is None or value <= high)
-                    sizes[size] = value
+                    fits = fits and sizes.setdefault(size, value) == value
         if not fits:
-            sizes_text = ", ".join(map(str, got.shape))
-            raise Error(
-                f"input {want.name} of function {self.name} wants {self._wanted(want, shape)}, "
-                f"got {got.dtype} [{sizes_text}]"
-            )
+            self._refuse(want, got, known)
+
+    def _check_computed(self, want: Tensor, got: np.ndarray, sizes: dict[str, int]) -> None:
+        """Check the sizes that are expressions of named ones."""
+        for size, value in zip(want.shape, got.shape, strict=True):
+            if isinstance(size, str) and not _is_name(size) and evaluate(size, sizes) != value:
+                self._refuse(want, got, {**sizes, size: evaluate(size, sizes)})
+
+    def _refuse(self, want: Tensor, got: np.ndarray, sizes: Mapping[str, int]) -> None:
+        shape = [sizes.get(s, s) if isinstance(s, str) else s for s in want.shape]
+        sizes_text = ", ".join(map(str, got.shape))
+        raise Error(
+            f"input {want.name} of function {self.name} wants {self._wanted(want, shape)}, "
+            f"got {got.dtype} [{sizes_text}]"
+        )
 
     def _wanted(self, want: Tensor, shape: list[int | str]) -> str:
         named = [size for size in shape if isinstance(size, str) and size in self.bounds]
@@ -257,7 +277,7 @@ class _Local:
         self._call = machine[name]
         self._single = function.single
         self._device = device
-        self._lock = lock
+        self.lock = lock
 
     def prepare(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[Any]]:
         """Memory for inputs of these shapes, and the function's arguments."""
@@ -268,7 +288,7 @@ class _Local:
         self, prepared: tuple[list[np.ndarray], list[Any]], inputs: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, ...]:
         buffers, arguments = prepared
-        with self._lock:
+        with self.lock:
             for buffer, x in zip(buffers, inputs, strict=True):
                 buffer[...] = x
             result = self._call(*arguments)
@@ -293,14 +313,14 @@ class _Remote:
         self.bound = bound
         self._name = name
         self._device = device
-        self._lock = lock
+        self.lock = lock
 
     def prepare(self, inputs: Sequence[np.ndarray]) -> tuple[()]:
         """Nothing: every call sends its inputs."""
         return ()
 
     def __call__(self, _: tuple[()], inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        with self._lock:
+        with self.lock:
             self.machine.set_input(self._name, *map(self._device.tensor, inputs), *self.bound)
             self.machine.invoke_stateful(self._name)
             outputs = self.machine.get_outputs(self._name)
@@ -341,6 +361,19 @@ class Kernels:
         return time
 
 
+def _check_weights(
+    path: str | os.PathLike[str], manifest: Manifest, arrays: Mapping[str, np.ndarray]
+) -> None:
+    for name, size in manifest.parameter_bytes.items():
+        if name not in arrays:
+            raise Error(f"{path} lacks the weight {name}; compile the model again")
+        if arrays[name].nbytes != size:
+            raise Error(
+                f"{path} has {arrays[name].nbytes} bytes of the weight {name}, its manifest says "
+                f"{size}; compile the model again"
+            )
+
+
 def _code(library: Path, device: Device) -> Any:
     """Load a library, on this machine under a name of its own.
 
@@ -365,6 +398,18 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _array(tensor: Any) -> Any:
+    """A PyTorch tensor as an array, or as it is where NumPy has no such dtype or layout."""
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, RuntimeError):
+        return tensor
+
+
+def _is_name(size: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_]\w*", size) is not None
 
 
 def _torch_of(inputs: tuple[Any, ...]) -> Any:

@@ -7,16 +7,14 @@ model is larger than they are.
 
 from __future__ import annotations
 
-import ast
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from gq_tvm.errors import Error
 from gq_tvm.runtime.model import Model
+from gq_tvm.runtime.sizes import evaluate
 
 ROUNDS = 5
 RUNS = 60  # a round
@@ -133,41 +131,6 @@ def _timers(model: Model, frames: int) -> list[tuple[tuple[str, str, int], Any]]
         timer = model.kernels.timer(layer.call["symbol"], [*arguments, *outputs])
         found.append(((layer.name, layer.kind, layer.bytes), timer))
     return found
-
-
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
-
-
-def evaluate(size: int | str, sizes: Mapping[str, int], otherwise: int) -> int:
-    """Return a size of the manifest as a number; names not in ``sizes`` count as ``otherwise``.
-
-    Raises:
-        Error: it is no sum or product of names and numbers.
-    """
-
-    def value(node: ast.expr) -> int:
-        match node:
-            case ast.Constant(value=int() as number):
-                return number
-            case ast.Name(id=name):
-                return sizes.get(name, otherwise)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                return _OPERATORS[type(op)](value(left), value(right))
-        raise Error(f"the size {size} of this artefact is not understood; compile the model again")
-
-    if isinstance(size, int):
-        return size
-    try:
-        return value(ast.parse(size, mode="eval").body)
-    except (SyntaxError, ZeroDivisionError):
-        raise Error(
-            f"the size {size} of this artefact is not understood; compile the model again"
-        ) from None
 
 
 def _random(rng: np.random.Generator, dtype: str, shape: list[int]) -> np.ndarray:
