@@ -15,6 +15,7 @@ from gq_tvm.passes.operators import attributes, with_attrs
 from gq_tvm.passes.products import product_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Family, Product, families_for, family
+from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
 
@@ -39,8 +40,10 @@ class ChooseKernel(ModulePass):
         if product is None:
             return None
         chosen = self._family(product, attributes(call)["layer"])
-        # A family may compute in one arithmetic whatever was trained, as the fp32 baseline does.
-        activation = getattr(chosen, "activation", product.activation)
+        # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
+        activation = product.activation
+        if isinstance(chosen, VectorFamily):
+            activation = chosen.activation
         return with_attrs(call, kernel=chosen.name, activation=activation)
 
     def _family(self, product: Product, layer: str) -> Family:

@@ -26,6 +26,9 @@ CONV1D = "relax.gq.codebook_conv1d"
 EMBEDDING = "relax.gq.codebook_embedding"
 CODEBOOK_OPERATORS = (LINEAR, LSTM, RECURRENCE, CONV1D, EMBEDDING)
 
+# How many tensors stand before the indices among the arguments of operators with one weight.
+INPUTS = {LINEAR: 1, RECURRENCE: 3, CONV1D: 1, EMBEDDING: 1}
+
 
 def codebook_linear(
     x: relax.Expr,

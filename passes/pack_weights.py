@@ -1,7 +1,9 @@
 """Lay every codebook weight out for its kernel, and make the result a parameter.
 
 The constants ``indices``, ``codebook`` and ``bias`` leave the module here: what the kernels read
-are named arguments of the function, kept once however many layers or functions use them.
+are named arguments of the function, kept once however many layers or functions use them in one
+layout. Layers whose kernels want different layouts each have their own: the weight of an embedding
+tied to a linear layer is there twice, row after row for the look-up and in tiles for the product.
 """
 
 from __future__ import annotations
@@ -15,23 +17,12 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.passes.operators import (
-    CONV1D,
-    EMBEDDING,
-    LINEAR,
-    RECURRENCE,
-    attributes,
-    is_operator,
-    packed,
-)
+from gq_tvm.passes.operators import INPUTS, attributes, is_operator, packed
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import product_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import direct, family
 from gq_tvm.targets import Target
-
-# How many tensors stand before the indices among an operator's arguments.
-_INPUTS = {LINEAR: 1, RECURRENCE: 3, CONV1D: 1, EMBEDDING: 1}
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -51,10 +42,10 @@ class PackWeights(ModulePass):
         return CallRewriter(module, self._pack).run()
 
     def _pack(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
-        if not is_operator(call, *_INPUTS):
+        if not is_operator(call, *INPUTS):
             return None
         at = attributes(call)
-        split = _INPUTS[call.op.name]
+        split = INPUTS[call.op.name]
         inputs, weights = list(call.args[:split]), call.args[split:]
         indices, codebook, *bias = (_constant(one, at["layer"]) for one in weights)
         check_indices(at["layer"], indices, codebook, at["bits"])

@@ -6,7 +6,7 @@ from math import prod
 
 from tvm import relax
 
-from gq_tvm.passes.operators import LINEAR, RECURRENCE, attributes, is_operator, shape_of
+from gq_tvm.passes.operators import INPUTS, LINEAR, RECURRENCE, attributes, is_operator, shape_of
 from gq_tvm.schedules import Product
 
 PRODUCTS = (LINEAR, RECURRENCE)  # the operators whose kernels come from a family
@@ -17,14 +17,10 @@ def product_of(call: relax.Call) -> Product | None:
     if not is_operator(call, *PRODUCTS):
         return None
     at = attributes(call)
-    n, k = shape_of(call.args[PRODUCT_INPUTS[call.op.name]])
+    n, k = shape_of(call.args[INPUTS[call.op.name]])
     leading = (
         shape_of(call.args[0])[:-1] if is_operator(call, LINEAR) else shape_of(call.args[1])[:1]
     )
     rows = prod(leading) if all(isinstance(size, int) for size in leading) else None
     recurrent = is_operator(call, RECURRENCE)
     return Product(n, k, at["bits"], at["activation"], rows, recurrent)
-
-
-# How many tensors stand before the weight among the arguments of each operator.
-PRODUCT_INPUTS = {LINEAR: 1, RECURRENCE: 3}

@@ -28,6 +28,8 @@ from gq_tvm.errors import Error
 from gq_tvm.passes import operators
 from gq_tvm.passes.parameters import digest
 
+_LAYERS = "gq_tvm.quantize.codebook_layers."  # by name: the compile side does not import them
+
 Converter = Callable[[fx.Node, Importer], relax.Expr]
 
 
@@ -140,12 +142,20 @@ class _Converters:
         return importer.block_builder.emit(call)
 
     def _layer(self, node: fx.Node, indices: int) -> str:
-        """The layer's name: that of its buffer `indices`, or of the module that calls it."""
+        """The layer's name: that of its buffer `indices`, or of the module that calls it.
+
+        Tied modules share a buffer that has the name of one of them, so the name of a module known
+        to be a layer goes first.
+        """
         argument = node.args[indices]
         target = self.targets.get(argument.name) if isinstance(argument, fx.Node) else None
         if target is None:
             return self.prefix + (module_of(node) or node.name)
-        return self.prefix + layer_of(target, set(self.targets.values()))
+        layer = layer_of(target, set(self.targets.values()))
+        if is_layer(node):
+            numbered = layer.removeprefix(target.rpartition(".")[0])  # of an LSTM, or ""
+            layer = module_of(node) + numbered
+        return self.prefix + layer
 
 
 def layer_of(buffer: str, buffers: Collection[str]) -> str:
@@ -164,7 +174,13 @@ def layer_of(buffer: str, buffers: Collection[str]) -> str:
 def module_of(node: fx.Node) -> str:
     """The module a node was traced in, e.g. ``encoder.lstm``; "" at the top."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
+    return re.sub(r"@\d+$", "", str(stack[-1][0])) if stack else ""  # "@1": its second call
+
+
+def is_layer(node: fx.Node) -> bool:
+    """Whether the module a node was traced in is one of ``quantize``'s, in a model around it."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return len(stack) > 1 and str(stack[-1][1]).startswith(_LAYERS)
 
 
 def _bias(bias: relax.Expr | None, indices: relax.Expr) -> relax.Expr:

@@ -24,6 +24,7 @@ from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.frontend.torch_export import layer_of
 from gq_tvm.passes import operators
+from gq_tvm.quantize.codebook_layers import CodebookLinear, CodebookWeight
 
 
 def translated(program, activation=None):
@@ -92,6 +93,30 @@ def test_layers_in_a_list_are_named_by_their_number():
     program = export(Stacked(), torch.randn(1, 3, 5), torch.zeros(1, 4), torch.ones(1, 4))
     layers = calls(translated(program).module, operators.LSTM)
     assert [operators.attributes(call)["layer"] for call in layers] == ["rnn.0", "rnn.1"]
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, one of them called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = CodebookWeight(indices(6, 6, bits=4), codebook(1, 4), 4)
+        self.a, self.b = (CodebookLinear(weight, torch.full((6,), b), "fp32") for b in (1.0, 2.0))
+        self.b.indices, self.b.codebook = self.a.indices, self.a.codebook
+
+    def forward(self, x):
+        return self.a(self.b(self.a(x)))
+
+
+def test_tied_layers_keep_their_names():
+    program = export(Tied(), torch.randn(1, 6))
+    layers = calls(translated(program).module, operators.LINEAR)
+    assert [operators.attributes(call)["layer"] for call in layers] == ["a", "b", "a"]
+    artefact = build(program, kernel="scalar")
+    assert [(one.name, one.tied_to) for one in artefact.manifest.layers] == [
+        ("a", None),
+        ("b", "a"),
+    ]
 
 
 def test_functions_of_several_programs_name_their_layers():
