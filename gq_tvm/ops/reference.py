@@ -30,7 +30,6 @@ from gq_tvm.ops.checks import (
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 I8 = NDArray[np.int8]
-I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 # Rows smaller than this count as zero: 127 / amax stays finite and no subnormal matters.
@@ -71,9 +70,13 @@ def quantize_codebook(codebook: F32) -> tuple[I8, F32]:
         Error: a centroid is NaN or infinite.
     """
     grid, scale = quantize_rows(codebook)
-    if not np.isfinite(scale).all():
-        raise Error("codebook: a centroid is NaN or infinite; the model cannot be quantised.")
+    _check_finite(scale)
     return grid, scale
+
+
+def _check_finite(codebook: F32) -> None:
+    if not np.isfinite(codebook).all():
+        raise Error("codebook: a centroid is NaN or infinite; the model cannot be quantised.")
 
 
 def expand(indices: NDArray, codebook: NDArray) -> NDArray:
@@ -97,7 +100,7 @@ def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
         ``scale`` f32 [G] with ``codebook ~ scale[:, None] * shape``.
 
     Raises:
-        Error: the rows are not multiples of one codebook.
+        Error: a centroid is NaN or infinite, or the rows are not multiples of one codebook.
     """
     check_activation("codebook", activation)
     rows: NDArray
@@ -106,6 +109,7 @@ def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
         rows = grid.astype(np.float32)
         tolerance = 0.0
     else:
+        _check_finite(codebook)
         scale = np.abs(codebook).max(axis=1)
         rows = codebook / np.where(scale > 0, scale, np.float32(1))[:, None]
         tolerance = 1e-5
@@ -119,8 +123,10 @@ def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
     return shape.astype(np.float32), scale.astype(np.float32)
 
 
-def linear_accumulators(x: F32, indices: U8, codebook: F32) -> tuple[I32, F32]:
+def linear_accumulators(x: F32, indices: U8, codebook: F32) -> tuple[I64, F32]:
     """The integers an int8 kernel sums, and the factor that makes them floats.
+
+    A kernel's sums are int32, and hold for K up to 133 144; these never wrap.
 
     Args:
         x: f32 [..., K].
@@ -128,13 +134,13 @@ def linear_accumulators(x: F32, indices: U8, codebook: F32) -> tuple[I32, F32]:
         codebook: f32 [G, 2^bits].
 
     Returns:
-        ``acc`` i32 [..., N] and ``factor`` f32 [..., N]; the product is ``acc * factor``.
+        ``acc`` i64 [..., N] and ``factor`` f32 [..., N]; the product is ``acc * factor``.
     """
     q, scale_x = quantize_rows(x)
     grid, scale_w = quantize_codebook(codebook)
     acc = q.astype(np.int64) @ expand(indices, grid).astype(np.int64).T
     factor = scale_x[..., None] * np.broadcast_to(scale_w, indices.shape[:1])
-    return acc.astype(np.int32), factor
+    return acc, factor
 
 
 def codebook_linear(

@@ -276,6 +276,10 @@ def _(
     op = "codebook_conv1d"
     checks.check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
     frames = _conv1d_frames(x, indices.shape[2], stride, padding, dilation)
+    if isinstance(frames, int):
+        checks.check_frames(op, frames)
+    else:  # known at run time: a bound that torch.export holds the program's sizes to
+        torch._check(frames >= 1, lambda: f"{op}: x has fewer frames than the kernel spans")
     return x.new_empty([x.shape[0], indices.shape[0], frames])
 
 

@@ -158,7 +158,7 @@ class CodebookConv1d(CodebookLayer):
 
 
 class CodebookEmbedding(CodebookLayer):
-    """``nn.Embedding`` with its rows in a codebook: ids i64 [...] -> f32 [..., D].
+    """``nn.Embedding`` with its rows in a codebook: ids i64 or i32 [...] -> f32 [..., D].
 
     Args:
         weight: indices [V, D].
@@ -180,6 +180,7 @@ class CodebookEmbedding(CodebookLayer):
 
     def forward(self, ids: Tensor) -> Tensor:
         """The rows named by ``ids``."""
+        ids = ids.long()  # nn.Embedding takes int32 too
         rows = torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.bits)
         return zero_padding(rows, ids, self.padding_idx)
 
