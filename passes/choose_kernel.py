@@ -15,6 +15,7 @@ from gq_tvm.passes.operators import attributes, with_attrs
 from gq_tvm.passes.products import product_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Family, Product, families_for, family
+from gq_tvm.schedules.family import MOST_INT8_K
 from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
@@ -51,12 +52,15 @@ class ChooseKernel(ModulePass):
             f"layer {layer} ({product.n} x {product.k}, {product.bits} bits, activation "
             f"{product.activation}) on {self.target.name}"
         )
+        able = families_for(self.target, product)
         if self.forced is not None:
             if self.forced.supports(self.target, product):
                 return self.forced
-            names = ", ".join(one.name for one in families_for(self.target, product))
+            names = ", ".join(one.name for one in able) or "none"
             raise Error(f"kernel {self.forced.name} cannot do {what}; these can: {names}")
-        able = families_for(self.target, product)
-        if not able:
-            raise Error(f"no kernel can do {what}; choose another target")
+        if not product.fits_int32:
+            raise Error(
+                f"{what} has rows longer than {MOST_INT8_K:,}, whose int8 sums may overflow; "
+                "compile with activation fp32"
+            )
         return able[0]

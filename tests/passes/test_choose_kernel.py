@@ -47,3 +47,10 @@ def test_a_module_without_products_is_left_alone():
     x = var("x", 2, 10)
     before = module([x], lambda emit: x)
     assert_same(ChooseKernel(NATIVE)(before), before)
+
+
+def test_rows_too_long_for_int32_name_the_layer_and_the_way_out():
+    x = var("x", 1, 140_000)
+    before = module([x], lambda emit: linear(x, 1, 140_000, activation="int8"))
+    with pytest.raises(Error, match=r"layer .*overflow; compile with activation fp32"):
+        ChooseKernel(NATIVE)(before)
