@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, export, linear_program
+from codebook_models import Conv, Embedding, Linear, Lstm, export, linear_program
 
 import gq_tvm
 from gq_tvm.build import build
@@ -224,35 +226,87 @@ def test_an_artefact_compiled_anew_in_the_same_place_is_what_is_loaded(tmp_path)
         torch.testing.assert_close(net(x), model(x))
 
 
+class Embed(torch.nn.Module):
+    """An embedding that takes whole floats for ids, so that all models here take floats."""
+
+    def __init__(self, rows: int, width: int, bits: int) -> None:
+        super().__init__()
+        self.table = Embedding(rows, width, bits)
+
+    def forward(self, x):
+        return self.table(x.long())
+
+
+class Recurrent(torch.nn.Module):
+    """An LSTM from zeros."""
+
+    def __init__(self, width: int, activation: str) -> None:
+        super().__init__()
+        self.lstm = Lstm(width, width, activation)
+
+    def forward(self, x):
+        state = torch.zeros(1, x.shape[2])
+        return self.lstm(x, state, state)[0]
+
+
+# A layer, and the shape of its input.
+SOLE_LAYERS: dict[str, Callable[[], tuple[torch.nn.Module, tuple[int, ...]]]] = {
+    "linear-int8": lambda: (Linear(1024, 1024, 2, "int8"), (1, 1024)),
+    "linear-fp32": lambda: (Linear(1024, 1024, 2, "fp32"), (1, 1024)),
+    "lstm-int8": lambda: (Recurrent(384, "int8"), (1, 2, 384)),
+    "lstm-fp32": lambda: (Recurrent(384, "fp32"), (1, 2, 384)),
+    "conv-int8": lambda: (Conv(512, 512, 3, activation="int8"), (1, 512, 4)),
+    "conv-fp32": lambda: (Conv(512, 512, 3), (1, 512, 4)),
+    "conv-grouped": lambda: (Conv(2048, 2048, 3, groups=4), (1, 2048, 4)),
+    "embedding": lambda: (Embed(4096, 256, 3), (1, 3)),
+}
+
+
 class TestNoFloatWeights:
     """No float copy of a codebook weight, on disk or in memory."""
 
-    WIDTH, BITS = 1024, 2
-
-    @pytest.fixture(scope="class")
-    def place(self, tmp_path_factory) -> Path:
-        model = torch.nn.Sequential(Linear(self.WIDTH, self.WIDTH, self.BITS, "int8"))
+    @pytest.fixture(scope="class", params=SOLE_LAYERS)
+    def made(self, request, tmp_path_factory) -> tuple[Path, torch.nn.Module, torch.Tensor]:
+        module, shape = SOLE_LAYERS[request.param]()
+        model, x = torch.nn.Sequential(module), torch.zeros(shape)
         place = tmp_path_factory.mktemp("size") / "model.gq"
-        build(export(model, torch.randn(1, self.WIDTH))).save(place)
-        return place
+        build(export(model, x)).save(place)
+        return place, model, x
 
-    def test_bytes_of_the_files(self, place):
-        packed = self.WIDTH * self.WIDTH * self.BITS // 8
-        biases = 3 * 4 * self.WIDTH  # bias and scale, and room for a sum per row
+    @staticmethod
+    def weights_of(model: torch.nn.Module) -> int:
+        return sum(b.numel() for name, b in model.named_buffers() if "indices" in name)
+
+    def test_bytes_of_the_files(self, made):
+        place, model, _ = made
+        manifest = read_manifest(place)
+        packed = sum(math.prod(one.shape) * one.bits // 8 for one in manifest.layers)
+        rows = sum(one.shape[0] for one in manifest.layers)
+        others = 3 * 4 * rows  # bias and scale, and room for a sum per row
+        others += sum(4 * b.numel() for name, b in model.named_buffers() if "codebook" in name)
         size = sum(file.stat().st_size for file in place.iterdir())
-        assert packed <= (place / WEIGHTS).stat().st_size <= packed + biases + 4096
-        assert size < packed + biases + 150_000  # the code does not grow with the weights
+        assert packed <= (place / WEIGHTS).stat().st_size <= packed + others + 4096
+        assert size < packed + others + 250_000  # the code does not grow with the weights
+        assert packed + others + 250_000 < 3 * self.weights_of(model)  # so floats would be seen
 
-    def test_memory_of_a_loaded_model(self, place):
+    def test_no_parameter_is_a_float_weight(self, made):
+        place, model, x = made
+        net = gq_tvm.load(place)
+        least = min(math.prod(one.shape) for one in net.layers)
+        for name, array in weights.mapped(place / WEIGHTS).items():
+            assert array.dtype.kind != "f" or array.size < least // 8, name
+        torch.testing.assert_close(net(x), model(x), rtol=1e-4, atol=1e-4)
+
+    def test_memory_of_a_loaded_model(self, made):
         """What loading and calling adds to the resident memory is a fraction of float weights."""
         import psutil
 
+        place, model, x = made
         process = psutil.Process()
-        x = torch.randn(1, self.WIDTH)
         gq_tvm.load(place)(x)  # what is needed only once
         before = process.memory_info().rss
         nets = [gq_tvm.load(place) for _ in range(8)]
         for net in nets:
             net(x)
         added = (process.memory_info().rss - before) / len(nets)
-        assert added < self.WIDTH * self.WIDTH  # a quarter of the float weight
+        assert added < 2 * self.weights_of(model)  # half of the float weight
