@@ -59,6 +59,7 @@ def translate(
     _check_state(program, name)
     converters = _Converters(program, prefix, activation).table()
     _check_operators(program, name, converters)
+    _check_indexing(program, name)
     try:
         module = from_exported_program(
             program,
@@ -228,6 +229,30 @@ def _check_operators(program: ExportedProgram, name: str, converters: dict[str, 
             f"program {name} uses operators that cannot be translated: {listed}; replace them by "
             "supported ones"
         )
+
+
+def _check_indexing(program: ExportedProgram, name: str) -> None:
+    """Refuse ``x[:, i, j]``, which TVM takes for an outer product unless it is one."""
+    for node in program.graph.nodes:
+        if node.op != "call_function" or node.target is not torch.ops.aten.index.Tensor:
+            continue
+        used = [(axis, one.meta["val"]) for axis, one in enumerate(node.args[1]) if one is not None]
+        if 1 < len(used) < len(node.args[1]) and not _is_outer(used):
+            raise Error(
+                f"program {name} indexes a tensor by {len(used)} tensors and a slice (in "
+                f"{module_of(node) or 'the top level'}), which cannot be translated; index by one "
+                "tensor after the other, or use torch.gather"
+            )
+
+
+def _is_outer(used: list[tuple[int, torch.Tensor]]) -> bool:
+    """Whether indices are ``i[:, None], j`` into neighbouring axes."""
+    if len(used) != 2:
+        return False
+    (first, rows), (second, columns) = used
+    flat = columns.ndim == 1 or (columns.ndim == 2 and columns.shape[0] == 1)
+    column = rows.ndim == 2 and rows.shape[1] == 1 and rows.shape[0] != 1
+    return second == first + 1 and flat and columns.shape[-1] != 1 and column
 
 
 def _names_of_constants(program: ExportedProgram, prefix: str) -> dict[str, str]:

@@ -244,3 +244,27 @@ def test_a_codebook_that_is_not_found_is_told_of():
     (warning,) = [line for line in said if line.startswith("warning")]
     assert "look-up of packed is not a layer" in warning
     assert "[6, 10] is kept in float32" in warning
+
+
+class Indexed(nn.Module):
+    """Indexes the output [4, 2, 3] of a layer by two tensors."""
+
+    def __init__(self, indexed) -> None:
+        super().__init__()
+        self.layer = Linear(6, 10)
+        self.indexed = indexed
+
+    def forward(self, x, i):
+        return self.indexed(self.layer(x).reshape(4, 2, 3), i)
+
+
+@pytest.mark.parametrize("indexed", [lambda y, i: y[:, i, i], lambda y, i: y[i, :, i]])
+def test_indexing_that_tvm_mistakes_is_refused(indexed):
+    program = export(Indexed(indexed), torch.randn(4, 10), torch.tensor([0, 1]))
+    with pytest.raises(Error, match="indexes a tensor by 2 tensors and a slice"):
+        build(program)
+
+
+def test_indexing_by_an_outer_product_is_translated():
+    model = Indexed(lambda y, i: y[:, i[:, None], i])
+    translated(export(model, torch.randn(4, 10), torch.tensor([0, 1])))
