@@ -32,7 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise Error(f"cannot use {folder}: {failure.strerror}; choose another folder") from failure
     warnings.simplefilter("ignore")
 
     from gq_tvm import inspect

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gq_tvm.command import command
-from gq_tvm.runtime.artefact import CODE, read_manifest
+from gq_tvm.runtime.artefact import CODE, check_files, read_manifest
 from gq_tvm.runtime.manifest import Manifest
 
 
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options = parser.parse_args(argv)
     manifest = read_manifest(options.artefact)
+    check_files(options.artefact, manifest)
     if options.json:
         print(json.dumps(_as_json(manifest, options.artefact), indent=2))
     else:

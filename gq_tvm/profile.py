@@ -30,14 +30,20 @@ def main(argv: list[str] | None = None) -> int:
             label, path = _artefact(other, target, stack)
             paths[label if label not in paths else other] = path
         device = stack.enter_context(chosen_device(options, options.artefact))
+        models = {label: load(path, device) for label, path in paths.items()}
+        for label, model in models.items():
+            if not set(model.functions) & set(next(iter(models.values())).functions):
+                raise Error(f"{label} has no function in common with {options.artefact}")
         profile = compare(
-            {label: load(path, device) for label, path in paths.items()},
+            models,
             rounds=options.rounds,
             frames=options.frames,
         )
     print(profile.table())
     if options.emulate:
         print("These are times of an emulator: they say nothing about a board.")
+    if options.emulate or options.rpc:
+        print("Layers by themselves are only timed on this machine.")
     if options.json:
         _write(Path(options.json), {"target": target, "timings": profile.to_json()})
     return 0
@@ -63,6 +69,13 @@ def _write(path: Path, result: dict[str, Any]) -> None:
         raise Error(f"cannot write {path}: {failure.strerror}") from failure
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gq_tvm.profile",
@@ -83,9 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         "with fp32 weights (may be repeated)",
     )
     parser.add_argument(
-        "--frames", type=int, default=4, help="for a number of frames not fixed (%(default)s)"
+        "--frames", type=_positive, default=4, help="for a number of frames not fixed (%(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of 60 runs (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=_positive, default=5, help="turns of 60 runs (%(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     add_device_options(parser)
     return parser

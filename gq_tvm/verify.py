@@ -126,12 +126,12 @@ def verify(
 
 
 def _compare(program: ExportedProgram, compiled: Any, arrays: list[NDArray]) -> tuple[float, float]:
+    got = compiled(*arrays)  # first: it refuses inputs that do not fit, in words
+    got = got if isinstance(got, tuple) else (got,)
     tensors = [torch.from_numpy(array.copy()) for array in arrays]
     args, kwargs = _pytree.tree_unflatten(tensors, program.call_spec.in_spec)
     with torch.no_grad():
         wanted = _pytree.tree_leaves(program.module()(*args, **kwargs))
-    got = compiled(*arrays)
-    got = got if isinstance(got, tuple) else (got,)
     errors = [
         _error(np.asarray(y, np.float64), z.numpy().astype(np.float64))
         for y, z in zip(got, wanted, strict=True)

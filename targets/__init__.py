@@ -30,9 +30,9 @@ def get(name: str | Target) -> Target:
         return native.best(TARGETS[entry] for entry in _NATIVE_ORDER)
     if name in TARGETS:
         return TARGETS[name]
-    near = difflib.get_close_matches(name, [*TARGETS, "native"], n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else "see --target help."
-    raise Error(f"unknown target {name!r}; {hint}")
+    near = difflib.get_close_matches(name, [*TARGETS, "native"], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise Error(f"unknown target {name!r}; {hint}--target help lists them")
 
 
 def table() -> str:

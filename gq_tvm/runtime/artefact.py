@@ -77,6 +77,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     folder = Path(path)
     if not folder.exists():
         raise Error(f"{path} does not exist; give the folder that gq_tvm.compile wrote")
+    if folder.is_file():
+        raise Error(f"{path} is no artefact; compile it first: python -m gq_tvm.compile {path}")
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -116,7 +118,7 @@ def check_device(
     if target["machine"] != machine:
         raise Error(
             f"{path} is for {target['name']} ({target['machine']}), this device is {machine}; "
-            "compile the model for it, or run it with --emulate or --rpc HOST:PORT"
+            "compile the model for it, or run it on such a device (--rpc, --emulate)"
         )
     missing = sorted(set(target["features"]) - features)
     if missing:

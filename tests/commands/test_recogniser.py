@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import gq_tvm
-from gq_tvm import frontend, profile, targets, transcribe
+from gq_tvm import demo, frontend, inspect, profile, targets, transcribe
 from gq_tvm.models.torch_recogniser import on_numpy
 from gq_tvm.speech import audio
 from gq_tvm.speech.recogniser import Recogniser
@@ -154,3 +155,34 @@ def gq_tvm_linear(folder: Path) -> Path:
     program = torch.export.export(model, (torch.zeros(1, 8),))
     gq_tvm.build(program).save(folder / "linear.gq")
     return folder / "linear.gq"
+
+
+@pytest.mark.parametrize("option", [["--rounds", "0"], ["--frames", "-3"]])
+def test_profile_wants_numbers_above_zero(native, option, capsys):
+    assert profile.main([str(native), *option]) == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_profile_refuses_another_model(native, tmp_path, capsys):
+    other = gq_tvm_linear(tmp_path)
+    assert profile.main([str(native), "--against", str(other)]) == 2
+    assert "no function in common" in capsys.readouterr().err
+
+
+def test_an_exported_program_is_no_artefact(capsys):
+    assert transcribe.main([str(DIGITS / "digits.pt2"), str(SAMPLES[0])]) == 2
+    assert "compile it first" in capsys.readouterr().err
+
+
+def test_demo_refuses_a_file_for_a_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert demo.main(["-o", str(tmp_path / "file")]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_inspect_refuses_a_damaged_artefact(native, tmp_path, capsys):
+    damaged = tmp_path / "damaged.gq"
+    shutil.copytree(native, damaged)
+    (damaged / "model.so").write_bytes(b"not code")
+    assert inspect.main([str(damaged)]) == 2
+    assert "damaged or was altered" in capsys.readouterr().err
