@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from gq_tvm.errors import Error
+from gq_tvm.schedules.dense_f32 import DenseFloatEngine
 from gq_tvm.schedules.family import Family, Product
+from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.scalar import Scalar
-from gq_tvm.schedules.vector_family import DenseFloat, Lookup, LookupFloat
+from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
 # In order of preference: the first that supports a product is taken. The baseline comes after the
 # family that supports everything, so it is only ever taken by name.
-FAMILIES: list[Family] = [Lookup(), LookupFloat(), Scalar(), DenseFloat()]
+FAMILIES: list[Family] = [
+    VectorFamily("lookup", "int8", LookupEngine),
+    VectorFamily("lookup_f32", "fp32", LookupFloatEngine),
+    Scalar(),
+    VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
+]
 
 __all__ = ["FAMILIES", "Family", "Product", "families_for", "family"]
 

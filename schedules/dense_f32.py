@@ -20,16 +20,17 @@ _UNROLL = 4  # k in a step: amortises the loop, as the units of the look-up kern
 class DenseFloatEngine(Engine):
     """``y = (sum_k x[m, k] w[n, k]) * scale_w[n]`` in fp32."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int) -> None:
-        super().__init__(isa, n, k)
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
+        super().__init__(isa, n, k, bits)
         self.tile_rows = isa.tile_rows["fp32"]
         self._steps = -(-k // _UNROLL)
         self._staged = FloatRows(k, self._steps * _UNROLL, isa.lanes)
 
-    def operands(self, weights: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the operands of ``declare`` for ``weights`` float32 [N, K], ``scale`` [N]."""
+    def operands(
+        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
+    ) -> dict[str, np.ndarray]:
         padded = np.zeros((self.padded_n, self._steps * _UNROLL), np.float32)
-        padded[: self.n, : self.k] = weights
+        padded[: self.n, : self.k] = table[indices]
         tiles = padded.reshape(self.tiles, self.outputs, -1).transpose(0, 2, 1)
         return {
             "weights": np.ascontiguousarray(tiles),

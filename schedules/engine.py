@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.instruction_sets import InstructionSet
@@ -35,10 +36,11 @@ class Engine(ABC):
     #: Rows a tile takes at once.
     tile_rows: int
 
-    def __init__(self, isa: InstructionSet, n: int, k: int) -> None:
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
         self.isa = isa
         self.n = n
         self.k = k
+        self.bits = bits
         self.lanes = isa.lanes
         self.outputs = VECTORS * isa.lanes
         self.tiles = -(-n // self.outputs)
@@ -50,8 +52,20 @@ class Engine(ABC):
         return self.tiles * self.outputs
 
     @abstractmethod
+    def operands(
+        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Lay a weight out as the operands of ``declare``.
+
+        Args:
+            indices: uint8 [N, K].
+            table: The centroids [2^bits], int8 or float32.
+            scale: float32 [N], what the rows of centroids are multiplied by.
+        """
+
+    @abstractmethod
     def declare(self) -> None:
-        """Declare the operands as arguments, in the order ``Family.pack`` gives them."""
+        """Declare the operands as arguments, in the order of ``operands``."""
 
     @abstractmethod
     def begin(self, rows: int) -> None:

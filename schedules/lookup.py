@@ -24,23 +24,15 @@ class LookupEngine(Engine):
     """``y = (sum_k q[m, k] c[index[n, k]]) * (scale_x[m] * scale_w[n])``, exact until the scale."""
 
     def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
-        super().__init__(isa, n, k)
-        self.bits = bits
+        super().__init__(isa, n, k, bits)
         self.tile_rows = isa.tile_rows["int8"]
         self.layout = TileLayout(bits, isa.lanes, VECTORS)
         self.padded_k = -(-k // self.layout.depth) * self.layout.depth
 
     def operands(
-        self, indices: np.ndarray, centroids: np.ndarray, scale: np.ndarray
+        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return the operands of ``declare``.
-
-        Args:
-            indices: uint8 [N, K].
-            centroids: int8 [2^bits].
-            scale: float32 [N].
-        """
-        unsigned = (centroids.astype(np.int16) + self.isa.centroid_offset).astype(np.uint8)
+        unsigned = (table.astype(np.int16) + self.isa.centroid_offset).astype(np.uint8)
         if self.bits == 8:
             indices, unsigned = unsigned[indices], np.zeros(1, np.uint8)
         else:

@@ -48,25 +48,17 @@ class LookupFloatEngine(Engine):
     """``y = (sum_k x[m, k] t[index[n, k]]) * scale_w[n]`` in fp32."""
 
     def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
-        super().__init__(isa, n, k)
-        self.bits = bits
+        super().__init__(isa, n, k, bits)
         self.tile_rows = isa.tile_rows["fp32"]
         self.layout = TileLayout(bits, isa.lanes, VECTORS, isa.float_order)
         self._staged = FloatRows(k, -(-k // self.layout.depth) * self.layout.depth, isa.lanes)
 
     def operands(
-        self, indices: np.ndarray, centroids: np.ndarray, scale: np.ndarray
+        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return the operands of ``declare``.
-
-        Args:
-            indices: uint8 [N, K].
-            centroids: float32 [2^bits].
-            scale: float32 [N].
-        """
         return {
             "weights": self.layout.pack(indices),
-            "table": whole_lines(self.isa.float_table(centroids.astype(np.float32))),
+            "table": whole_lines(self.isa.float_table(table.astype(np.float32))),
             "scale": np.pad(scale, (0, self.padded_n - self.n)),
         }
 
