@@ -41,7 +41,9 @@ def guarded(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-@pytest.mark.parametrize("bits", [1, 3, pytest.param(7, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize(
+    "bits", [1, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (3, 7, 8))]
+)
 @pytest.mark.parametrize(
     ("where", "name"),
     [pair for pair in (*INT8, *FP32[:-2], *BASELINE) if pair[0].startswith("x86")],

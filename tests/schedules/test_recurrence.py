@@ -28,7 +28,9 @@ def expected(gates_x, h, c, indices, codebook, bits, activation):
     return np.stack(ys, 1), h, c
 
 
-@pytest.mark.parametrize("bits", [pytest.param(2, marks=pytest.mark.slow), 4, 8])
+@pytest.mark.parametrize(
+    "bits", [4, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (2, 8))]
+)
 @pytest.mark.parametrize(("where", "name"), [*INT8, *FP32[:-2], *BASELINE])
 def test_lstm_recurrence(where, name, bits, emulated):
     where = target(where)
