@@ -6,13 +6,13 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from gq_tvm.command import command
 from gq_tvm.runtime.artefact import CODE, check_files, read_manifest
+from gq_tvm.runtime.columns import columns
 from gq_tvm.runtime.manifest import Manifest
 
 
@@ -65,7 +65,7 @@ def layer_table(manifest: Manifest) -> str:
                 "" if tied else f"{layer.bytes / total:.1%}",
             )
         )
-    return _aligned(rows, right={3, 6, 7})
+    return columns(rows, right={3, 6, 7})
 
 
 def summary(manifest: Manifest) -> str:
@@ -118,19 +118,6 @@ def _as_json(manifest: Manifest, path: str) -> dict[str, Any]:
         "metadata": manifest.metadata,
         "versions": manifest.versions,
     }
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], right: set[int]) -> str:
-    """Rows as columns two spaces apart; the columns in `right` are aligned right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,26 @@ from functools import cache
 from gq_tvm.errors import Error
 from gq_tvm.targets.target import Target
 
-# Linux, arch/arm64/include/uapi/asm/hwcap.h: bit of AT_HWCAP -> our name.
-_AT_HWCAP = 16
-_ARM_HWCAP = {1: "neon", 10: "fp16", 20: "dotprod"}
-_AT_HWCAP2 = 26
-_ARM_HWCAP2 = {13: "i8mm"}
+#: AT_HWCAP and AT_HWCAP2 of getauxval(3), which ``arm_features`` reads.
+HWCAPS = (16, 26)
+# Linux, arch/arm64/include/uapi/asm/hwcap.h: bit of each of those words -> our name.
+_ARM_NAMES = ({1: "neon", 10: "fp16", 20: "dotprod"}, {13: "i8mm"})
+
+
+def arm_features(words: Iterable[int]) -> frozenset[str]:
+    """Return the names of the features in the words that ``HWCAPS`` lists."""
+    return frozenset(
+        name
+        for bits, names in zip(words, _ARM_NAMES, strict=True)
+        for bit, name in names.items()
+        if bits >> bit & 1
+    )
+
+
+def x86_features(cpuinfo: Iterable[str]) -> frozenset[str]:
+    """Return the flags of the first CPU in the lines of ``/proc/cpuinfo``."""
+    flags = next((line for line in cpuinfo if line.startswith("flags")), ":")
+    return frozenset(flags.partition(":")[2].split())
 
 
 @cache
@@ -24,17 +39,12 @@ def features() -> frozenset[str]:
         getauxval = ctypes.CDLL(None).getauxval
         getauxval.restype = ctypes.c_ulong
         getauxval.argtypes = [ctypes.c_ulong]
-        found = set()
-        for kind, names in ((_AT_HWCAP, _ARM_HWCAP), (_AT_HWCAP2, _ARM_HWCAP2)):
-            bits = getauxval(kind)
-            found |= {name for bit, name in names.items() if bits >> bit & 1}
-        return frozenset(found)
+        return arm_features(getauxval(kind) for kind in HWCAPS)
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            flags = next((line for line in lines if line.startswith("flags")), ":")
+            return x86_features(lines)
     except OSError:
         return frozenset()
-    return frozenset(flags.partition(":")[2].split())
 
 
 def best(targets: Iterable[Target]) -> Target:

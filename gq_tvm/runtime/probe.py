@@ -11,15 +11,12 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.targets import native
 from gq_tvm.targets.linker import linker
 
 # Order of the attempts: a device reached by RPC is most often an ARM board.
 TRIPLES = {"aarch64": "aarch64-linux-gnu", "x86_64": "x86_64-linux-gnu"}
 SIZE = 16384  # bytes the probe fills; of /proc/cpuinfo the first processor is enough
-
-# Linux: AT_HWCAP and AT_HWCAP2 of getauxval(3), and arch/arm64/include/uapi/asm/hwcap.h.
-_AT_HWCAP, _AT_HWCAP2 = 16, 26
-_HWCAPS = ({1: "neon", 10: "fp16", 20: "dotprod"}, {13: "i8mm"})
 
 
 def build(machine: str, path: str) -> None:
@@ -30,7 +27,7 @@ def build(machine: str, path: str) -> None:
         answer = T.arg("answer", T.buffer((SIZE,), "uint8"))
         if machine == "aarch64":
             words = T.decl_buffer((SIZE // 8,), "uint64", data=answer.data)
-            for word, kind in enumerate((_AT_HWCAP, _AT_HWCAP2)):
+            for word, kind in enumerate(native.HWCAPS):
                 T.buffer_store(words, T.call_extern("uint64", "getauxval", T.int64(kind)), [word])
         else:
             file = T.call_extern("int32", "open", "/proc/cpuinfo", 0)
@@ -43,13 +40,6 @@ def build(machine: str, path: str) -> None:
 def features(machine: str, answer: np.ndarray) -> frozenset[str]:
     """Return the CPU features in what ``probe`` wrote, by the names `Target.features` uses."""
     if machine == "aarch64":
-        words = answer[:16].view(np.uint64).tolist()
-        return frozenset(
-            name
-            for bits, names in zip(words, _HWCAPS, strict=True)
-            for bit, name in names.items()
-            if bits >> bit & 1
-        )
+        return native.arm_features(answer[:16].view(np.uint64).tolist())
     text = answer.tobytes().partition(b"\0")[0].decode(errors="replace")
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), ":")
-    return frozenset(flags.partition(":")[2].split())
+    return native.x86_features(text.splitlines())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gq_tvm.runtime.columns import columns
 from gq_tvm.runtime.model import Model
 from gq_tvm.runtime.sizes import evaluate
 
@@ -66,7 +67,7 @@ class Profile:
             for timings in found:
                 row += _beside(one, timings.get((one.kind, one.name)))
             rows.append(row)
-        return _columns(rows)
+        return columns(rows, right=range(1, len(rows[0])))
 
 
 def compare(models: Mapping[str, Model], rounds: int = ROUNDS, frames: int = FRAMES) -> Profile:
@@ -143,13 +144,3 @@ def _beside(one: Timing, other: Timing | None) -> list[str]:
     if other is None:
         return ["-", "-", "-"]
     return [f"{other.bytes:,}", f"{other.median:.1f}", f"{one.median / other.median:.2f}"]
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
