@@ -30,6 +30,7 @@ def lower(
     names: dict[str, str] | None = None,
     activation: str | None = None,
     warn: Callable[[str], object] = lambda text: None,
+    parallel: bool = False,
 ) -> tuple[IRModule, Parameters]:
     """Bring a module with codebook operators down to kernels.
 
@@ -40,6 +41,7 @@ def lower(
         names: What constants are called in the model, by ``parameters.digest``.
         activation: Of layers that cannot say it themselves; None is ``"fp32"``.
         warn: Called with a sentence on what a user should know.
+        parallel: Whether kernels use the runtime's threads.
 
     Returns:
         The module, its functions taking their weights as parameters behind their inputs, and those
@@ -57,7 +59,7 @@ def lower(
         ExpandConv(),  # convolutions in one group are products over unfolded frames
         ChooseKernel(target, kernel),  # the family of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
-        LowerCodebook(target, parameters),  # its PrimFunc, called
+        LowerCodebook(target, parameters, parallel),  # its PrimFunc, called
         relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),  # only now: earlier it would expand codebooks

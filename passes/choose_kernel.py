@@ -45,7 +45,8 @@ class ChooseKernel(ModulePass):
         activation = product.activation
         if isinstance(chosen, VectorFamily):
             activation = chosen.activation
-        return with_attrs(call, kernel=chosen.name, activation=activation)
+        schedule = chosen.space(self.target, product)[0]
+        return with_attrs(call, kernel=chosen.name, schedule=str(schedule), activation=activation)
 
     def _family(self, product: Product, layer: str) -> Family:
         what = (

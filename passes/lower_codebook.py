@@ -12,7 +12,7 @@ from tvm.ir import GlobalVar, IRModule
 from gq_tvm.passes.operators import PACKED, attributes, is_operator, shape_of
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Product, direct, family
+from gq_tvm.schedules import Product, Schedule, direct, family
 from gq_tvm.targets import Target
 
 
@@ -20,8 +20,9 @@ from gq_tvm.targets import Target
 class LowerCodebook(ModulePass):
     """Replace every ``relax.gq.packed`` by a ``call_tir`` of its kernel."""
 
-    def __init__(self, target: Target, parameters: Parameters) -> None:
+    def __init__(self, target: Target, parameters: Parameters, parallel: bool = False) -> None:
         self.target = target
+        self.parallel = parallel
         self.parameters = parameters
         self._kernels: dict[tuple[Any, ...], GlobalVar] = {}
 
@@ -44,11 +45,14 @@ class LowerCodebook(ModulePass):
         x, *operands = call.args
         flat, rows = _flat_rows(rewriter, x, k)
         product = _product(at, n, k, rows)
+        schedule = Schedule.parse(at["schedule"])
         epilogue = at["epilogue"] or None
         kernel = self._kernel(
             rewriter,
-            ("linear", at["kernel"], product, epilogue),
-            lambda: family(at["kernel"]).linear(self.target, product, epilogue),
+            ("linear", at["kernel"], product, schedule, epilogue),
+            lambda: family(at["kernel"]).linear(
+                self.target, product, schedule, epilogue, self.parallel
+            ),
         )
         y = self._call(rewriter, at, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
         return relax.op.reshape(y, call.ty.shape) if flat is not x else y
@@ -59,10 +63,11 @@ class LowerCodebook(ModulePass):
         n, k = shape
         batch = shape_of(call.args[1])[0]
         product = _product(at, n, k, batch, recurrent=True)
+        schedule = Schedule.parse(at["schedule"])
         kernel = self._kernel(
             rewriter,
-            ("recurrence", at["kernel"], product),
-            lambda: family(at["kernel"]).recurrence(self.target, product),
+            ("recurrence", at["kernel"], product, schedule),
+            lambda: family(at["kernel"]).recurrence(self.target, product, schedule, self.parallel),
         )
         return self._call(
             rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]

@@ -5,8 +5,8 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
 Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
-chosen family, "" before the choice) and ``epilogue`` (the activation function fused behind, "" for
-none).
+chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them) and
+``epilogue`` (the activation function fused behind, "" for none).
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def codebook_linear(
     layer: str,
     epilogue: str = "",
     kernel: str = "",
+    schedule: str = "",
 ) -> relax.Call:
     """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N]."""
     attrs = {"bits": bits, "activation": activation, "layer": layer}
-    attrs |= {"epilogue": epilogue, "kernel": kernel}
+    attrs |= {"epilogue": epilogue, "kernel": kernel, "schedule": schedule}
     return _call(LINEAR, [x, indices, codebook, bias], attrs)
 
 
@@ -74,7 +75,13 @@ def codebook_lstm(
 
 
 def codebook_recurrence(
-    inputs: Sequence[relax.Expr], *, bits: int, activation: str, layer: str, kernel: str = ""
+    inputs: Sequence[relax.Expr],
+    *,
+    bits: int,
+    activation: str,
+    layer: str,
+    kernel: str = "",
+    schedule: str = "",
 ) -> relax.Call:
     """The steps of an LSTM layer whose input part is done.
 
@@ -84,11 +91,13 @@ def codebook_recurrence(
         activation: ``"int8"`` or ``"fp32"``.
         layer: Name of the layer.
         kernel: The chosen family.
+        schedule: Its knobs.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
     """
     attrs = {"bits": bits, "activation": activation, "layer": layer, "kernel": kernel}
+    attrs |= {"schedule": schedule}
     return _call(RECURRENCE, inputs, attrs)
 
 

@@ -21,7 +21,7 @@ from gq_tvm.passes.operators import INPUTS, attributes, is_operator, packed
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import product_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import direct, family
+from gq_tvm.schedules import Schedule, direct, family
 from gq_tvm.targets import Target
 
 
@@ -67,7 +67,8 @@ class PackWeights(ModulePass):
         if product is None:
             return direct.pack(indices, codebook, at["bits"])
         try:
-            return family(at["kernel"]).pack(self.target, product, indices, codebook)
+            schedule = Schedule.parse(at["schedule"])
+            return family(at["kernel"]).pack(self.target, product, schedule, indices, codebook)
         except Error as refusal:
             raise Error(f"layer {at['layer']}: {refusal}") from None
 
@@ -90,6 +91,7 @@ class PackWeights(ModulePass):
             bits=at["bits"],
             activation=at.get("activation", "fp32"),
             kernel=at.get("kernel") or direct.NAME,
+            schedule=at.get("schedule", ""),
             parameters=names,
             bytes=sum(array.nbytes for array in operands.values()),
             tied_to=owner if owner != at["layer"] else None,

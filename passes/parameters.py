@@ -22,6 +22,7 @@ class Layer:
         bits: Bits of an index.
         activation: ``"int8"`` or ``"fp32"``.
         kernel: The kernel family.
+        schedule: Its knobs, "" where it has none.
         parameters: Names of the operands the kernel reads.
         bytes: Bytes of those operands.
         tied_to: The layer whose packed weight this one uses, or None if it has its own.
@@ -36,6 +37,7 @@ class Layer:
     bits: int
     activation: str
     kernel: str
+    schedule: str
     parameters: list[str]
     bytes: int
     tied_to: str | None = None

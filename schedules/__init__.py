@@ -8,6 +8,7 @@ from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.scalar import Scalar
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
@@ -20,7 +21,7 @@ FAMILIES: list[Family] = [
     VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
 ]
 
-__all__ = ["FAMILIES", "Family", "Product", "families_for", "family"]
+__all__ = ["FAMILIES", "Family", "Product", "Schedule", "families_for", "family"]
 
 
 def families_for(target: Target, product: Product) -> list[Family]:

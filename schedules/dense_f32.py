@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import VECTORS, Engine, Store
+from gq_tvm.schedules.engine import Engine, Store
+from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.lookup_f32 import FloatRows
+from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any
 
@@ -20,11 +22,14 @@ _UNROLL = 4  # k in a step: amortises the loop, as the units of the look-up kern
 class DenseFloatEngine(Engine):
     """``y = (sum_k x[m, k] w[n, k]) * scale_w[n]`` in fp32."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
-        super().__init__(isa, n, k, bits)
-        self.tile_rows = isa.tile_rows["fp32"]
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
+        super().__init__(isa, n, k, bits, schedule)
         self._steps = -(-k // _UNROLL)
         self._staged = FloatRows(k, self._steps * _UNROLL, isa.lanes)
+
+    @classmethod
+    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+        return [Schedule(rows=isa.tile_rows["fp32"])]
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -54,7 +59,7 @@ class DenseFloatEngine(Engine):
         with T.serial(0, self._steps) as step:
             for k in (step * _UNROLL + u for u in range(_UNROLL)):
                 activations = [T.bind(self._staged.buffer[slot, k]) for slot in slots]
-                for v in range(VECTORS):
+                for v in range(self.vectors):
                     weight = T.bind(self._weights[tile, k, T.ramp(v * lanes, 1, lanes)])
                     for row in range(len(slots)):
                         total = self.read(sums[row][v][0])
@@ -63,6 +68,6 @@ class DenseFloatEngine(Engine):
                             total + weight * T.broadcast(activations[row], lanes),
                         )
         for row in range(len(slots)):
-            for v in range(VECTORS):
+            for v in range(self.vectors):
                 scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
                 store(row, v, self.read(sums[row][v][0]) * scale)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.vector_math import VectorMath
 
 Expr = Any
@@ -22,29 +24,30 @@ Buffer = Any
 #: store(row position, output vector of the tile, float32 vector): takes the results of a tile.
 Store = Callable[[int, int, Expr], None]
 
-#: Output vectors of a tile. Four hide the latency of a dot product and are the gates of an LSTM.
-VECTORS = 4
-
 
 class Engine(ABC):
     """Multiplies staged rows with tiles of a weight matrix ``[N, K]``.
 
     The methods emit TIR into the function under construction, in this order: ``declare`` among
-    the arguments, ``begin`` once, then ``stage`` and ``multiply`` inside the loops.
+    the arguments, ``begin`` once, then ``stage``, ``tables`` and ``multiply`` inside the loops.
     """
 
-    #: Rows a tile takes at once.
-    tile_rows: int
-
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
         self.isa = isa
         self.n = n
         self.k = k
         self.bits = bits
+        self.schedule = schedule
+        self.vectors = schedule.vectors
         self.lanes = isa.lanes
-        self.outputs = VECTORS * isa.lanes
+        self.outputs = self.vectors * isa.lanes
         self.tiles = -(-n // self.outputs)
         self.math = VectorMath(isa.lanes)
+
+    @classmethod
+    @abstractmethod
+    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+        """The schedules worth trying for `product`, the one to take untried first."""
 
     @property
     def padded_n(self) -> int:
@@ -69,7 +72,10 @@ class Engine(ABC):
 
     @abstractmethod
     def begin(self, rows: int) -> None:
-        """Load tables and allocate room for ``rows`` staged rows."""
+        """Allocate room for ``rows`` staged rows."""
+
+    def tables(self) -> None:  # noqa: B027 - not every engine has tables
+        """Bring the tables into registers; once in each region that a thread runs by itself."""
 
     @abstractmethod
     def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
@@ -88,7 +94,7 @@ class Engine(ABC):
         made = []
         for _ in range(rows):
             vectors = []
-            for _ in range(VECTORS):
+            for _ in range(self.vectors):
                 parts = [T.alloc_buffer((self.lanes,), dtype) for _ in range(sums)]
                 for part in parts:
                     T.buffer_store(part, zero, [T.ramp(0, 1, self.lanes)])
@@ -103,6 +109,22 @@ class Engine(ABC):
     def write(self, buffer: Buffer, value: Expr) -> None:
         """Write a whole small buffer as one vector."""
         T.buffer_store(buffer, value, [T.ramp(0, 1, self.lanes)])
+
+
+def each_tile(
+    count: int, parallel: bool, tables: Callable[[], None], body: Callable[[Expr], None]
+) -> None:
+    """Emit ``body`` for ``count`` tiles, on the runtime's threads if ``parallel``.
+
+    A thread holds its own registers: with threads the tables are loaded for each tile.
+    """
+    if not parallel or count <= 1:
+        tables()
+        each(count, body)
+        return
+    with T.parallel(0, count) as tile:
+        tables()
+        body(tile)
 
 
 def each(count: Any, body: Callable[[Expr], None]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.ops.reference import common_codebook
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.vector_math import EPILOGUES
 from gq_tvm.targets import Target
 
@@ -62,11 +63,16 @@ class Family(ABC):
     def supports(self, target: Target, product: Product) -> bool:
         """Whether this family has kernels for `product` on `target`."""
 
+    def space(self, target: Target, product: Product) -> list[Schedule]:
+        """The schedules worth trying for `product`, the one to take untried first."""
+        return [Schedule()]
+
     @abstractmethod
     def pack(
         self,
         target: Target,
         product: Product,
+        schedule: Schedule,
         indices: NDArray[np.uint8],
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
@@ -75,6 +81,7 @@ class Family(ABC):
         Args:
             target: The device the kernels run on.
             product: The product the weight takes part in.
+            schedule: That of the kernels.
             indices: u8 [N, K].
             codebook: f32 [1 or N, 2^bits].
 
@@ -87,15 +94,24 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def linear(self, target: Target, product: Product, epilogue: str | None) -> tirx.PrimFunc:
+    def linear(
+        self,
+        target: Target,
+        product: Product,
+        schedule: Schedule,
+        epilogue: str | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
         """The kernel of ``y = epilogue(x W^T + bias)``.
 
         Its arguments: x f32 [m, K], the operands, bias f32 [Np], y f32 [m, N] (output). The
-        epilogue is None or one of `EPILOGUES`.
+        epilogue is None or one of `EPILOGUES`. `parallel` lets it use the runtime's threads.
         """
 
     @abstractmethod
-    def recurrence(self, target: Target, product: Product) -> tirx.PrimFunc:
+    def recurrence(
+        self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
+    ) -> tirx.PrimFunc:
         """The kernel of an LSTM layer's recurrence over all its steps (n = 4H, k = H).
 
         Its arguments: gates_x f32 [B, T, 4H] (input part and bias), h0 f32 [B, H], c0 f32 [B, H],

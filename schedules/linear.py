@@ -9,24 +9,25 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import Engine, each
+from gq_tvm.schedules.engine import Engine, each, each_tile
 from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
 Buffer = Any
 
-#: Rows staged at once: a block of activations stays in L1 while all weights pass by.
-BLOCK = 16
 
-
-def linear(engine: Engine, rows: int | None, epilogue: str | None) -> tirx.PrimFunc:
+def linear(
+    engine: Engine, rows: int | None, epilogue: str | None, parallel: bool = False
+) -> tirx.PrimFunc:
     """Build ``f(x f32 [m, K], *operands, bias f32 [padded N], y f32 [m, N])``.
 
     Args:
         engine: Arithmetic and weight layout.
         rows: m, or None where it is known only at run time.
         epilogue: One of ``vector_math.EPILOGUES``, or None.
+        parallel: Whether tiles are dealt out to the runtime's threads.
     """
+    most = engine.schedule.block
     m = rows if rows is not None else tirx.Var("m", "int64")
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("linear")
@@ -35,15 +36,15 @@ def linear(engine: Engine, rows: int | None, epilogue: str | None) -> tirx.PrimF
         engine.declare()
         bias = T.arg("bias", T.buffer((engine.padded_n,), "float32"))
         y = T.arg("y", T.buffer((m, engine.n), "float32"))
-        block = BLOCK if rows is None else max(1, min(BLOCK, rows))  # there may be no row
+        block = most if rows is None else max(1, min(most, rows))  # there may be no row
         engine.begin(block)
-        kernel = _Blocks(engine, min(engine.tile_rows, block), epilogue, x, bias, y)
-        if rows is not None and rows <= BLOCK:
+        kernel = _Blocks(engine, min(engine.schedule.rows, block), epilogue, parallel, x, bias, y)
+        if rows is not None and rows <= most:
             kernel.block(T.int32(0), rows)
         else:
-            with T.serial(0, tirx.ceildiv(m, BLOCK)) as b:
-                count = T.min(T.Cast("int64", BLOCK), m - b * BLOCK)
-                kernel.block(b * BLOCK, T.bind(count))
+            with T.serial(0, tirx.ceildiv(m, most)) as b:
+                count = T.min(T.Cast("int64", most), m - b * most)
+                kernel.block(b * most, T.bind(count))
     return builder.get()
 
 
@@ -55,12 +56,14 @@ class _Blocks:
         engine: Engine,
         height: int,
         epilogue: str | None,
+        parallel: bool,
         x: Buffer,
         bias: Buffer,
         y: Buffer,
     ) -> None:
         self.engine = engine
         self.height = height  # rows a tile takes at once
+        self.parallel = parallel
         self.finish = engine.math.epilogue(epilogue)
         self.x, self.bias, self.y = x, bias, y
         self.whole_tiles, self.rest = divmod(engine.n, engine.outputs)
@@ -72,8 +75,14 @@ class _Blocks:
     def block(self, first: Expr, count: Any) -> None:
         """Emit rows ``first`` to ``first + count``."""
         each(count, lambda slot: self.engine.stage(self._row(first + slot), slot))
-        each(self.whole_tiles, lambda tile: self._tile(tile, first, count, partial=False))
+        each_tile(
+            self.whole_tiles,
+            self.parallel,
+            self.engine.tables,
+            lambda tile: self._tile(tile, first, count, partial=False),
+        )
         if self.rest:
+            self.engine.tables()
             self._tile(T.int32(self.whole_tiles), first, count, partial=True)
 
     def _row(self, row: Expr) -> Callable[[Expr, int], Expr]:

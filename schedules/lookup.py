@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import VECTORS, Engine, Store
+from gq_tvm.schedules.engine import Engine, Store
+from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.layout import SUBVECTORS, TileLayout, whole_lines
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.stage_int8 import stage_int8
 from gq_tvm.schedules.unpack import unpack
 
@@ -23,11 +25,14 @@ Expr = Any
 class LookupEngine(Engine):
     """``y = (sum_k q[m, k] c[index[n, k]]) * (scale_x[m] * scale_w[n])``, exact until the scale."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
-        super().__init__(isa, n, k, bits)
-        self.tile_rows = isa.tile_rows["int8"]
-        self.layout = TileLayout(bits, isa.lanes, VECTORS)
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
+        super().__init__(isa, n, k, bits, schedule)
+        self.layout = TileLayout(bits, isa.lanes, self.vectors)
         self.padded_k = -(-k // self.layout.depth) * self.layout.depth
+
+    @classmethod
+    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+        return [Schedule(rows=isa.tile_rows["int8"])]
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -57,14 +62,16 @@ class LookupEngine(Engine):
         self._rows = T.alloc_buffer((rows, self.padded_k), "int8")
         self._row_scale = T.alloc_buffer((rows,), "float32")
         self._row_sum = T.alloc_buffer((rows,), "int32")
-        if self.bits < 8:
-            self._registers = self.isa.load_byte_table(
-                self.bits, lambda offset, lanes: self._table[T.ramp(offset, 1, lanes)]
-            )
         if self.padded_k > self.k:  # padding of K meets index 0: it must be multiplied by zero
             with T.serial(0, rows) as slot:
                 for k in range(self.k, self.padded_k):
                     T.buffer_store(self._rows, T.int8(0), [slot, k])
+
+    def tables(self) -> None:
+        if self.bits < 8:
+            self._registers = self.isa.load_byte_table(
+                self.bits, lambda offset, lanes: self._table[T.ramp(offset, 1, lanes)]
+            )
 
     def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
         offset = self.isa.centroid_offset
@@ -102,9 +109,9 @@ class LookupEngine(Engine):
                 ]
                 for slot in slots
             ]
-            for v in range(VECTORS):
+            for v in range(self.vectors):
                 weights = [
-                    T.bind(self._centroids(vectors, group * VECTORS + v))
+                    T.bind(self._centroids(vectors, group * self.vectors + v))
                     for group in range(layout.groups)
                 ]
                 for row in range(len(slots)):
@@ -114,7 +121,7 @@ class LookupEngine(Engine):
                         self.write(part, result)
         for row, slot in enumerate(slots):
             row_scale = T.bind(self._row_scale[slot])
-            for v in range(VECTORS):
+            for v in range(self.vectors):
                 total = isa.total([self.read(part) for part in sums[row][v]])
                 if isa.centroid_offset:
                     correction = self._row_sum[slot] * T.int32(isa.centroid_offset)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import VECTORS, Engine, Store
+from gq_tvm.schedules.engine import Engine, Store
+from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.layout import TileLayout, whole_lines
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.unpack import unpack
 
 Expr = Any
@@ -47,11 +49,14 @@ class FloatRows:
 class LookupFloatEngine(Engine):
     """``y = (sum_k x[m, k] t[index[n, k]]) * scale_w[n]`` in fp32."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int) -> None:
-        super().__init__(isa, n, k, bits)
-        self.tile_rows = isa.tile_rows["fp32"]
-        self.layout = TileLayout(bits, isa.lanes, VECTORS, isa.float_order)
+    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
+        super().__init__(isa, n, k, bits, schedule)
+        self.layout = TileLayout(bits, isa.lanes, self.vectors, isa.float_order)
         self._staged = FloatRows(k, -(-k // self.layout.depth) * self.layout.depth, isa.lanes)
+
+    @classmethod
+    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+        return [Schedule(rows=isa.tile_rows["fp32"])]
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -70,6 +75,8 @@ class LookupFloatEngine(Engine):
 
     def begin(self, rows: int) -> None:
         self._staged.begin(rows)
+
+    def tables(self) -> None:
         self._registers = self.isa.load_float_table(
             self.bits, lambda offset, lanes: self._table[T.ramp(offset, 1, lanes)]
         )
@@ -93,8 +100,8 @@ class LookupFloatEngine(Engine):
                     ]
                     for slot in slots
                 ]
-                for v in range(VECTORS):
-                    index = T.bind(unpack(self.isa, self.bits, vectors, group * VECTORS + v))
+                for v in range(self.vectors):
+                    index = T.bind(unpack(self.isa, self.bits, vectors, group * self.vectors + v))
                     weights = self.isa.look_up_floats(
                         self.bits, self._registers, lambda at: self._table[at], index
                     )
@@ -105,6 +112,6 @@ class LookupFloatEngine(Engine):
                             total = total + weight * T.broadcast(activation, lanes)
                         self.write(sums[row][v][0], total)
         for row in range(len(slots)):
-            for v in range(VECTORS):
+            for v in range(self.vectors):
                 scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
                 store(row, v, self.read(sums[row][v][0]) * scale)

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import Engine, each
+from gq_tvm.schedules.engine import Engine, each_tile
 from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
@@ -31,7 +31,7 @@ def gate_order(hidden: int, lanes: int) -> np.ndarray:
     return np.where(unit < hidden, rows, -1).reshape(-1)
 
 
-def recurrence(engine: Engine, hidden: int) -> tirx.PrimFunc:
+def recurrence(engine: Engine, hidden: int, parallel: bool = False) -> tirx.PrimFunc:
     """Build ``f(gates_x, h0, c0, *operands, y, h, c)`` for any number of sequences and steps.
 
     Shapes: gates_x f32 [B, T, 4H] (input part and bias), h0, c0 f32 [B, H], y f32 [B, T, H], h, c
@@ -49,7 +49,7 @@ def recurrence(engine: Engine, hidden: int) -> tirx.PrimFunc:
         h = T.arg("h", T.buffer((batch, hidden), "float32"))
         c = T.arg("c", T.buffer((batch, hidden), "float32"))
         engine.begin(1)
-        cell = _Cell(engine, hidden, gates_x, y, h, c)
+        cell = _Cell(engine, hidden, parallel, gates_x, y, h, c)
         with T.serial(0, batch) as b:
             with T.serial(0, hidden) as j:
                 T.buffer_store(h, h0[b, j], [b, j])
@@ -63,10 +63,18 @@ class _Cell:
     """Emits one step: ``h`` and ``c`` hold the state, before and after."""
 
     def __init__(
-        self, engine: Engine, hidden: int, gates_x: Buffer, y: Buffer, h: Buffer, c: Buffer
+        self,
+        engine: Engine,
+        hidden: int,
+        parallel: bool,
+        gates_x: Buffer,
+        y: Buffer,
+        h: Buffer,
+        c: Buffer,
     ) -> None:
         self.engine = engine
         self.hidden = hidden
+        self.parallel = parallel
         self.gates_x, self.y, self.h, self.c = gates_x, y, h, c
         self.whole_tiles, self.rest = divmod(hidden, engine.lanes)
         # The last, partial tile works in scratch: no access leaves the tensors.
@@ -83,8 +91,14 @@ class _Cell:
 
         # The previous state is staged whole before any of the new one is written.
         self.engine.stage(load, T.int32(0))
-        each(self.whole_tiles, lambda tile: self._whole_tile(b, t, tile))
+        each_tile(
+            self.whole_tiles,
+            self.parallel,
+            self.engine.tables,
+            lambda tile: self._whole_tile(b, t, tile),
+        )
         if self.rest:
+            self.engine.tables()
             self._partial_tile(b, t)
 
     def _update(self, tile: Expr, inputs: list[Expr], cell: Expr) -> tuple[Expr, Expr]:

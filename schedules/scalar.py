@@ -18,6 +18,7 @@ from tvm.script import tirx as T
 
 from gq_tvm.ops.reference import SMALLEST_LIVE
 from gq_tvm.schedules.family import OPAQUE, Family, Product, shared_codebook
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
 _SMALLEST_LIVE = float(SMALLEST_LIVE)
@@ -64,6 +65,7 @@ class Scalar(Family):
         self,
         target: Target,
         product: Product,
+        schedule: Schedule,
         indices: NDArray[np.uint8],
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
@@ -71,7 +73,14 @@ class Scalar(Family):
         table, scale = shared_codebook(product, codebook)
         return {"weights": pack_rows(indices, product.bits), "table": table, "scale": scale}
 
-    def linear(self, target: Target, product: Product, epilogue: str | None) -> tirx.PrimFunc:
+    def linear(
+        self,
+        target: Target,
+        product: Product,
+        schedule: Schedule,
+        epilogue: str | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
         """See `Family.linear`."""
         m = tirx.Var("m", "int64") if product.rows is None else product.rows
         n, k, bits = product.n, product.k, product.bits
@@ -103,7 +112,9 @@ class Scalar(Family):
 
         return scalar_linear
 
-    def recurrence(self, target: Target, product: Product) -> tirx.PrimFunc:
+    def recurrence(
+        self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
+    ) -> tirx.PrimFunc:
         """See `Family.recurrence`."""
         batch, steps = tirx.Var("batch", "int64"), tirx.Var("steps", "int64")
         n, k, bits = product.n, product.k, product.bits

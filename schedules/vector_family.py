@@ -13,6 +13,7 @@ from gq_tvm.schedules.family import Family, Product, shared_codebook
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.linear import linear
 from gq_tvm.schedules.recurrence import gate_order, recurrence
+from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
 
@@ -43,6 +44,7 @@ class VectorFamily(Family):
         self,
         target: Target,
         product: Product,
+        schedule: Schedule,
         indices: NDArray[np.uint8],
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
@@ -50,15 +52,27 @@ class VectorFamily(Family):
         if product.recurrent:
             order = gate_order(product.k, INSTRUCTION_SETS[target.instruction_set].lanes)
             indices, scale = indices[order], np.where(order < 0, np.float32(0), scale[order])
-        return self._engine(target, product).operands(indices, table, scale)
+        return self._engine(target, product, schedule).operands(indices, table, scale)
 
-    def linear(self, target: Target, product: Product, epilogue: str | None) -> tirx.PrimFunc:
-        return linear(self._engine(target, product), product.rows, epilogue)
+    def space(self, target: Target, product: Product) -> list[Schedule]:
+        return self.engine.space(INSTRUCTION_SETS[target.instruction_set], product)
 
-    def recurrence(self, target: Target, product: Product) -> tirx.PrimFunc:
-        return recurrence(self._engine(target, product), product.k)
+    def linear(
+        self,
+        target: Target,
+        product: Product,
+        schedule: Schedule,
+        epilogue: str | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
+        return linear(self._engine(target, product, schedule), product.rows, epilogue, parallel)
 
-    def _engine(self, target: Target, product: Product) -> Engine:
+    def recurrence(
+        self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
+    ) -> tirx.PrimFunc:
+        return recurrence(self._engine(target, product, schedule), product.k, parallel)
+
+    def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
         isa = INSTRUCTION_SETS[target.instruction_set]
         n = len(gate_order(product.k, isa.lanes)) if product.recurrent else product.n
-        return self.engine(isa, n, product.k, product.bits)
+        return self.engine(isa, n, product.k, product.bits, schedule)

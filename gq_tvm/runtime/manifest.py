@@ -63,6 +63,7 @@ class Layer:
     bits: int
     activation: str
     kernel: str
+    schedule: str
     parameters: list[str]
     bytes: int
     float_bytes: int
@@ -151,7 +152,7 @@ def _check(manifest: Manifest) -> None:
         _demand(not function.single or len(function.outputs) == 1)
         _demand(_is_list(function.parameters, str) and sizes.keys() >= set(function.parameters))
     for layer in manifest.layers:
-        _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel]))
+        _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel, layer.schedule]))
         _demand(_are(int, [layer.bits, layer.bytes, layer.float_bytes]))
         _demand(_is_list(layer.shape, int) and isinstance(layer.tied_to, str | None))
         _demand(_is_list(layer.parameters, str) and sizes.keys() >= set(layer.parameters))

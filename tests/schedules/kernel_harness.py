@@ -13,7 +13,7 @@ from tvm import tirx
 
 from gq_tvm import targets
 from gq_tvm.runtime.devices import Device, LocalDevice
-from gq_tvm.schedules import Family, Product
+from gq_tvm.schedules import Family, Product, Schedule
 from gq_tvm.targets import Target, native
 from gq_tvm.targets.linker import linker
 
@@ -80,16 +80,19 @@ def run_linear(
     device: Device,
     cases: list[tuple[Product, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
     epilogue: str | None = None,
+    schedule: Schedule | None = None,
+    parallel: bool = False,
 ) -> list[np.ndarray]:
     """Run `family`'s linear kernel for each (product, x, indices, codebook, bias)."""
-    kernels = Kernels(
-        target,
-        device,
-        {f"f{i}": family.linear(target, case[0], epilogue) for i, case in enumerate(cases)},
-    )
+    schedules = [schedule or family.space(target, case[0])[0] for case in cases]
+    functions = {
+        f"f{i}": family.linear(target, case[0], schedules[i], epilogue, parallel)
+        for i, case in enumerate(cases)
+    }
+    kernels = Kernels(target, device, functions)
     results = []
     for i, (product, x, indices, codebook, bias) in enumerate(cases):
-        operands = family.pack(target, product, indices, codebook)
+        operands = family.pack(target, product, schedules[i], indices, codebook)
         padded = np.pad(bias, (0, len(operands["scale"]) - len(bias)))
         shape = (len(x), product.n)
         results += kernels(f"f{i}", [x, *operands.values(), padded], [shape])

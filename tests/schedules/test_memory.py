@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
 
-from gq_tvm.schedules import Product, family
+from gq_tvm.schedules import Product, Schedule, family
 
 LINE = 64  # TVM aligns tensors to it; what is between a tensor's end and it is padding
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,14 +56,18 @@ def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     linear = [Product(n, k, bits, activation, 5) for n, k in ((7, 3), (65, 77))]
     recurrent = [Product(4 * h, h, bits, activation, 2, recurrent=True) for h in (3, 37)]
     rng = np.random.default_rng(bits)
-    functions = {f"l{i}": chosen.linear(where, one, "silu") for i, one in enumerate(linear)}
-    functions |= {f"r{i}": chosen.recurrence(where, one) for i, one in enumerate(recurrent)}
+    functions = {
+        f"l{i}": chosen.linear(where, one, Schedule(), "silu") for i, one in enumerate(linear)
+    }
+    functions |= {
+        f"r{i}": chosen.recurrence(where, one, Schedule()) for i, one in enumerate(recurrent)
+    }
     kernels = Kernels(where, device, functions)
     for label, product in zip(functions, [*linear, *recurrent], strict=True):
         n, k, rows = product.n, product.k, product.rows or 1
         codebook = rng.standard_normal((1, 2**bits)).astype(np.float32)
         indices = rng.integers(0, 2**bits, (n, k)).astype(np.uint8)
-        operands = [*chosen.pack(where, product, indices, codebook).values()]
+        operands = [*chosen.pack(where, product, Schedule(), indices, codebook).values()]
         if product.recurrent:
             shapes = [(rows, 3, n), (rows, k), (rows, k)]
             outputs = [(rows, 3, k), (rows, k), (rows, k)]

@@ -5,7 +5,7 @@ import pytest
 from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
 
 from gq_tvm.ops import reference
-from gq_tvm.schedules import Product, family
+from gq_tvm.schedules import Product, Schedule, family
 
 #: (H, sequences, steps): whole tiles, a ragged tile, less than a vector.
 SHAPES = ((16, 1, 3), (37, 2, 4), (3, 1, 5))
@@ -40,7 +40,10 @@ def test_lstm_recurrence(where, name, bits, emulated):
     kernels = Kernels(
         where,
         device_for(where, emulated),
-        {f"f{i}": chosen.recurrence(where, product) for i, product in enumerate(products)},
+        {
+            f"f{i}": chosen.recurrence(where, product, Schedule())
+            for i, product in enumerate(products)
+        },
     )
     for i, (hidden, batch, steps) in enumerate(SHAPES):
         rng = np.random.default_rng([hidden, bits])
@@ -48,7 +51,7 @@ def test_lstm_recurrence(where, name, bits, emulated):
         codebook = (0.3 * rng.standard_normal((1, 2**bits))).astype(np.float32)
         gates_x = rng.standard_normal((batch, steps, 4 * hidden)).astype(np.float32)
         h0, c0 = rng.standard_normal((2, batch, hidden)).astype(np.float32)
-        operands = chosen.pack(where, products[i], indices, codebook)
+        operands = chosen.pack(where, products[i], Schedule(), indices, codebook)
         y, h, c = kernels(
             f"f{i}",
             [gates_x, h0, c0, *operands.values()],
