@@ -1,67 +1,19 @@
 """How codebook indices lie in memory for the vector kernels: exactly ``bits`` bits a weight.
 
 A *tile* is ``vectors * lanes`` outputs. Along K it is cut into *units* of 8 sub-vectors; a
-sub-vector holds the indices of ``lanes`` outputs x 4 consecutive k, a byte each. The bits of an
-index are split into planes of 4, 2 and 1 bits (3 = 2 + 1, 7 = 4 + 2 + 1, ...), and a plane of
-``w`` bits packs the 8 sub-vectors into ``w`` vectors: shift and mask bring any of them back, with
-no move across lanes, on every instruction set.
+sub-vector holds the indices of ``lanes`` outputs x 4 consecutive k, a byte each. The 8 sub-vectors
+share ``bits`` vectors as their codes say: shift and mask bring any of them back, with no move
+across lanes, on every instruction set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-SUBVECTORS = 8
-
-#: bits -> widths of its planes, lowest bits first.
-PLANES = {
-    1: (1,),
-    2: (2,),
-    3: (2, 1),
-    4: (4,),
-    5: (4, 1),
-    6: (4, 2),
-    7: (4, 2, 1),
-    8: (8,),
-}
-
-
-@dataclass(frozen=True)
-class Field:
-    """Where a plane keeps its part of a sub-vector.
-
-    Attributes:
-        vector: Vector of the unit.
-        shift: Lowest bit of the field inside each byte.
-        position: Lowest bit of the field inside the index.
-        width: Bits of the field.
-    """
-
-    vector: int
-    shift: int
-    position: int
-    width: int
-
-
-def fields(bits: int, subvector: int) -> list[Field]:
-    """Return the fields that together hold the indices of a sub-vector, lowest bits first."""
-    found = []
-    first_vector = position = 0
-    for width in PLANES[bits]:
-        share = SUBVECTORS // width
-        found.append(
-            Field(
-                vector=first_vector + subvector // share,
-                shift=subvector % share * width,
-                position=position,
-                width=width,
-            )
-        )
-        first_vector += width
-        position += width
-    return found
+from gq_tvm.schedules.codes import SUBVECTORS, Code
 
 
 @dataclass(frozen=True)
@@ -71,6 +23,7 @@ class TileLayout:
     Attributes:
         bits: Bits of an index, 1..8.
         lanes: 32-bit lanes of a vector.
+        codes: Of the 8 sub-vectors of a unit.
         vectors: Output vectors of a tile; must divide 8.
         order: Bytes of a sub-vector: ``"output"`` puts (n, k) at ``n * 4 + k``, ``"depth"`` at
             ``k * lanes + n``.
@@ -78,6 +31,7 @@ class TileLayout:
 
     bits: int
     lanes: int
+    codes: Sequence[Code]
     vectors: int = 4
     order: str = "output"
 
@@ -115,20 +69,18 @@ class TileLayout:
         axes = (0, 3, 4, 1, 2, 5) if self.order == "output" else (0, 3, 4, 1, 5, 2)
         subvectors = parts.transpose(axes).reshape(tiles, units, SUBVECTORS, size)
         packed = np.zeros(self.shape(n, k), np.uint8)
-        for subvector in range(SUBVECTORS):
-            for field in fields(self.bits, subvector):
-                part = subvectors[:, :, subvector] >> field.position & (1 << field.width) - 1
-                packed[:, :, field.vector] |= part << field.shift
+        for subvector, code in enumerate(self.codes):
+            for bit, (vector, place) in enumerate(code.places()):
+                packed[:, :, vector] |= (subvectors[:, :, subvector] >> bit & 1) << place
         return packed
 
     def unpack(self, packed: np.ndarray, n: int, k: int) -> np.ndarray:
         """Return the ``uint8 [n, k]`` indices of a packed array: the inverse of ``pack``."""
         tiles, units, _, _ = packed.shape
         subvectors = np.zeros((tiles, units, SUBVECTORS, 4 * self.lanes), np.uint8)
-        for subvector in range(SUBVECTORS):
-            for field in fields(self.bits, subvector):
-                part = packed[:, :, field.vector] >> field.shift & (1 << field.width) - 1
-                subvectors[:, :, subvector] |= part << field.position
+        for subvector, code in enumerate(self.codes):
+            for bit, (vector, place) in enumerate(code.places()):
+                subvectors[:, :, subvector] |= (packed[:, :, vector] >> place & 1) << bit
         inner = (self.lanes, 4) if self.order == "output" else (4, self.lanes)
         parts = subvectors.reshape(tiles, units, self.groups, self.vectors, *inner)
         axes = (0, 3, 4, 1, 2, 5) if self.order == "output" else (0, 3, 5, 1, 2, 4)

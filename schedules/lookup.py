@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.codes import planes
 from gq_tvm.schedules.engine import Engine, Store
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
-from gq_tvm.schedules.layout import SUBVECTORS, TileLayout, whole_lines
+from gq_tvm.schedules.layout import TileLayout, whole_lines
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.stage_int8 import stage_int8
 from gq_tvm.schedules.unpack import unpack
@@ -27,7 +28,9 @@ class LookupEngine(Engine):
 
     def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
         super().__init__(isa, n, k, bits, schedule)
-        self.layout = TileLayout(bits, isa.lanes, self.vectors)
+        self.codes = planes(8) if bits == 8 else isa.codes(bits)
+        self.layout = TileLayout(bits, isa.lanes, self.codes, self.vectors)
+        self._reads = list(dict.fromkeys(code.reads for code in self.codes))
         self.padded_k = -(-k // self.layout.depth) * self.layout.depth
 
     @classmethod
@@ -41,7 +44,7 @@ class LookupEngine(Engine):
         if self.bits == 8:
             indices, unsigned = unsigned[indices], np.zeros(1, np.uint8)
         else:
-            unsigned = self.isa.byte_table(unsigned)
+            unsigned = self._laid_out(unsigned)
         return {
             "weights": self.layout.pack(indices),
             "table": whole_lines(unsigned),
@@ -56,11 +59,16 @@ class LookupEngine(Engine):
 
     def _table_bytes(self) -> int:
         table = np.zeros(2**self.bits, np.uint8)
-        return 64 if self.bits == 8 else len(whole_lines(self.isa.byte_table(table)))
+        return 64 if self.bits == 8 else len(whole_lines(self._laid_out(table)))
+
+    def _laid_out(self, values: np.ndarray) -> np.ndarray:
+        """The tables of all codes, one after the other."""
+        return np.concatenate([self.isa.byte_table(values, reads) for reads in self._reads])
 
     def begin(self, rows: int) -> None:
         self._rows = T.alloc_buffer((rows, self.padded_k), "int8")
         self._row_scale = T.alloc_buffer((rows,), "float32")
+        self._registers: dict[tuple[int, ...], Sequence[Expr]] = {}
         self._row_sum = T.alloc_buffer((rows,), "int32")
         if self.padded_k > self.k:  # padding of K meets index 0: it must be multiplied by zero
             with T.serial(0, rows) as slot:
@@ -69,9 +77,13 @@ class LookupEngine(Engine):
 
     def tables(self) -> None:
         if self.bits < 8:
-            self._registers = self.isa.load_byte_table(
-                self.bits, lambda offset, lanes: self._table[T.ramp(offset, 1, lanes)]
-            )
+            size = len(self.isa.byte_table(np.zeros(2**self.bits, np.uint8), self._reads[0]))
+            for number, reads in enumerate(self._reads):
+                load = self._loader(number * size)
+                self._registers[reads] = self.isa.load_byte_table(self.bits, load)
+
+    def _loader(self, start: int) -> Callable[[int, int], Expr]:
+        return lambda offset, lanes: self._table[T.ramp(start + offset, 1, lanes)]
 
     def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
         offset = self.isa.centroid_offset
@@ -131,8 +143,8 @@ class LookupEngine(Engine):
                 store(row, v, value)
 
     def _centroids(self, vectors: Sequence[Expr], subvector: int) -> Expr:
-        assert 0 <= subvector < SUBVECTORS
-        index = unpack(self.isa, self.bits, vectors, subvector)
+        code = self.codes[subvector]
+        index = unpack(self.isa, code, vectors)
         if self.bits == 8:
             return index
-        return self.isa.look_up_bytes(self.bits, self._registers, index)
+        return self.isa.look_up_bytes(self.bits, self._registers[code.reads], index)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.codes import planes
 from gq_tvm.schedules.engine import Engine, Store
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
@@ -51,7 +52,7 @@ class LookupFloatEngine(Engine):
 
     def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
         super().__init__(isa, n, k, bits, schedule)
-        self.layout = TileLayout(bits, isa.lanes, self.vectors, isa.float_order)
+        self.layout = TileLayout(bits, isa.lanes, planes(bits), self.vectors, isa.float_order)
         self._staged = FloatRows(k, -(-k // self.layout.depth) * self.layout.depth, isa.lanes)
 
     @classmethod
@@ -101,7 +102,9 @@ class LookupFloatEngine(Engine):
                     for slot in slots
                 ]
                 for v in range(self.vectors):
-                    index = T.bind(unpack(self.isa, self.bits, vectors, group * self.vectors + v))
+                    index = T.bind(
+                        unpack(self.isa, self.layout.codes[group * self.vectors + v], vectors)
+                    )
                     weights = self.isa.look_up_floats(
                         self.bits, self._registers, lambda at: self._table[at], index
                     )

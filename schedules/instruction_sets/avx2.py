@@ -33,7 +33,7 @@ class Avx2(InstructionSet):
     vector_bytes = _BYTES
     tile_rows: ClassVar[dict[str, int]] = {"int8": 2, "fp32": 2}
 
-    def byte_table(self, values: np.ndarray) -> np.ndarray:
+    def byte_table(self, values: np.ndarray, reads: Sequence[int]) -> np.ndarray:
         groups = np.tile(values, max(1, 16 // len(values))).reshape(-1, 1, 16)
         return np.tile(groups, (1, 2, 1)).reshape(-1)  # vpshufb sees two separate halves
 

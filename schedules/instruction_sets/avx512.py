@@ -1,8 +1,10 @@
 """AVX-512 with VBMI and VNNI.
 
-``vpermb`` looks 64 bytes up in one register and ignores index bits 6 and 7, so tables of fewer
-entries are repeated and no index is ever masked. ``vpdpbusd`` multiplies unsigned by signed
-bytes: centroids are stored with an offset of 128. (Intel SDM vol. 2, VPERMB, VPERMI2B, VPDPBUSD.)
+``vpermb`` looks 64 bytes up in one register by the lowest 6 bits of a byte, ``vpermi2b`` 128 by
+the lowest 7. A table can be laid out to read the index from any of those bits and to ignore the
+others: no index is masked, and few are shifted (shifts share the pipes of the look-ups, see
+`_CODES`). ``vpdpbusd`` multiplies unsigned by signed bytes: centroids are stored with an offset of
+128. (Intel SDM vol. 2, VPERMB, VPERMI2B, VPDPBUSD; port usage measured on Zen 4.)
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.codes import Code, Piece, direct, moved
 from gq_tvm.schedules.instruction_sets.base import (
     Expr,
     Gather,
@@ -27,6 +30,52 @@ _FLOATS = 16
 _SELECT = 0xCA  # truth table of vpternlogd for "first operand ? second : third"
 
 
+def _code(reads: tuple[int, ...], *pieces: tuple[int, int, int]) -> Code:
+    """A code of (vector, shift, mask) pieces."""
+    return Code(tuple(Piece(*piece) for piece in pieces), reads)
+
+
+_LOW6 = range(6)
+# What vpermb cannot see of a packed vector is its bits 6 and 7: they are shifted down by two, or
+# joined to bits of another vector and shifted with them.
+_CODES: dict[int, Sequence[Code]] = {
+    1: [*(direct(0, bit) for bit in _LOW6), moved(0, 2, 4), moved(0, 2, 5)],
+    2: [
+        code
+        for v in (0, 1)
+        for code in (direct(v, 0, 1), direct(v, 2, 3), direct(v, 4, 5), moved(v, 2, 4, 5))
+    ],
+    # Vector 2 holds one index in its bits 0-2, one in 3, 6, 7, and a bit each (5 and 4) of two
+    # whose other bits are the tops of vectors 0 and 1.
+    3: [
+        *(code for v in (0, 1) for code in (direct(v, 0, 1, 2), direct(v, 3, 4, 5))),
+        direct(2, 0, 1, 2),
+        _code((3, 4, 5), (0, 2, 0x30), (2, 2, 0x0F)),
+        _code((2, 4, 5), (1, 2, 0x30), (2, 2, 0x0F)),
+        moved(2, 2, 1, 4, 5),
+    ],
+    # Vectors 0-3 hold an index each below 3 bits of another, whose other 2 are in vector 4.
+    5: [
+        *(direct(v, 0, 1, 2, 3, 4) for v in range(4)),
+        *(_code((0, 1, 3, 4, 5), (v, 2, 0x38), (4, 2 * v, 0x07)) for v in range(4)),
+    ],
+    # Three vectors hold an index each, and two bits of a fourth.
+    6: [
+        code
+        for v in (0, 3)
+        for code in (
+            *(direct(v + i, *_LOW6) for i in range(3)),
+            _code(tuple(_LOW6), (v, 2, 0x30), (v + 1, 4, 0x0C), (v + 2, 6, 0x03)),
+        )
+    ],
+    # Seven vectors hold an index each, and a bit of the eighth.
+    7: [
+        *(direct(v, *range(7)) for v in range(7)),
+        _code(tuple(range(7)), *((v, 7 - v, 1 << v) for v in range(7))),
+    ],
+}
+
+
 class Avx512(InstructionSet):
     """512-bit vectors, byte permutes over 64 and 128 entries, 4-way int8 dot products."""
 
@@ -35,17 +84,21 @@ class Avx512(InstructionSet):
     tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
     centroid_offset = 128
 
-    def join_bits(self, below: int, low: Expr, high: Expr) -> Expr:
+    def join_bits(self, mask: int, one: Expr, other: Expr) -> Expr:
         # By name: out of ands and ors LLVM makes two instructions, having simplified the masks.
-        mask = typed(self.constant_bytes((1 << below) - 1), "int32", _FLOATS)
-        a, b = typed(low, "int32", _FLOATS), typed(high, "int32", _FLOATS)
+        chosen = typed(self.constant_bytes(mask), "int32", _FLOATS)
+        a, b = typed(one, "int32", _FLOATS), typed(other, "int32", _FLOATS)
         joined = T.call_llvm_pure_intrin(
-            "int32x16", "llvm.x86.avx512.pternlog.d.512", mask, a, b, T.int32(_SELECT)
+            "int32x16", "llvm.x86.avx512.pternlog.d.512", chosen, a, b, T.int32(_SELECT)
         )
         return typed(joined, "uint8", _BYTES)
 
-    def byte_table(self, values: np.ndarray) -> np.ndarray:
-        return np.tile(values, max(1, _BYTES // len(values)))
+    def codes(self, bits: int) -> Sequence[Code]:
+        return _CODES.get(bits) or super().codes(bits)
+
+    def byte_table(self, values: np.ndarray, reads: Sequence[int]) -> np.ndarray:
+        at = np.arange(2 * _BYTES if len(reads) == 7 else _BYTES)
+        return values[sum((at >> place & 1) << bit for bit, place in enumerate(reads))]
 
     def load_byte_table(self, bits: int, load: Loader) -> Sequence[Expr]:
         return [T.bind(load(i * _BYTES, _BYTES)) for i in range(2 if bits == 7 else 1)]

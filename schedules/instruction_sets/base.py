@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.codes import Code, planes
+
 Expr = Any  # a TIR expression; TVM's own classes are not typed for mypy
 Loader = Callable[[int, int], Expr]  # load(offset, lanes): part of the table operand
 Gather = Callable[[Expr], Expr]  # gather(int32 indices): elements of the table operand
@@ -67,25 +69,39 @@ class InstructionSet(ABC):
         """A vector with ``value`` in every byte."""
         return T.broadcast(T.uint8(value & 0xFF), self.vector_bytes)
 
-    def join_bits(self, below: int, low: Expr, high: Expr) -> Expr:
-        """Bytes with the lowest ``below`` bits of ``low`` and the others of ``high``."""
-        mask = self.constant_bytes((1 << below) - 1)
-        rest = self.constant_bytes(0xFF << below)
-        return T.bitwise_or(T.bitwise_and(low, mask), T.bitwise_and(high, rest))
+    def join_bits(self, mask: int, one: Expr, other: Expr) -> Expr:
+        """Bytes with the bits ``mask`` of ``one`` and all others of ``other``."""
+        return T.bitwise_or(
+            T.bitwise_and(one, self.constant_bytes(mask)),
+            T.bitwise_and(other, self.constant_bytes(~mask)),
+        )
 
     # --- int8 look-ups -----------------------------------------------------------------------
 
+    def codes(self, bits: int) -> Sequence[Code]:
+        """How indices of ``bits`` bits are packed for byte look-ups: one code a sub-vector.
+
+        The look-up of a code reads the bits ``code.reads``, through a table made for them; the
+        fewer different ones there are, the fewer registers hold tables.
+        """
+        return planes(bits)
+
     @abstractmethod
-    def byte_table(self, values: np.ndarray) -> np.ndarray:
-        """Lay ``uint8 [2^bits]`` (bits < 8) out as the table operand ``uint8 [bytes]``."""
+    def byte_table(self, values: np.ndarray, reads: Sequence[int]) -> np.ndarray:
+        """Lay ``uint8 [2^bits]`` (bits < 8) out as a table ``uint8 [bytes]``.
+
+        Args:
+            values: What index i stands for.
+            reads: Bit b of the index is bit ``reads[b]`` of what is looked up.
+        """
 
     @abstractmethod
     def load_byte_table(self, bits: int, load: Loader) -> Sequence[Expr]:
-        """Bring the table into registers, once, before the loops."""
+        """Bring one table into registers, once, before the loops."""
 
     @abstractmethod
     def look_up_bytes(self, bits: int, table: Sequence[Expr], index: Expr) -> Expr:
-        """Look a vector of indices up. Bits of ``index`` above ``bits`` are undefined."""
+        """Look a vector of indices up. Bits the table was not made to read are undefined."""
 
     # --- int8 dot products -------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class NeonDot(InstructionSet):
         amount = T.broadcast(T.uint8(abs(right)), _BYTES)
         return T.shift_right(vector, amount) if right > 0 else T.shift_left(vector, amount)
 
-    def byte_table(self, values: np.ndarray) -> np.ndarray:
+    def byte_table(self, values: np.ndarray, reads: Sequence[int]) -> np.ndarray:
         return np.pad(values, (0, max(0, 16 - len(values))))
 
     def load_byte_table(self, bits: int, load: Loader) -> Sequence[Expr]:
