@@ -7,17 +7,21 @@ from gq_tvm.schedules.dense_f32 import DenseFloatEngine
 from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
+from gq_tvm.schedules.rounded_table import RoundedTableEngine
 from gq_tvm.schedules.scalar import Scalar
 from gq_tvm.schedules.schedule import Schedule
+from gq_tvm.schedules.table import TableEngine
 from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
 # In order of preference: the first that supports a product is taken. The baseline comes after the
 # family that supports everything, so it is only ever taken by name.
 FAMILIES: list[Family] = [
+    VectorFamily("table", "int8", TableEngine),
     VectorFamily("lookup", "int8", LookupEngine),
     VectorFamily("lookup_f32", "fp32", LookupFloatEngine),
     Scalar(),
+    VectorFamily("table8", "fp32", RoundedTableEngine, approximate=True),
     VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
 ]
 

@@ -45,6 +45,11 @@ class Engine(ABC):
         self.math = VectorMath(isa.lanes)
 
     @classmethod
+    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+        """Whether there are kernels for `product` on an instruction set."""
+        return True
+
+    @classmethod
     @abstractmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         """The schedules worth trying for `product`, the one to take untried first."""
@@ -101,6 +106,30 @@ class Engine(ABC):
                 vectors.append(parts)
             made.append(vectors)
         return made
+
+    def trips(self, units: int, step: Callable[[Expr], None]) -> None:
+        """Emit ``step`` for every unit of K, ``schedule.unroll`` of them a trip of the loop."""
+        unroll = max(1, min(self.schedule.unroll, units))
+        whole = units // unroll
+
+        def trip(number: Expr) -> None:
+            for i in range(unroll):
+                step(number * unroll + i)
+
+        each(whole, trip)
+        for unit in range(whole * unroll, units):
+            step(T.int32(unit))
+
+    def prefetch(self, packed: Buffer, tile: Expr, unit: Expr, ahead: int, lines: int) -> None:
+        """Emit the prefetch of a unit's cache lines, ``ahead`` units from here, into L1.
+
+        Past the end of the weights it asks for memory that is not there, which no CPU minds.
+        """
+        for line in range(lines):
+            address = T.address_of(packed[tile, unit + ahead, line, 0])
+            T.evaluate(
+                T.call_llvm_intrin("void", "llvm.prefetch.p0", address, *map(T.int32, (0, 3, 1)))
+            )
 
     def read(self, buffer: Buffer) -> Expr:
         """Read a whole small buffer as one vector."""

@@ -105,7 +105,11 @@ class LookupEngine(Engine):
         isa, layout, lanes = self.isa, self.layout, self.lanes
         _, units, count, size = layout.shape(self.n, self.k)
         sums = self.accumulators(len(slots), "int32", isa.partial_sums)
-        with T.serial(0, units) as unit:
+        ahead = self.schedule.prefetch // (count * size)
+
+        def unit_step(unit: Expr) -> None:
+            if ahead:
+                self.prefetch(self._weights, tile, unit, ahead, count)
             vectors = [
                 T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)
             ]
@@ -131,6 +135,8 @@ class LookupEngine(Engine):
                     results = isa.dot([self.read(p) for p in parts], weights, activations[row])
                     for part, result in zip(parts, results, strict=True):
                         self.write(part, result)
+
+        self.trips(units, unit_step)
         for row, slot in enumerate(slots):
             row_scale = T.bind(self._row_scale[slot])
             for v in range(self.vectors):

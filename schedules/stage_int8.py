@@ -46,23 +46,15 @@ def stage_int8(
 
     peak = T.alloc_buffer((lanes,), "int32")
     T.buffer_store(peak, zeros, [vector])
-    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
     if whole:
         with T.serial(0, whole) as i:
-            bits = T.bitwise_and(T.reinterpret(f"int32x{lanes}", load(i * lanes, lanes)), mask)
+            bits = magnitude_bits(load(i * lanes, lanes), lanes)
             T.buffer_store(peak, T.max(peak[vector], bits), [vector])
     for i in range(rest):
         bits = T.bitwise_and(T.reinterpret("int32", load(T.int32(whole * lanes + i), 1)), _ABSOLUTE)
         T.buffer_store(peak, T.max(peak[i], bits), [i])
-    highest = T.bind(_reduce("smax", peak[vector], lanes))
-
-    finite = T.bind(highest < T.int32(_INFINITY))
-    live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
-    magnitude = T.reinterpret("float32", highest)
-    inverse = T.bind(tirx.Select(live, T.float32(127) / magnitude, T.float32(0)))
-    not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
-    dead = tirx.Select(finite, T.float32(0), not_a_number)
-    scale(tirx.Select(live, magnitude / T.float32(127), dead))
+    inverse, scale_value = row_scale(peak[vector], lanes)
+    scale(scale_value)
 
     sums = None
     if total is not None:
@@ -86,6 +78,33 @@ def stage_int8(
             T.buffer_store(sums, sums[i] + integer, [i])
     if total is not None and sums is not None:
         total(_reduce("add", sums[vector], lanes))
+
+
+def magnitude_bits(values: Expr, lanes: int) -> Expr:
+    """The bits of ``|values|``, float32 vectors, as integers that order as the floats do."""
+    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
+    return T.bitwise_and(T.reinterpret(f"int32x{lanes}", values), mask)
+
+
+def row_scale(peak: Expr, lanes: int) -> tuple[Expr, Expr]:
+    """Emit what values become int8 by, and what brings them back.
+
+    Args:
+        peak: A vector whose largest element is the largest magnitude, as ``magnitude_bits``.
+        lanes: Its lanes.
+
+    Returns:
+        ``127 / max`` and ``max / 127``, float32; 0 and 0 below 2^-100, 0 and NaN with NaN or
+        infinity.
+    """
+    highest = T.bind(_reduce("smax", peak, lanes))
+    finite = T.bind(highest < T.int32(_INFINITY))
+    live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
+    magnitude = T.reinterpret("float32", highest)
+    inverse = T.bind(tirx.Select(live, T.float32(127) / magnitude, T.float32(0)))
+    not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
+    dead = tirx.Select(finite, T.float32(0), not_a_number)
+    return inverse, tirx.Select(live, magnitude / T.float32(127), dead)
 
 
 def _reduce(operation: str, vector: Expr, lanes: int) -> Expr:

@@ -25,18 +25,23 @@ class VectorFamily(Family):
         name: What ``--kernel`` and ``inspect`` call it.
         activation: What its engine computes with.
         engine: The arithmetic; one is made for each kernel, whose buffers it holds.
+        approximate: Its results are off by more than rounding: taken only by name, and for
+            products trained with any activations.
         baseline: It takes products trained with other activations as well: only for comparison.
     """
 
     name: str
     activation: str
     engine: type[Engine]
+    approximate: bool = False
     baseline: bool = False
 
     def supports(self, target: Target, product: Product) -> bool:
         if target.instruction_set not in INSTRUCTION_SETS:
             return False
-        if self.baseline:
+        if not self.engine.supports(INSTRUCTION_SETS[target.instruction_set], product):
+            return False
+        if self.baseline or self.approximate:
             return True
         return product.activation == self.activation and product.fits_int32
 

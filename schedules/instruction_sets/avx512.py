@@ -83,6 +83,7 @@ class Avx512(InstructionSet):
     vector_bytes = _BYTES
     tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
     centroid_offset = 128
+    table_entries = 64
 
     def join_bits(self, mask: int, one: Expr, other: Expr) -> Expr:
         # By name: out of ands and ors LLVM makes two instructions, having simplified the masks.
@@ -117,15 +118,18 @@ class Avx512(InstructionSet):
     ) -> Sequence[Expr]:
         total = sums[0]
         for weight, activation in zip(weights, activations, strict=True):
-            # LLVM 22 types the operands as bytes, unlike the releases TVM's own intrinsic fits.
-            total = T.call_llvm_pure_intrin(
-                "int32x16",
-                "llvm.x86.avx512.vpdpbusd.512",
-                total,
-                weight,
-                typed(T.broadcast(activation, _FLOATS), "int8", _BYTES),
-            )
+            total = self.dot_vectors(total, weight, T.broadcast(activation, _FLOATS))
         return [total]
+
+    def dot_vectors(self, total: Expr, unsigned: Expr, signed: Expr) -> Expr:
+        # LLVM 22 types the operands as bytes, unlike the releases TVM's own intrinsic fits.
+        return T.call_llvm_pure_intrin(
+            "int32x16",
+            "llvm.x86.avx512.vpdpbusd.512",
+            total,
+            unsigned,
+            typed(signed, "int8", _BYTES),
+        )
 
     def float_table(self, values: np.ndarray) -> np.ndarray:
         return np.tile(values, max(1, _FLOATS // len(values)))

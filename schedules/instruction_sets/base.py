@@ -43,6 +43,8 @@ class InstructionSet(ABC):
     vector_bytes: int
     tile_rows: ClassVar[dict[str, int]]
     centroid_offset: int = 0
+    #: Bytes one register table holds, for look-ups by 6 index bits and a position.
+    table_entries: int = 16
 
     @property
     def lanes(self) -> int:
@@ -119,6 +121,10 @@ class InstructionSet(ABC):
             weights: One vector a group: ``lanes`` outputs x 4 centroids.
             activations: One ``int32`` scalar a group: 4 int8 activations.
         """
+
+    def dot_vectors(self, total: Expr, unsigned: Expr, signed: Expr) -> Expr:
+        """Add the dot products of groups of 4 bytes of two vectors to ``int32 [lanes]``."""
+        raise NotImplementedError
 
     def total(self, sums: Sequence[Expr]) -> Expr:
         """Bring partial sums together: ``int32 [lanes]``, an output a lane."""
