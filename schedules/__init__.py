@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gq_tvm.errors import Error
 from gq_tvm.schedules.dense_f32 import DenseFloatEngine
+from gq_tvm.schedules.dense_int8 import DenseInt8Engine
 from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
@@ -22,6 +23,7 @@ FAMILIES: list[Family] = [
     VectorFamily("lookup_f32", "fp32", LookupFloatEngine),
     Scalar(),
     VectorFamily("table8", "fp32", RoundedTableEngine, approximate=True),
+    VectorFamily("dense_int8", "int8", DenseInt8Engine, baseline=True),
     VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
 ]
 

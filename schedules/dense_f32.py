@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import Engine, Store
+from gq_tvm.schedules.engine import Engine, Store, tile_space
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.lookup_f32 import FloatRows
@@ -29,7 +29,7 @@ class DenseFloatEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return [Schedule(rows=isa.tile_rows["fp32"])]
+        return tile_space(isa.tile_rows["fp32"], product)
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -56,7 +56,8 @@ class DenseFloatEngine(Engine):
     def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
         lanes = self.lanes
         sums = self.accumulators(len(slots), "float32")
-        with T.serial(0, self._steps) as step:
+
+        def step_trip(step: Expr) -> None:
             for k in (step * _UNROLL + u for u in range(_UNROLL)):
                 activations = [T.bind(self._staged.buffer[slot, k]) for slot in slots]
                 for v in range(self.vectors):
@@ -67,6 +68,8 @@ class DenseFloatEngine(Engine):
                             sums[row][v][0],
                             total + weight * T.broadcast(activations[row], lanes),
                         )
+
+        self.trips(self._steps, step_trip)
         for row in range(len(slots)):
             for v in range(self.vectors):
                 scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]

@@ -8,7 +8,7 @@ to ``linear.py`` and ``recurrence.py``; the instructions belong to an ``Instruct
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
-from gq_tvm.schedules.schedule import Schedule
+from gq_tvm.schedules.schedule import Schedule, grid
 from gq_tvm.schedules.vector_math import VectorMath
 
 Expr = Any
@@ -138,6 +138,28 @@ class Engine(ABC):
     def write(self, buffer: Buffer, value: Expr) -> None:
         """Write a whole small buffer as one vector."""
         T.buffer_store(buffer, value, [T.ramp(0, 1, self.lanes)])
+
+
+def tile_space(most_rows: int, product: Product, **more: Iterable[int]) -> list[Schedule]:
+    """The schedules of an engine whose tiles are vectors x rows of accumulators.
+
+    Args:
+        most_rows: Rows that fit the registers beside 4 output vectors.
+        product: What is to be computed.
+        more: Other knobs and their values.
+    """
+    if product.recurrent:
+        return grid(Schedule(rows=1), unroll=(1, 2), **more)
+    if product.rows == 1:
+        return grid(Schedule(rows=1), vectors=(4, 2, 8), unroll=(1, 2, 4), **more)
+    space = grid(
+        Schedule(rows=most_rows),
+        vectors=(4, 2, 8),
+        rows=sorted({1, 2, most_rows, 2 * most_rows}),
+        unroll=(1, 2),
+        block=(16,) if product.rows and product.rows <= 16 else (16, 64),
+    )
+    return [one for one in space if one.vectors * one.rows <= 4 * most_rows]
 
 
 def each_tile(

@@ -12,7 +12,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.codes import planes
-from gq_tvm.schedules.engine import Engine, Store
+from gq_tvm.schedules.engine import Engine, Store, tile_space
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.layout import TileLayout, whole_lines
@@ -35,7 +35,7 @@ class LookupEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return [Schedule(rows=isa.tile_rows["int8"])]
+        return tile_space(isa.tile_rows["int8"], product, prefetch=(0, 1024, 4096))
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

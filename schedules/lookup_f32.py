@@ -9,7 +9,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.codes import planes
-from gq_tvm.schedules.engine import Engine, Store
+from gq_tvm.schedules.engine import Engine, Store, tile_space
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.layout import TileLayout, whole_lines
@@ -57,7 +57,7 @@ class LookupFloatEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return [Schedule(rows=isa.tile_rows["fp32"])]
+        return tile_space(isa.tile_rows["fp32"], product)
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -89,7 +89,8 @@ class LookupFloatEngine(Engine):
         layout, lanes = self.layout, self.lanes
         _, units, count, size = layout.shape(self.n, self.k)
         sums = self.accumulators(len(slots), "float32")
-        with T.serial(0, units) as unit:
+
+        def unit_step(unit: Expr) -> None:
             vectors = [
                 T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)
             ]
@@ -114,6 +115,8 @@ class LookupFloatEngine(Engine):
                         for weight, activation in zip(weights, activations[row], strict=True):
                             total = total + weight * T.broadcast(activation, lanes)
                         self.write(sums[row][v][0], total)
+
+        self.trips(units, unit_step)
         for row in range(len(slots)):
             for v in range(self.vectors):
                 scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]

@@ -21,7 +21,7 @@ from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.stage_int8 import magnitude_bits, row_scale
-from gq_tvm.schedules.table import ENTRIES, GROUPS, Tables
+from gq_tvm.schedules.table import ENTRIES, GROUPS, Tables, table_space
 
 Expr = Any
 
@@ -39,8 +39,7 @@ class RoundedTableEngine(Tables):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        vectors = (4,) if product.recurrent else (8, 4)
-        return [Schedule(vectors=v, rows=1, unroll=unroll) for v in vectors for unroll in (1, 2)]
+        return table_space(product, unroll=(1, 2), prefetch=(0, 1024, 4096))
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from itertools import product as every
 
 from gq_tvm.errors import Error
 
@@ -41,3 +43,11 @@ class Schedule:
             return Schedule(**{name: int(value) for name, value in pairs})
         except (TypeError, ValueError) as failure:
             raise Error(f"{text!r} is no schedule; one looks like {str(Schedule())!r}") from failure
+
+
+def grid(first: Schedule, **knobs: Iterable[int]) -> list[Schedule]:
+    """Return ``first``, then every other combination of values of the knobs named."""
+    rest = [
+        replace(first, **dict(zip(knobs, values, strict=True))) for values in every(*knobs.values())
+    ]
+    return [first, *(one for one in rest if one != first)]

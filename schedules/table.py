@@ -13,7 +13,7 @@ sums of products would need as many look-ups and dot products as ``lookup`` itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from gq_tvm.schedules.family import MOST_INT8_K, Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.instruction_sets.base import typed
 from gq_tvm.schedules.layout import whole_lines
-from gq_tvm.schedules.schedule import Schedule
+from gq_tvm.schedules.schedule import Schedule, grid
 from gq_tvm.schedules.stage_int8 import stage_int8
 
 Expr = Any
@@ -33,6 +33,12 @@ Buffer = Any
 ENTRIES = 16  # of a group's table: a nibble's values
 GROUPS = 4  # of a 64-entry table: the bytes of a 32-bit lane
 _POSITIONS = 0x30201000  # of these bytes, where an index has bits 4 and 5
+
+
+def table_space(product: Product, **knobs: Iterable[int]) -> list[Schedule]:
+    """The schedules of an engine that shares no look-up among rows."""
+    vectors = (4,) if product.recurrent else (8, 4)
+    return grid(Schedule(vectors=vectors[0], rows=1), vectors=vectors, **knobs)
 
 
 class Tables(Engine):
@@ -93,8 +99,7 @@ class TableEngine(Tables):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        vectors = (4,) if product.recurrent else (8, 4)
-        return [Schedule(vectors=v, rows=1, unroll=unroll) for v in vectors for unroll in (1, 2, 4)]
+        return table_space(product, unroll=(1, 2, 4), prefetch=(0, 1024, 4096))
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

@@ -41,9 +41,9 @@ class VectorFamily(Family):
             return False
         if not self.engine.supports(INSTRUCTION_SETS[target.instruction_set], product):
             return False
-        if self.baseline or self.approximate:
-            return True
-        return product.activation == self.activation and product.fits_int32
+        if product.activation != self.activation and not (self.baseline or self.approximate):
+            return False
+        return replace(product, activation=self.activation).fits_int32
 
     def pack(
         self,

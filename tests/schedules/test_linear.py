@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -40,15 +42,45 @@ def extreme_case(shape: tuple[int, int, int], bits: int, symbolic: bool):
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize(("where", "name"), INT8)
 def test_integers_are_exact(where, name, bits, emulated):
+    assert_exact(where, name, bits, emulated)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "bits"), [("x86-64-v4", "table", 1), ("x86-64-v4", "dense_int8", 3)]
+)
+def test_integers_of_other_families_are_exact(where, name, bits, emulated):
+    assert_exact(where, name, bits, emulated)
+
+
+def assert_exact(where, name, bits, emulated, schedule=None, parallel=False):
     where = target(where)
-    chosen = family(name)
     cases = [extreme_case(shape, bits, i % 2 == 1) for i, shape in enumerate(SHAPES)]
-    for case, got in zip(
-        cases, run_linear(chosen, where, device_for(where, emulated), cases), strict=True
-    ):
+    results = run_linear(
+        family(name), where, device_for(where, emulated), cases, None, schedule, parallel
+    )
+    for case, got in zip(cases, results, strict=True):
         _, x, indices, codebook, _ = case
         exact = x.astype(np.int64) @ codebook[0].astype(np.int64)[indices].T
         np.testing.assert_array_equal(got, exact.astype(np.float32))
+
+
+@pytest.mark.parametrize(("name", "bits"), [("lookup", 3), ("table", 1), ("dense_int8", 2)])
+def test_schedules_change_nothing(name, bits, emulated):
+    """The far corners of each space: most and fewest of every knob."""
+    where = target("x86-64-v4")
+    space = family(name).space(where, Product(131, 77, bits, "int8", 21))
+    corners = {
+        extreme(space, key=lambda s, i=i: (astuple(s)[i], str(s)))  # type: ignore[misc]
+        for i in range(len(astuple(space[0])))
+        for extreme in (min, max)
+    }
+    for schedule in sorted(corners, key=str):
+        assert_exact("x86-64-v4", name, bits, emulated, schedule)
+
+
+@pytest.mark.parametrize("where", VECTOR_TARGETS)
+def test_threads_change_nothing(where, emulated):
+    assert_exact(where, "lookup", 4, emulated, parallel=True)
 
 
 def float_case(shape, bits, activation, symbolic, per_row=False):
@@ -205,7 +237,7 @@ def test_the_longest_rows_that_fit_int32(where, emulated):
     assert not any(
         one.supports(where, Product(2, n + 1, 1, "int8", 1))
         for one in FAMILIES
-        if one.name != "dense_f32"
+        if one.name not in ("dense_f32", "table8")
     )
 
 

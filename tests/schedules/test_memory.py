@@ -7,7 +7,7 @@ import mmap
 
 import numpy as np
 import pytest
-from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, TABLES, Kernels, device_for, target
 
 from gq_tvm.schedules import Product, Schedule, family
 
@@ -42,16 +42,21 @@ def guarded(array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "bits", [1, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (3, 7, 8))]
-)
-@pytest.mark.parametrize(
-    ("where", "name"),
-    [pair for pair in (*INT8, *FP32[:-2], *BASELINE) if pair[0].startswith("x86")],
+    ("where", "name", "bits"),
+    [
+        *TABLES,
+        *(
+            pytest.param(*pair, bits, marks=pytest.mark.slow if bits > 1 else ())
+            for pair in (*INT8, *FP32[:-2], *BASELINE)
+            if pair[0].startswith("x86")
+            for bits in (1, 3, 7, 8)
+        ),
+    ],
 )
 def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     where = target(where)
     device = device_for(where, emulated)
-    activation = "int8" if name == "lookup" else "fp32"
+    activation = "int8" if name in ("lookup", "table") else "fp32"
     chosen = family(name)
     linear = [Product(n, k, bits, activation, 5) for n, k in ((7, 3), (65, 77))]
     recurrent = [Product(4 * h, h, bits, activation, 2, recurrent=True) for h in (3, 37)]

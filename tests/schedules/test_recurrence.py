@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, TABLES, Kernels, device_for, target
 
 from gq_tvm.ops import reference
 from gq_tvm.schedules import Product, Schedule, family
@@ -29,12 +29,19 @@ def expected(gates_x, h, c, indices, codebook, bits, activation):
 
 
 @pytest.mark.parametrize(
-    "bits", [4, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (2, 8))]
+    ("where", "name", "bits"),
+    [
+        TABLES[0],
+        *(
+            pytest.param(*pair, bits, marks=pytest.mark.slow if bits != 4 else ())
+            for pair in (*INT8, *FP32[:-2], *BASELINE)
+            for bits in (4, 2, 8)
+        ),
+    ],
 )
-@pytest.mark.parametrize(("where", "name"), [*INT8, *FP32[:-2], *BASELINE])
 def test_lstm_recurrence(where, name, bits, emulated):
     where = target(where)
-    activation = "int8" if name == "lookup" else "fp32"
+    activation = "int8" if name in ("lookup", "table") else "fp32"
     products = [Product(4 * h, h, bits, activation, b, recurrent=True) for h, b, _ in SHAPES]
     chosen = family(name)
     kernels = Kernels(
