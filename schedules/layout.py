@@ -26,7 +26,7 @@ class TileLayout:
         codes: Of the 8 sub-vectors of a unit.
         vectors: Output vectors of a tile; must divide 8.
         order: Bytes of a sub-vector: ``"output"`` puts (n, k) at ``n * 4 + k``, ``"depth"`` at
-            ``k * lanes + n``.
+            ``k * lanes + n``, ``"quarter"`` at ``n // 4 * 16 + k * 4 + n % 4``.
     """
 
     bits: int
@@ -50,6 +50,15 @@ class TileLayout:
         """K covered by a unit."""
         return 4 * self.groups
 
+    @property
+    def _from_pairs(self) -> np.ndarray:
+        """Which (n, k), counted ``n * 4 + k``, each byte of a sub-vector holds."""
+        pairs = np.arange(4 * self.lanes)
+        if self.order == "output":
+            return pairs
+        quarter = self.lanes if self.order == "depth" else 4
+        return pairs.reshape(-1, quarter, 4).transpose(0, 2, 1).reshape(-1)
+
     def shape(self, n: int, k: int) -> tuple[int, int, int, int]:
         """Shape of the packed ``uint8`` array: tiles, units, vectors of a unit, bytes."""
         return -(-n // self.outputs), -(-k // self.depth), self.bits, 4 * self.lanes
@@ -64,10 +73,10 @@ class TileLayout:
         tiles, units, _, size = self.shape(n, k)
         padded = np.zeros((tiles * self.outputs, units * self.depth), np.uint8)
         padded[:n, :k] = indices
-        # [tile, vector, lane, unit, group, k] -> [tile, unit, group, vector, lane, k]
         parts = padded.reshape(tiles, self.vectors, self.lanes, units, self.groups, 4)
-        axes = (0, 3, 4, 1, 2, 5) if self.order == "output" else (0, 3, 4, 1, 5, 2)
-        subvectors = parts.transpose(axes).reshape(tiles, units, SUBVECTORS, size)
+        # [tile, vector, lane, unit, group, k] -> [tile, unit, group, vector, lane x k]
+        pairs = parts.transpose(0, 3, 4, 1, 2, 5).reshape(tiles, units, SUBVECTORS, size)
+        subvectors = pairs[..., self._from_pairs]
         packed = np.zeros(self.shape(n, k), np.uint8)
         for subvector, code in enumerate(self.codes):
             for bit, (vector, place) in enumerate(code.places()):
@@ -81,10 +90,10 @@ class TileLayout:
         for subvector, code in enumerate(self.codes):
             for bit, (vector, place) in enumerate(code.places()):
                 subvectors[:, :, subvector] |= (packed[:, :, vector] >> place & 1) << bit
-        inner = (self.lanes, 4) if self.order == "output" else (4, self.lanes)
-        parts = subvectors.reshape(tiles, units, self.groups, self.vectors, *inner)
-        axes = (0, 3, 4, 1, 2, 5) if self.order == "output" else (0, 3, 5, 1, 2, 4)
-        whole = parts.transpose(axes).reshape(tiles * self.outputs, units * self.depth)
+        pairs = np.empty_like(subvectors)
+        pairs[..., self._from_pairs] = subvectors
+        parts = pairs.reshape(tiles, units, self.groups, self.vectors, self.lanes, 4)
+        whole = parts.transpose(0, 3, 4, 1, 2, 5).reshape(tiles * self.outputs, units * self.depth)
         return whole[:n, :k]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.codes import planes
 from gq_tvm.schedules.engine import Engine, Store, tile_space
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
@@ -52,12 +51,17 @@ class LookupFloatEngine(Engine):
 
     def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
         super().__init__(isa, n, k, bits, schedule)
-        self.layout = TileLayout(bits, isa.lanes, planes(bits), self.vectors, isa.float_order)
+        self.layout = TileLayout(
+            bits, isa.lanes, isa.float_codes(bits), self.vectors, isa.float_order(bits)
+        )
         self._staged = FloatRows(k, -(-k // self.layout.depth) * self.layout.depth, isa.lanes)
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return tile_space(isa.tile_rows["fp32"], product)
+        space = tile_space(isa.tile_rows["fp32"], product)
+        if product.bits == 8 and not product.recurrent:  # the table takes half the registers
+            space.sort(key=lambda one: one.vectors != 2)
+        return space
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

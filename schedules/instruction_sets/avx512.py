@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.codes import Code, Piece, direct, moved
@@ -21,7 +22,6 @@ from gq_tvm.schedules.instruction_sets.base import (
     Gather,
     InstructionSet,
     Loader,
-    select_tree,
     typed,
 )
 
@@ -131,52 +131,79 @@ class Avx512(InstructionSet):
             typed(signed, "int8", _BYTES),
         )
 
+    def float_codes(self, bits: int) -> Sequence[Code]:
+        return _CODES[bits] if bits in (6, 7) else super().float_codes(bits)
+
+    def float_order(self, bits: int) -> str:
+        return "quarter" if bits > 5 else "output"
+
     def float_table(self, values: np.ndarray) -> np.ndarray:
+        if len(values) > 32:
+            return values.astype("<f4").view(np.uint8).reshape(-1, 4).T.reshape(-1)
         return np.tile(values, max(1, _FLOATS // len(values)))
 
     def load_float_table(self, bits: int, load: Loader) -> Sequence[Expr]:
-        if bits > 6:  # more entries than registers: look_up_floats reads memory
-            return []
+        if bits > 5:
+            return [T.bind(load(i * _BYTES, _BYTES)) for i in range(2 ** (bits - 4))]
         return [T.bind(load(i * _FLOATS, _FLOATS)) for i in range(max(1, 2**bits // _FLOATS))]
 
     def look_up_floats(
         self, bits: int, table: Sequence[Expr], gather: Gather, index: Expr
     ) -> Sequence[Expr]:
+        if bits > 5:
+            return _float_bytes(bits, table, index)
         words = typed(index, "uint32", _FLOATS)
         looked_up = []
         for depth in range(4):
             code = T.bind(
                 typed(T.shift_right(words, T.broadcast(T.uint32(8 * depth), _FLOATS)), "int32", 16)
             )
-            if not table:
-                mask = T.broadcast(T.int32(2**bits - 1), _FLOATS)
-                looked_up.append(gather(T.bitwise_and(code, mask)))
-                continue
-            if bits <= 4:
-                found = [
-                    T.call_llvm_pure_intrin(
-                        "float32x16", "llvm.x86.avx512.permvar.sf.512", table[0], code
-                    )
-                ]
-            else:
-                found = [
-                    T.call_llvm_pure_intrin(
-                        "float32x16", "llvm.x86.avx512.vpermi2var.ps.512", low, code, high
-                    )
-                    for low, high in zip(table[::2], table[1::2], strict=True)
-                ]
-            looked_up.append(_select(found, code))
+            name = "permvar.sf.512" if bits <= 4 else "vpermi2var.ps.512"
+            operands = (table[0], code) if bits <= 4 else (table[0], code, table[1])
+            looked_up.append(
+                T.call_llvm_pure_intrin("float32x16", f"llvm.x86.avx512.{name}", *operands)
+            )
         return looked_up
 
 
-def _select(found: Sequence[Expr], code: Expr) -> Expr:
-    """Pick among looked-up vectors by the index bits from 5 on."""
+def _float_bytes(bits: int, table: Sequence[Expr], index: Expr) -> Sequence[Expr]:
+    """Look floats up as their four bytes, and zip these together.
 
-    def pick(low: Expr, high: Expr, level: int) -> Expr:
-        top = T.shift_left(code, T.broadcast(T.int32(31 - 5 - level), _FLOATS))
-        mask = T.shift_right(top, T.broadcast(T.int32(31), _FLOATS))  # the bit, in all bits
-        a, b = typed(low, "int32", _FLOATS), typed(high, "int32", _FLOATS)
-        picked = T.bitwise_xor(a, T.bitwise_and(T.bitwise_xor(a, b), mask))
-        return typed(picked, "float32", _FLOATS)
+    Zips stay inside 128 bits; with the bytes in "quarter" order they leave a depth a vector.
+    """
+    index = T.bind(index)
+    size = len(table) // 4
+    planes = [T.bind(_bytes(table[p * size : (p + 1) * size], index)) for p in range(4)]
+    looked_up = []
+    for half in (0, 1):
+        low, high = (
+            T.bind(typed(_zip(a, b, half, _BYTES), "uint16", 32))
+            for a, b in (planes[:2], planes[2:])
+        )
+        looked_up += [typed(_zip(low, high, part, 32), "float32", _FLOATS) for part in (0, 1)]
+    return looked_up
 
-    return select_tree(found, pick)
+
+def _bytes(table: Sequence[Expr], index: Expr) -> Expr:
+    """Look bytes up in 1, 2 or 4 vectors of 64."""
+    if len(table) == 1:
+        return T.call_llvm_pure_intrin(
+            "uint8x64", "llvm.x86.avx512.permvar.qi.512", table[0], index
+        )
+    found = [
+        T.call_llvm_pure_intrin("uint8x64", "llvm.x86.avx512.vpermi2var.qi.512", low, index, high)
+        for low, high in zip(table[::2], table[1::2], strict=True)
+    ]
+    if len(found) == 1:
+        return found[0]
+    top = typed(index, "int8", _BYTES) < T.broadcast(T.int8(0), _BYTES)
+    return tirx.Select(top, T.bind(found[1]), T.bind(found[0]))
+
+
+def _zip(a: Expr, b: Expr, half: int, lanes: int) -> Expr:
+    """Interleave the low or high halves of each 128 bits (VPUNPCKL, VPUNPCKH)."""
+    width = lanes // 4  # lanes of 128 bits
+    first = [
+        start + half * width // 2 + i for start in range(0, lanes, width) for i in range(width // 2)
+    ]
+    return tirx.Shuffle([a, b], [lane for i in first for lane in (i, i + lanes)])

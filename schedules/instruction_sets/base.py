@@ -132,8 +132,13 @@ class InstructionSet(ABC):
 
     # --- fp32 look-ups -----------------------------------------------------------------------
 
-    #: Order of the 4 x lanes indices in a vector: "output" = byte n*4+k, "depth" = byte k*lanes+n.
-    float_order: str = "output"
+    def float_codes(self, bits: int) -> Sequence[Code]:
+        """How indices are packed for fp32 look-ups; each reads the lowest bits of its bytes."""
+        return planes(bits)
+
+    def float_order(self, bits: int) -> str:
+        """How ``look_up_floats`` wants the bytes of its vectors; see ``layout.TileLayout``."""
+        return "output"
 
     @abstractmethod
     def float_table(self, values: np.ndarray) -> np.ndarray:

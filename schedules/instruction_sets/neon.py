@@ -26,7 +26,6 @@ class NeonDot(InstructionSet):
     name = "neon-dot"
     vector_bytes = _BYTES
     tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
-    float_order = "depth"
 
     def move_bits(self, vector: Expr, right: int) -> Expr:
         if right == 0:
@@ -71,6 +70,9 @@ class NeonDot(InstructionSet):
 
     # There is no permute of 32-bit lanes by a register: a float is looked up as four bytes, and
     # zips put the bytes of a lane together again.
+
+    def float_order(self, bits: int) -> str:
+        return "depth"
 
     def float_table(self, values: np.ndarray) -> np.ndarray:
         if len(values) > 64:
