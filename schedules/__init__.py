@@ -8,6 +8,7 @@ from gq_tvm.schedules.dense_int8 import DenseInt8Engine
 from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
+from gq_tvm.schedules.narrow_table import NarrowTableEngine
 from gq_tvm.schedules.rounded_table import RoundedTableEngine
 from gq_tvm.schedules.scalar import Scalar
 from gq_tvm.schedules.schedule import Schedule
@@ -18,13 +19,13 @@ from gq_tvm.targets import Target
 # In order of preference: the first that supports a product is taken. The baseline comes after the
 # family that supports everything, so it is only ever taken by name.
 FAMILIES: list[Family] = [
-    VectorFamily("table", "int8", TableEngine),
-    VectorFamily("lookup", "int8", LookupEngine),
-    VectorFamily("lookup_f32", "fp32", LookupFloatEngine),
+    VectorFamily("table", "int8", [TableEngine, NarrowTableEngine]),
+    VectorFamily("lookup", "int8", [LookupEngine]),
+    VectorFamily("lookup_f32", "fp32", [LookupFloatEngine]),
     Scalar(),
-    VectorFamily("table8", "fp32", RoundedTableEngine, approximate=True),
-    VectorFamily("dense_int8", "int8", DenseInt8Engine, baseline=True),
-    VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
+    VectorFamily("table8", "fp32", [RoundedTableEngine], approximate=True),
+    VectorFamily("dense_int8", "int8", [DenseInt8Engine], baseline=True),
+    VectorFamily("dense_f32", "fp32", [DenseFloatEngine], baseline=True),
 ]
 
 __all__ = ["FAMILIES", "Family", "Product", "Schedule", "families_for", "family"]

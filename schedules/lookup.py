@@ -35,7 +35,7 @@ class LookupEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return tile_space(isa.tile_rows["int8"], product, prefetch=(0, 1024, 4096))
+        return tile_space(isa.tile_rows["int8"], product, prefetch=(0, 2048))
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

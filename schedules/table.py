@@ -13,6 +13,7 @@ sums of products would need as many look-ups and dot products as ``lookup`` itse
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -88,18 +89,30 @@ class Tables(Engine):
         return self.isa.look_up_bytes(6, [table], index)
 
 
-class TableEngine(Tables):
-    """``y = (c0 sum(q) + (c1 - c0) sum(q where set)) * (scale_x scale_w)``, exact to the scale."""
+class BitTables(Engine):
+    """What engines of 1-bit weights share: ``(c0 sum(q) + (c1 - c0) sum(q where set)) scale``."""
+
+    _row: Buffer
 
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
         # (c1 - c0) may be twice the largest centroid.
-        fits = 2 * product.k <= MOST_INT8_K
-        return super().supports(isa, product) and product.bits == 1 and fits
+        return product.bits == 1 and 2 * product.k <= MOST_INT8_K
 
-    @classmethod
-    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return table_space(product, unroll=(1, 2, 4), prefetch=(0, 1024, 4096))
+    #: K rounded up to what is packed.
+    padded_k: int
+
+    @abstractmethod
+    def pack(self, indices: np.ndarray) -> np.ndarray:
+        """Pack ``uint8 [N, K]`` into ``uint8`` of ``shape()``."""
+
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the packed weight."""
+
+    @abstractmethod
+    def tabulate(self, slot: Expr) -> None:
+        """Emit the tables of the staged row."""
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -120,7 +133,6 @@ class TableEngine(Tables):
         self._row = T.alloc_buffer((self.padded_k,), "int8")
         self._row_scale = T.alloc_buffer((rows,), "float32")
         self._row_sum = T.alloc_buffer((rows,), "int32")
-        self._tables = T.alloc_buffer((rows, 2 * self.units, 2, self.isa.vector_bytes), "uint8")
         for k in range(self.k, self.padded_k):
             T.buffer_store(self._row, T.int8(0), [k])
 
@@ -137,6 +149,44 @@ class TableEngine(Tables):
             scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),
             total=lambda value: T.buffer_store(self._row_sum, value, [slot]),
         )
+        self.tabulate(slot)
+
+    def finish(
+        self,
+        tile: Expr,
+        slots: Sequence[Expr],
+        where_set: Callable[[int, int], Expr],
+        store: Store,
+    ) -> None:
+        """Emit the outputs, given the int32 sum of activations whose bit is set by (row, v)."""
+        lanes = self.lanes
+        low_level, step = self._levels[0], self._levels[1]
+        for row, slot in enumerate(slots):
+            base = T.bind(T.broadcast(low_level * self._row_sum[slot], lanes))
+            row_scale = T.bind(self._row_scale[slot])
+            for v in range(self.vectors):
+                total = base + where_set(row, v) * T.broadcast(step, lanes)
+                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+                value = T.cast(total, f"float32x{lanes}") * (T.broadcast(row_scale, lanes) * scale)
+                store(row, v, value)
+
+
+class TableEngine(Tables, BitTables):
+    """1-bit weights by tables of 64 entries, low bytes and high bytes apart."""
+
+    @classmethod
+    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+        return Tables.supports(isa, product) and BitTables.supports(isa, product)
+
+    @classmethod
+    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+        return table_space(product, unroll=(1, 2, 4), prefetch=(0, 2048))
+
+    def begin(self, rows: int) -> None:
+        super().begin(rows)
+        self._tables = T.alloc_buffer((rows, 2 * self.units, 2, self.isa.vector_bytes), "uint8")
+
+    def tabulate(self, slot: Expr) -> None:
         each(2 * self.units, lambda table: self._tabulate(slot, table))
 
     def _tabulate(self, slot: Expr, table: Expr) -> None:
@@ -195,14 +245,9 @@ class TableEngine(Tables):
                         )
 
         self.trips(self.units, unit_step)
-        low_level, step = self._levels[0], self._levels[1]
-        for row, slot in enumerate(slots):
-            base = T.bind(T.broadcast(low_level * self._row_sum[slot], lanes))
-            row_scale = T.bind(self._row_scale[slot])
-            for v in range(self.vectors):
-                low, high = (self.read(part) for part in sums[row][v])
-                is_set = low + T.shift_left(high, T.broadcast(T.int32(8), lanes))
-                total = base + is_set * T.broadcast(step, lanes)
-                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
-                value = T.cast(total, f"float32x{lanes}") * (T.broadcast(row_scale, lanes) * scale)
-                store(row, v, value)
+
+        def where_set(row: int, v: int) -> Expr:
+            low, high = (self.read(part) for part in sums[row][v])
+            return low + T.shift_left(high, T.broadcast(T.int32(8), lanes))
+
+        self.finish(tile, slots, where_set, store)

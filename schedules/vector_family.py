@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,8 @@ class VectorFamily(Family):
     Attributes:
         name: What ``--kernel`` and ``inspect`` call it.
         activation: What its engine computes with.
-        engine: The arithmetic; one is made for each kernel, whose buffers it holds.
+        engines: The arithmetic; the first that supports a product is made for each kernel, whose
+            buffers it holds.
         approximate: Its results are off by more than rounding: taken only by name, and for
             products trained with any activations.
         baseline: It takes products trained with other activations as well: only for comparison.
@@ -32,14 +34,14 @@ class VectorFamily(Family):
 
     name: str
     activation: str
-    engine: type[Engine]
+    engines: Sequence[type[Engine]]
     approximate: bool = False
     baseline: bool = False
 
     def supports(self, target: Target, product: Product) -> bool:
         if target.instruction_set not in INSTRUCTION_SETS:
             return False
-        if not self.engine.supports(INSTRUCTION_SETS[target.instruction_set], product):
+        if self._kind(target, product) is None:
             return False
         if product.activation != self.activation and not (self.baseline or self.approximate):
             return False
@@ -60,7 +62,9 @@ class VectorFamily(Family):
         return self._engine(target, product, schedule).operands(indices, table, scale)
 
     def space(self, target: Target, product: Product) -> list[Schedule]:
-        return self.engine.space(INSTRUCTION_SETS[target.instruction_set], product)
+        kind = self._kind(target, product)
+        assert kind is not None
+        return kind.space(INSTRUCTION_SETS[target.instruction_set], product)
 
     def linear(
         self,
@@ -77,7 +81,13 @@ class VectorFamily(Family):
     ) -> tirx.PrimFunc:
         return recurrence(self._engine(target, product, schedule), product.k, parallel)
 
+    def _kind(self, target: Target, product: Product) -> type[Engine] | None:
+        isa = INSTRUCTION_SETS[target.instruction_set]
+        return next((one for one in self.engines if one.supports(isa, product)), None)
+
     def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
         isa = INSTRUCTION_SETS[target.instruction_set]
         n = len(gate_order(product.k, isa.lanes)) if product.recurrent else product.n
-        return self.engine(isa, n, product.k, product.bits, schedule)
+        kind = self._kind(target, product)
+        assert kind is not None
+        return kind(isa, n, product.k, product.bits, schedule)

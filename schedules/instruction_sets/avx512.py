@@ -23,6 +23,7 @@ from gq_tvm.schedules.instruction_sets.base import (
     InstructionSet,
     Loader,
     typed,
+    zip_lanes,
 )
 
 _BYTES = 64
@@ -177,10 +178,12 @@ def _float_bytes(bits: int, table: Sequence[Expr], index: Expr) -> Sequence[Expr
     looked_up = []
     for half in (0, 1):
         low, high = (
-            T.bind(typed(_zip(a, b, half, _BYTES), "uint16", 32))
+            T.bind(typed(zip_lanes(a, b, half, _BYTES, 16), "uint16", 32))
             for a, b in (planes[:2], planes[2:])
         )
-        looked_up += [typed(_zip(low, high, part, 32), "float32", _FLOATS) for part in (0, 1)]
+        looked_up += [
+            typed(zip_lanes(low, high, part, 32, 8), "float32", _FLOATS) for part in (0, 1)
+        ]
     return looked_up
 
 
@@ -198,12 +201,3 @@ def _bytes(table: Sequence[Expr], index: Expr) -> Expr:
         return found[0]
     top = typed(index, "int8", _BYTES) < T.broadcast(T.int8(0), _BYTES)
     return tirx.Select(top, T.bind(found[1]), T.bind(found[0]))
-
-
-def _zip(a: Expr, b: Expr, half: int, lanes: int) -> Expr:
-    """Interleave the low or high halves of each 128 bits (VPUNPCKL, VPUNPCKH)."""
-    width = lanes // 4  # lanes of 128 bits
-    first = [
-        start + half * width // 2 + i for start in range(0, lanes, width) for i in range(width // 2)
-    ]
-    return tirx.Shuffle([a, b], [lane for i in first for lane in (i, i + lanes)])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.codes import Code, planes
@@ -169,3 +170,18 @@ def select_tree(candidates: Sequence[Expr], pick: Callable[[Expr, Expr, int], Ex
         picked = [T.bind(pick(low, high, level)) for low, high in pairs]
         level += 1
     return picked[0]
+
+
+def zip_lanes(a: Expr, b: Expr, half: int, lanes: int, width: int) -> Expr:
+    """Interleave the low (half 0) or high halves of every 128 bits of two vectors.
+
+    Args:
+        a: A vector of ``lanes`` elements.
+        b: The same.
+        half: 0 or 1.
+        lanes: Elements of a vector.
+        width: Elements of 128 bits.
+    """
+    starts = range(half * width // 2, lanes, width)
+    first = [start + i for start in starts for i in range(width // 2)]
+    return tirx.Shuffle([a, b], [lane for i in first for lane in (i, i + lanes)])

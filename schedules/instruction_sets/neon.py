@@ -14,7 +14,14 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.instruction_sets.base import Expr, Gather, InstructionSet, Loader, typed
+from gq_tvm.schedules.instruction_sets.base import (
+    Expr,
+    Gather,
+    InstructionSet,
+    Loader,
+    typed,
+    zip_lanes,
+)
 
 _BYTES = 16
 _FLOATS = 4
@@ -99,23 +106,15 @@ class NeonDot(InstructionSet):
             for p in range(4)
         ]
         halves = []
-        for first in (0, 8):
-            low = _zip(planes[0], planes[1], first, 8)
-            high = _zip(planes[2], planes[3], first, 8)
+        for half in (0, 1):
+            low = zip_lanes(planes[0], planes[1], half, 16, 16)
+            high = zip_lanes(planes[2], planes[3], half, 16, 16)
             halves.append((typed(low, "uint16", 8), typed(high, "uint16", 8)))
         return [
-            typed(_zip(low, high, first, 4), "float32", _FLOATS)
+            typed(zip_lanes(low, high, half, 8, 8), "float32", _FLOATS)
             for low, high in halves
-            for first in (0, 4)
+            for half in (0, 1)
         ]
-
-
-def _zip(a: Expr, b: Expr, first: int, count: int) -> Expr:
-    """Interleave ``count`` lanes of ``a`` and ``b`` from lane ``first`` on (ZIP1, ZIP2)."""
-    lanes = 2 * count
-    return tirx.Shuffle(
-        [a, b], [lane for i in range(first, first + count) for lane in (i, i + lanes)]
-    )
 
 
 class Neon(NeonDot):

@@ -26,8 +26,9 @@ SCALAR = [("x86-64", "scalar"), ("arm", "scalar")]
 INT8 = [*((where, "lookup") for where in VECTOR_TARGETS), *SCALAR]
 FP32 = [*((where, "lookup_f32") for where in VECTOR_TARGETS), *SCALAR]
 BASELINE = [(where, "dense_f32") for where in VECTOR_TARGETS]
-#: Families of AVX-512 alone, and the bits they take.
-TABLES = [("x86-64-v4", "table", 1), ("x86-64-v4", "table8", 1), ("x86-64-v4", "table8", 2)]
+#: Families of few bits: exact and rounded tables of partial sums.
+TABLES = [(where, "table", 1) for where in VECTOR_TARGETS]
+ROUNDED = [("x86-64-v4", "table8", bits) for bits in (1, 2)]
 
 #: (N, K, rows): less than a vector, whole and ragged tiles of one row, a row block and a bit.
 SHAPES = ((7, 3, 5), (131, 77, 1), (64, 40, 21))

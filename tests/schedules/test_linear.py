@@ -11,6 +11,7 @@ from kernel_harness import (
     FP32,
     INT8,
     SHAPES,
+    TABLES,
     TARGETS,
     VECTOR_TARGETS,
     device_for,
@@ -45,11 +46,26 @@ def test_integers_are_exact(where, name, bits, emulated):
     assert_exact(where, name, bits, emulated)
 
 
-@pytest.mark.parametrize(
-    ("where", "name", "bits"), [("x86-64-v4", "table", 1), ("x86-64-v4", "dense_int8", 3)]
-)
+@pytest.mark.parametrize(("where", "name", "bits"), [*TABLES, ("x86-64-v4", "dense_int8", 3)])
 def test_integers_of_other_families_are_exact(where, name, bits, emulated):
     assert_exact(where, name, bits, emulated)
+
+
+def test_sums_of_long_rows_do_not_overflow_int16(emulated):
+    """Where tables add up in int16: all bits set, all activations at their largest."""
+    for where in ("x86-64-v3", "cortex-a76"):
+        k = 4 * 1027
+        case = (
+            Product(3, k, 1, "int8", 1),
+            np.full((1, k), 127, np.float32),
+            np.repeat(np.array([[0], [1], [1]], np.uint8), k, axis=1),
+            np.array([[-127, 127]], np.float32),
+            np.zeros(3, np.float32),
+        )
+        device = device_for(target(where), emulated)
+        (got,) = run_linear(family("table"), target(where), device, [case])
+        total = k * 127**2
+        np.testing.assert_array_equal(got, np.array([[-total, total, total]], np.float32))
 
 
 def assert_exact(where, name, bits, emulated, schedule=None, parallel=False):

@@ -7,7 +7,7 @@ import mmap
 
 import numpy as np
 import pytest
-from kernel_harness import BASELINE, FP32, INT8, TABLES, Kernels, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, ROUNDED, TABLES, Kernels, device_for, target
 
 from gq_tvm.schedules import Product, Schedule, family
 
@@ -44,7 +44,7 @@ def guarded(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("where", "name", "bits"),
     [
-        *TABLES,
+        *(one for one in (*TABLES, *ROUNDED) if one[0].startswith("x86")),
         *(
             pytest.param(*pair, bits, marks=pytest.mark.slow if bits > 1 else ())
             for pair in (*INT8, *FP32[:-2], *BASELINE)

@@ -31,7 +31,7 @@ def expected(gates_x, h, c, indices, codebook, bits, activation):
 @pytest.mark.parametrize(
     ("where", "name", "bits"),
     [
-        TABLES[0],
+        *TABLES,
         *(
             pytest.param(*pair, bits, marks=pytest.mark.slow if bits != 4 else ())
             for pair in (*INT8, *FP32[:-2], *BASELINE)
