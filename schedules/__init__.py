@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gq_tvm.errors import Error
 from gq_tvm.schedules.dense_f32 import DenseFloatEngine
-from gq_tvm.schedules.family import Family, Product
+from gq_tvm.schedules.family import Choice, Family, Product
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.scalar import Scalar
@@ -21,7 +21,7 @@ FAMILIES: list[Family] = [
     VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
 ]
 
-__all__ = ["FAMILIES", "Family", "Product", "Schedule", "families_for", "family"]
+__all__ = ["FAMILIES", "Choice", "Family", "Product", "Schedule", "families_for", "family"]
 
 
 def families_for(target: Target, product: Product) -> list[Family]:

@@ -1,8 +1,8 @@
-"""What linear and recurrent kernels share: one tile of outputs times a few rows.
+"""What linear and LSTM kernels share: one tile of outputs times a few rows.
 
 An engine is the arithmetic of a kernel family. It owns the weight operands, stages rows of
 activations in the form its arithmetic wants, and multiplies a tile. The loops around it belong
-to ``linear.py`` and ``recurrence.py``; the instructions belong to an ``InstructionSet``.
+to ``linear.py`` and ``lstm.py``; the instructions belong to an ``InstructionSet``.
 """
 
 from __future__ import annotations
@@ -125,6 +125,14 @@ def each_tile(
     with T.parallel(0, count) as tile:
         tables()
         body(tile)
+
+
+def each_rows(count: Any, height: int, body: Callable[[list[Expr]], None]) -> None:
+    """Emit ``body(slots)`` for ``count`` staged rows: ``height`` at once, then one by one."""
+    steps = count // height
+    each(steps, lambda i: body([i * height + row for row in range(height)]))
+    if height > 1:
+        each(count - steps * height, lambda i: body([steps * height + i]))
 
 
 def each(count: Any, body: Callable[[Expr], None]) -> None:
