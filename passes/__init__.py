@@ -10,7 +10,6 @@ from tvm.ir import IRModule
 
 from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.expand_conv import ExpandConv
-from gq_tvm.passes.expand_lstm import ExpandLSTM
 from gq_tvm.passes.fuse_epilogue import FuseEpilogue
 from gq_tvm.passes.harden import Harden
 from gq_tvm.passes.lift_constants import LiftConstants
@@ -55,7 +54,6 @@ def lower(
         MatchCodebook(parameters.names, activation or "fp32", warn),  # look-ups spelled in PyTorch
         FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
         Harden(),  # no read out of bounds, no NaN lost
-        ExpandLSTM(),  # one product over all frames, then the recurrence
         ExpandConv(),  # convolutions in one group are products over unfolded frames
         ChooseKernel(target, kernel),  # the family of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters

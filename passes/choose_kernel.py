@@ -11,8 +11,8 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.passes.operators import attributes, with_attrs
-from gq_tvm.passes.products import product_of
+from gq_tvm.passes.operators import attributes, part_name, with_attrs
+from gq_tvm.passes.products import products_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Family, Product, families_for, family
 from gq_tvm.schedules.family import MOST_INT8_K
@@ -22,7 +22,7 @@ from gq_tvm.targets import Target
 
 @tvm.transform.module_pass(opt_level=0)
 class ChooseKernel(ModulePass):
-    """Set the attribute ``kernel`` of every codebook_linear and codebook_recurrence.
+    """Set the attributes ``kernel`` and ``schedule`` of every codebook_linear and codebook_lstm.
 
     Raises:
         Error: no family, or not the one called `kernel`, supports a layer.
@@ -37,16 +37,15 @@ class ChooseKernel(ModulePass):
         return CallRewriter(module, self._choose).run()
 
     def _choose(self, _: CallRewriter, call: relax.Call) -> relax.Expr | None:
-        product = product_of(call)
-        if product is None:
-            return None
-        chosen = self._family(product, attributes(call)["layer"])
-        # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
-        activation = product.activation
-        if isinstance(chosen, VectorFamily):
-            activation = chosen.activation
-        schedule = chosen.space(self.target, product)[0]
-        return with_attrs(call, kernel=chosen.name, schedule=str(schedule), activation=activation)
+        changes = dict[str, str]()
+        for part, product in products_of(call).items():
+            chosen = self._family(product, part_name(attributes(call)["layer"], part))
+            schedule = chosen.space(self.target, product)[0]
+            changes |= {f"kernel{part}": chosen.name, f"schedule{part}": str(schedule)}
+            # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
+            if isinstance(chosen, VectorFamily):
+                changes["activation"] = chosen.activation
+        return with_attrs(call, **changes) if changes else None
 
     def _family(self, product: Product, layer: str) -> Family:
         what = (

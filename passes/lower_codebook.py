@@ -9,10 +9,10 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GlobalVar, IRModule
 
-from gq_tvm.passes.operators import PACKED, attributes, is_operator, shape_of
+from gq_tvm.passes.operators import PACKED, WEIGHTS, attributes, is_operator, part_name, shape_of
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Product, Schedule, direct, family
+from gq_tvm.schedules import Choice, Product, Schedule, direct, family
 from gq_tvm.targets import Target
 
 
@@ -44,7 +44,8 @@ class LowerCodebook(ModulePass):
         n, k = shape
         x, *operands = call.args
         flat, rows = _flat_rows(rewriter, x, k)
-        product = _product(at, n, k, rows)
+        known = rows if isinstance(rows, int) else None
+        product = Product(n, k, at["bits"], at["activation"], known)
         schedule = Schedule.parse(at["schedule"])
         epilogue = at["epilogue"] or None
         kernel = self._kernel(
@@ -57,17 +58,17 @@ class LowerCodebook(ModulePass):
         y = self._call(rewriter, at, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
         return relax.op.reshape(y, call.ty.shape) if flat is not x else y
 
-    def _recurrence(
+    def _lstm(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         n, k = shape
-        batch = shape_of(call.args[1])[0]
-        product = _product(at, n, k, batch, recurrent=True)
-        schedule = Schedule.parse(at["schedule"])
+        _batch, steps, _width = shape_of(call.args[0])
+        x_part, h_part = _choice(at, "_ih", n, k), _choice(at, "_hh", n, n // 4)
+        known = steps if isinstance(steps, int) else None
         kernel = self._kernel(
             rewriter,
-            ("recurrence", at["kernel"], product, schedule),
-            lambda: family(at["kernel"]).recurrence(self.target, product, schedule, self.parallel),
+            ("lstm", x_part, h_part, known),
+            lambda: h_part.family.lstm(self.target, x_part, h_part, known, self.parallel),
         )
         return self._call(
             rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]
@@ -132,16 +133,19 @@ class LowerCodebook(ModulePass):
     ) -> relax.Expr:
         types = [relax.TensorType(shape, "float32") for shape in shapes]
         out = types[0] if len(types) == 1 else types
-        self._record(at["layer"], kernel, args, types)
+        self._record(at, kernel, args, types)
         return rewriter.emit(relax.call_tir(kernel, relax.Tuple(list(args)), out))
 
     def _record(
-        self, layer: str, kernel: GlobalVar, args: Any, outputs: list[relax.TensorType]
+        self, at: dict[str, Any], kernel: GlobalVar, args: Any, outputs: list[relax.TensorType]
     ) -> None:
         """Note how to call the layer's kernel alone, for profiling."""
+        parts = WEIGHTS[f"relax.gq.codebook_{at['kind']}"]
+        names = [part_name(at["layer"], part) for part in parts]
         for entry in self.parameters.layers:
-            if entry.name == layer:
+            if entry.name in names:
                 entry.call = {
+                    "layer": at["layer"],
                     "symbol": kernel.name_hint,
                     "arguments": [self._argument(arg) for arg in args],
                     "outputs": [_tensor(ty) for ty in outputs],
@@ -152,9 +156,10 @@ class LowerCodebook(ModulePass):
         return name if name in self.parameters.arrays else _tensor(arg.ty)
 
 
-def _product(at: dict[str, Any], n: int, k: int, rows: Any, recurrent: bool = False) -> Product:
-    known = rows if isinstance(rows, int) else None
-    return Product(n, k, at["bits"], at["activation"], known, recurrent)
+def _choice(at: dict[str, Any], part: str, n: int, k: int) -> Choice:
+    """One of the products of an LSTM layer, as `ChooseKernel` decided."""
+    product = Product(n, k, at[f"bits{part}"], at["activation"], gates=True)
+    return Choice(product, family(at[f"kernel{part}"]), Schedule.parse(at[f"schedule{part}"]))
 
 
 def _tensor(ty: relax.TensorType) -> list[Any]:

@@ -21,13 +21,13 @@ from tvm.ir import Op, _ffi_api
 PACKED = "relax.gq.packed"
 LINEAR = "relax.gq.codebook_linear"
 LSTM = "relax.gq.codebook_lstm"
-RECURRENCE = "relax.gq.codebook_recurrence"
 CONV1D = "relax.gq.codebook_conv1d"
 EMBEDDING = "relax.gq.codebook_embedding"
-CODEBOOK_OPERATORS = (LINEAR, LSTM, RECURRENCE, CONV1D, EMBEDDING)
+CODEBOOK_OPERATORS = (LINEAR, LSTM, CONV1D, EMBEDDING)
 
-# How many tensors stand before the indices among the arguments of operators with one weight.
-INPUTS = {LINEAR: 1, RECURRENCE: 3, CONV1D: 1, EMBEDDING: 1}
+# Where the indices of an operator's weights stand among its arguments (their codebooks stand behind
+# them), by the ending of the attributes ``bits``, ``kernel`` and ``schedule`` that speak of them.
+WEIGHTS = {LINEAR: {"": 1}, LSTM: {"_ih": 3, "_hh": 5}, CONV1D: {"": 1}, EMBEDDING: {"": 1}}
 
 
 def codebook_linear(
@@ -56,6 +56,10 @@ def codebook_lstm(
     bits_hh: int,
     activation: str,
     layer: str,
+    kernel_ih: str = "",
+    kernel_hh: str = "",
+    schedule_ih: str = "",
+    schedule_hh: str = "",
 ) -> relax.Call:
     """One LSTM layer.
 
@@ -66,39 +70,18 @@ def codebook_lstm(
         bits_hh: Bits of the recurrent weight.
         activation: ``"int8"`` or ``"fp32"``.
         layer: Name of the layer.
+        kernel_ih: The family chosen for the input weight.
+        kernel_hh: That for the recurrent weight.
+        schedule_ih: The knobs of the first.
+        schedule_hh: Those of the second.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
     """
     attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
+    attrs |= {"kernel_ih": kernel_ih, "kernel_hh": kernel_hh}
+    attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh}
     return _call(LSTM, inputs, attrs)
-
-
-def codebook_recurrence(
-    inputs: Sequence[relax.Expr],
-    *,
-    bits: int,
-    activation: str,
-    layer: str,
-    kernel: str = "",
-    schedule: str = "",
-) -> relax.Call:
-    """The steps of an LSTM layer whose input part is done.
-
-    Args:
-        inputs: gates_x f32 [B, T, 4H], h0 f32 [B, H], c0 f32 [B, H], indices, codebook.
-        bits: Bits of the recurrent weight.
-        activation: ``"int8"`` or ``"fp32"``.
-        layer: Name of the layer.
-        kernel: The chosen family.
-        schedule: Its knobs.
-
-    Returns:
-        A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
-    """
-    attrs = {"bits": bits, "activation": activation, "layer": layer, "kernel": kernel}
-    attrs |= {"schedule": schedule}
-    return _call(RECURRENCE, inputs, attrs)
 
 
 def codebook_conv1d(
@@ -147,6 +130,11 @@ def with_attrs(call: relax.Call, **changes: Any) -> relax.Call:
 def attributes(call: relax.Call) -> dict[str, Any]:
     """The attributes of a codebook operator's call, as plain Python values."""
     return {str(key): _plain(value) for key, value in call.attrs.items()}
+
+
+def part_name(layer: str, part: str) -> str:
+    """What the weight of `layer` behind the ending `part` of `WEIGHTS` is called."""
+    return layer + part.replace("_", ".")
 
 
 def is_operator(expr: Any, *names: str) -> bool:
@@ -210,7 +198,6 @@ def _register() -> None:
     for name, arguments, infer in (
         (LINEAR, linear, _linear_type),
         (LSTM, ("x", *state, *weights, "bias"), _lstm_type),
-        (RECURRENCE, ("gates_x", *state, "indices", "codebook"), _lstm_type),
         (CONV1D, linear, _conv1d_type),
         (EMBEDDING, ("ids", "indices", "codebook"), _embedding_type),
         (PACKED, None, _packed_type),

@@ -17,9 +17,9 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.passes.operators import INPUTS, attributes, is_operator, packed
+from gq_tvm.passes.operators import WEIGHTS, attributes, is_operator, packed, part_name
 from gq_tvm.passes.parameters import Layer, Parameters
-from gq_tvm.passes.products import product_of
+from gq_tvm.passes.products import products_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Schedule, direct, family
 from gq_tvm.targets import Target
@@ -42,63 +42,63 @@ class PackWeights(ModulePass):
         return CallRewriter(module, self._pack).run()
 
     def _pack(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
-        if not is_operator(call, *INPUTS):
+        if not is_operator(call, *WEIGHTS):
             return None
-        at = attributes(call)
-        split = INPUTS[call.op.name]
-        inputs, weights = list(call.args[:split]), call.args[split:]
-        indices, codebook, *bias = (_constant(one, at["layer"]) for one in weights)
-        check_indices(at["layer"], indices, codebook, at["bits"])
-        operands = self._operands(call, at, indices, codebook)
-        layer = self._record(call, at, indices, operands)
-        names = list(layer.parameters)
-        if bias:
-            name = self.parameters.add(f"{layer.name}.bias", _padded(bias[0], operands))
-            names.append(name)
-        attrs = {**at, "kind": layer.kind, "shape": list(indices.shape)}
-        arrays = self.parameters.arrays
+        at, places = attributes(call), WEIGHTS[call.op.name]
+        weights = [self._weight(call, at, part) for part in places]
+        names = [name for weight in weights for name in weight.parameters]
+        for bias in call.args[max(places.values()) + 2 :]:
+            array = self._bias(call, weights[0], _constant(bias, at["layer"]))
+            names.append(self.parameters.add(f"{at['layer']}.bias", array))
+        inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
+        attrs = {**at, "kind": weights[0].kind, "shape": weights[0].shape}
         return packed([*inputs, *arguments], call.ty, attrs)
 
-    def _operands(
-        self, call: relax.Call, at: dict[str, Any], indices: NDArray, codebook: NDArray
-    ) -> dict[str, NDArray]:
-        product = product_of(call)
+    def _weight(self, call: relax.Call, at: dict[str, Any], part: str) -> Layer:
+        """Lay out the weight behind the ending `part` of `WEIGHTS`, and put it in the table."""
+        name, place = part_name(at["layer"], part), WEIGHTS[call.op.name][part]
+        indices, codebook = (_constant(one, name) for one in call.args[place : place + 2])
+        bits, kernel = at[f"bits{part}"], at.get(f"kernel{part}", "")
+        schedule = at.get(f"schedule{part}", "")
+        check_indices(name, indices, codebook, bits)
+        product = products_of(call).get(part)
         if product is None:
-            return direct.pack(indices, codebook, at["bits"])
-        try:
-            schedule = Schedule.parse(at["schedule"])
-            return family(at["kernel"]).pack(self.target, product, schedule, indices, codebook)
-        except Error as refusal:
-            raise Error(f"layer {at['layer']}: {refusal}") from None
-
-    def _record(
-        self,
-        call: relax.Call,
-        at: dict[str, Any],
-        indices: NDArray,
-        operands: dict[str, NDArray],
-    ) -> Layer:
-        kind = call.op.name.removeprefix("relax.gq.codebook_")
-        names = [self.parameters.add(f"{at['layer']}.{key}", operands[key]) for key in operands]
+            operands = direct.pack(indices, codebook, bits)
+        else:
+            try:
+                operands = family(kernel).pack(
+                    self.target, product, Schedule.parse(schedule), indices, codebook
+                )
+            except Error as refusal:
+                raise Error(f"layer {name}: {refusal}") from None
+        names = [self.parameters.add(f"{name}.{key}", operands[key]) for key in operands]
         owner = next(
             (one.name for one in self.parameters.layers if one.parameters[0] == names[0]), None
         )
         layer = Layer(
-            name=at["layer"],
-            kind=kind,
+            name=name,
+            kind=call.op.name.removeprefix("relax.gq.codebook_"),
             shape=list(indices.shape),
-            bits=at["bits"],
+            bits=bits,
             activation=at.get("activation", "fp32"),
-            kernel=at.get("kernel") or direct.NAME,
-            schedule=at.get("schedule", ""),
+            kernel=kernel or direct.NAME,
+            schedule=schedule,
             parameters=names,
             bytes=sum(array.nbytes for array in operands.values()),
-            tied_to=owner if owner != at["layer"] else None,
+            tied_to=owner if owner != name else None,
         )
         if layer not in self.parameters.layers:
             self.parameters.layers.append(layer)
         return layer
+
+    def _bias(self, call: relax.Call, weight: Layer, bias: NDArray) -> NDArray[np.float32]:
+        """Lay a bias out as the kernel of the (first) weight reads it."""
+        products = list(products_of(call).values())
+        if not products:
+            return bias.astype(np.float32)
+        schedule = Schedule.parse(weight.schedule)
+        return family(weight.kernel).pack_bias(self.target, products[0], schedule, bias)
 
 
 def check_indices(layer: str, indices: NDArray, codebook: NDArray, bits: int) -> None:
@@ -128,9 +128,3 @@ def _constant(expr: relax.Expr, layer: str) -> NDArray[Any]:
             "and bias as buffers or parameters"
         )
     return np.asarray(expr.value.numpy())
-
-
-def _padded(bias: NDArray, operands: dict[str, NDArray]) -> NDArray[np.float32]:
-    """The bias with zeros up to the length of the operand "scale", where there is one."""
-    size = len(operands["scale"]) if "scale" in operands else len(bias)
-    return np.pad(bias.astype(np.float32), (0, size - len(bias)))

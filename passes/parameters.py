@@ -17,7 +17,7 @@ class Layer:
 
     Attributes:
         name: The layer's name in the model.
-        kind: ``"linear"``, ``"recurrence"``, ``"embedding"`` or ``"conv1d"``.
+        kind: ``"linear"``, ``"lstm"``, ``"embedding"`` or ``"conv1d"``.
         shape: The weight's shape.
         bits: Bits of an index.
         activation: ``"int8"`` or ``"fp32"``.
@@ -26,9 +26,9 @@ class Layer:
         parameters: Names of the operands the kernel reads.
         bytes: Bytes of those operands.
         tied_to: The layer whose packed weight this one uses, or None if it has its own.
-        call: How to call its kernel alone: ``symbol`` of the function in the library, ``arguments``
-            and ``outputs``. An argument is a parameter's name or ``[dtype, size, ...]``; sizes
-            known only at run time are strings.
+        call: How to call its kernel alone: the ``layer`` it computes (an LSTM's reads two weights),
+            its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
+            parameter's name or ``[dtype, size, ...]``; sizes known only at run time are strings.
     """
 
     name: str

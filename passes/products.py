@@ -1,26 +1,33 @@
-"""The weight matrix product behind a codebook operator's call."""
+"""The weight matrix products behind a codebook operator's call."""
 
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from tvm import relax
 
-from gq_tvm.passes.operators import INPUTS, LINEAR, RECURRENCE, attributes, is_operator, shape_of
+from gq_tvm.passes.operators import LINEAR, LSTM, WEIGHTS, attributes, is_operator, shape_of
 from gq_tvm.schedules import Product
 
-PRODUCTS = (LINEAR, RECURRENCE)  # the operators whose kernels come from a family
+
+def products_of(call: relax.Call) -> dict[str, Product]:
+    """The products a call computes, by the endings of `WEIGHTS`.
+
+    Empty if its operator's kernel does not come from a kernel family.
+    """
+    if not is_operator(call, LINEAR, LSTM):
+        return {}
+    at, gates = attributes(call), is_operator(call, LSTM)
+    frames, sequences = (_volume(shape_of(x)[:-1]) for x in call.args[:2])
+    products = {}
+    for part, place in WEIGHTS[call.op.name].items():
+        n, k = shape_of(call.args[place])
+        rows = sequences if part == "_hh" else frames
+        products[part] = Product(n, k, at[f"bits{part}"], at["activation"], rows, gates)
+    return products
 
 
-def product_of(call: relax.Call) -> Product | None:
-    """The product a call computes, or None if its operator is not one for a kernel family."""
-    if not is_operator(call, *PRODUCTS):
-        return None
-    at = attributes(call)
-    n, k = shape_of(call.args[INPUTS[call.op.name]])
-    leading = (
-        shape_of(call.args[0])[:-1] if is_operator(call, LINEAR) else shape_of(call.args[1])[:1]
-    )
-    rows = prod(leading) if all(isinstance(size, int) for size in leading) else None
-    recurrent = is_operator(call, RECURRENCE)
-    return Product(n, k, at["bits"], at["activation"], rows, recurrent)
+def _volume(sizes: list[Any]) -> int | None:
+    """The product of sizes, None if one is not known."""
+    return prod(sizes) if all(isinstance(size, int) for size in sizes) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gq_tvm.errors import Error
 from gq_tvm.schedules.dense_f32 import DenseFloatEngine
 from gq_tvm.schedules.dense_int8 import DenseInt8Engine
-from gq_tvm.schedules.family import Family, Product
+from gq_tvm.schedules.family import Choice, Family, Product
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.narrow_table import NarrowTableEngine
@@ -19,16 +19,16 @@ from gq_tvm.targets import Target
 # In order of preference: the first that supports a product is taken. The baseline comes after the
 # family that supports everything, so it is only ever taken by name.
 FAMILIES: list[Family] = [
-    VectorFamily("table", "int8", [TableEngine, NarrowTableEngine]),
-    VectorFamily("lookup", "int8", [LookupEngine]),
-    VectorFamily("lookup_f32", "fp32", [LookupFloatEngine]),
+    VectorFamily("table", "int8", (TableEngine, NarrowTableEngine)),
+    VectorFamily("lookup", "int8", (LookupEngine,)),
+    VectorFamily("lookup_f32", "fp32", (LookupFloatEngine,)),
     Scalar(),
-    VectorFamily("table8", "fp32", [RoundedTableEngine], approximate=True),
-    VectorFamily("dense_int8", "int8", [DenseInt8Engine], baseline=True),
-    VectorFamily("dense_f32", "fp32", [DenseFloatEngine], baseline=True),
+    VectorFamily("table8", "fp32", (RoundedTableEngine,), approximate=True),
+    VectorFamily("dense_int8", "int8", (DenseInt8Engine,), baseline=True),
+    VectorFamily("dense_f32", "fp32", (DenseFloatEngine,), baseline=True),
 ]
 
-__all__ = ["FAMILIES", "Family", "Product", "Schedule", "families_for", "family"]
+__all__ = ["FAMILIES", "Choice", "Family", "Product", "Schedule", "families_for", "family"]
 
 
 def families_for(target: Target, product: Product) -> list[Family]:

@@ -1,8 +1,8 @@
-"""What linear and recurrent kernels share: one tile of outputs times a few rows.
+"""What linear and LSTM kernels share: one tile of outputs times a few rows.
 
 An engine is the arithmetic of a kernel family. It owns the weight operands, stages rows of
 activations in the form its arithmetic wants, and multiplies a tile. The loops around it belong
-to ``linear.py`` and ``recurrence.py``; the instructions belong to an ``InstructionSet``.
+to ``linear.py`` and ``lstm.py``; the instructions belong to an ``InstructionSet``.
 """
 
 from __future__ import annotations
@@ -148,13 +148,12 @@ def tile_space(most_rows: int, product: Product, **more: Iterable[int]) -> list[
         product: What is to be computed.
         more: Other knobs and their values.
     """
-    if product.recurrent:
-        return grid(Schedule(rows=1), unroll=(1, 2), **more)
+    vectors = (4, 8) if product.gates else (4, 2, 8)  # whole units of an LSTM's gates
     if product.rows == 1:
-        return grid(Schedule(rows=1), vectors=(4, 2, 8), unroll=(1, 2, 4), **more)
+        return grid(Schedule(rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
     space = grid(
         Schedule(rows=most_rows),
-        vectors=(4, 2, 8),
+        vectors=vectors,
         rows=sorted({1, 2, most_rows, 2 * most_rows}),
         unroll=(1, 2),
         block=(16,) if product.rows and product.rows <= 16 else (16, 64),
@@ -176,6 +175,14 @@ def each_tile(
     with T.parallel(0, count) as tile:
         tables()
         body(tile)
+
+
+def each_rows(count: Any, height: int, body: Callable[[list[Expr]], None]) -> None:
+    """Emit ``body(slots)`` for ``count`` staged rows: ``height`` at once, then one by one."""
+    steps = count // height
+    each(steps, lambda i: body([i * height + row for row in range(height)]))
+    if height > 1:
+        each(count - steps * height, lambda i: body([steps * height + i]))
 
 
 def each(count: Any, body: Callable[[Expr], None]) -> None:

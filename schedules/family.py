@@ -38,7 +38,8 @@ class Product:
         bits: Bits of an index, 1 to 8.
         activation: ``"int8"`` (quantised per row inside the kernel) or ``"fp32"``.
         rows: Rows of the activations; None if known only at run time.
-        recurrent: The product is the h-part of an LSTM (n = 4H, k = H), done by `recurrence`.
+        gates: It is one of the two products of an LSTM layer (n = 4H, gates in PyTorch's order i,
+            f, g, o), computed by the kernel `lstm`.
     """
 
     n: int
@@ -46,7 +47,7 @@ class Product:
     bits: int
     activation: str
     rows: int | None = None
-    recurrent: bool = False
+    gates: bool = False
 
     @property
     def fits_int32(self) -> bool:
@@ -87,7 +88,7 @@ class Family(ABC):
 
         Returns:
             The kernels' operands, in the order they take them. One is called ``"scale"``, f32
-            [Np] with Np >= N; the bias is padded to its length.
+            [Np] with Np >= N.
 
         Raises:
             Error: the codebook's rows are not multiples of one codebook.
@@ -108,16 +109,46 @@ class Family(ABC):
         epilogue is None or one of `EPILOGUES`. `parallel` lets it use the runtime's threads.
         """
 
-    @abstractmethod
-    def recurrence(
-        self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
-    ) -> tirx.PrimFunc:
-        """The kernel of an LSTM layer's recurrence over all its steps (n = 4H, k = H).
+    def pack_bias(
+        self, target: Target, product: Product, schedule: Schedule, bias: NDArray
+    ) -> NDArray[np.float32]:
+        """Lay a bias [N] out for the kernels: f32 [Np], as long as the operand "scale"."""
+        return bias.astype(np.float32)
 
-        Its arguments: gates_x f32 [B, T, 4H] (input part and bias), h0 f32 [B, H], c0 f32 [B, H],
-        the operands, and the outputs y f32 [B, T, H], h f32 [B, H], c f32 [B, H]. B and T are
-        symbolic. Gates come in PyTorch's order i, f, g, o.
+    @abstractmethod
+    def lstm(
+        self,
+        target: Target,
+        x_part: Choice,
+        h_part: Choice,
+        steps: int | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
+        """The kernel of an LSTM layer over all its steps.
+
+        Its arguments: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H], the operands of the x-part
+        (n = 4H, k = I), those of the h-part (n = 4H, k = H), bias f32 [Np], and the outputs y f32
+        [B, T, H], h f32 [B, H], c f32 [B, H]. B is symbolic, T is `steps`, or symbolic for None.
+        Asked of the family of the h-part.
+
+        Raises:
+            Error: the families of the two products cannot share a kernel.
         """
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a product is computed.
+
+    Attributes:
+        product: What is computed.
+        family: The family chosen for it.
+        schedule: The schedule of that family's kernel.
+    """
+
+    product: Product
+    family: Family
+    schedule: Schedule
 
 
 def shared_codebook(

@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.engine import Engine, each, each_tile
+from gq_tvm.schedules.engine import Engine, each, each_rows, each_tile
 from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
@@ -89,15 +89,7 @@ class _Blocks:
         return lambda k, width: self.x[row, k if width == 1 else T.ramp(k, 1, width)]
 
     def _tile(self, tile: Expr, first: Expr, count: Any, partial: bool) -> None:
-        """Steps of ``height`` rows, then single rows."""
-
-        def rows(slot: Expr, height: int) -> None:
-            self._rows(tile, first, [slot + r for r in range(height)], partial)
-
-        steps = count // self.height
-        each(steps, lambda i: rows(i * self.height, self.height))
-        if self.height > 1:
-            each(count - steps * self.height, lambda i: rows(steps * self.height + i, 1))
+        each_rows(count, self.height, lambda slots: self._rows(tile, first, slots, partial))
 
     def _rows(self, tile: Expr, first: Expr, slots: list[Expr], partial: bool) -> None:
         lanes, outputs = self.engine.lanes, self.engine.outputs

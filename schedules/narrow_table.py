@@ -17,8 +17,8 @@ from gq_tvm.schedules.engine import Store, each
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.instruction_sets.base import zip_lanes
-from gq_tvm.schedules.schedule import Schedule, grid
-from gq_tvm.schedules.table import ENTRIES, BitTables
+from gq_tvm.schedules.schedule import Schedule
+from gq_tvm.schedules.table import ENTRIES, BitTables, table_space
 
 Expr = Any
 
@@ -42,8 +42,7 @@ class NarrowTableEngine(BitTables):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        vectors = (4,) if product.recurrent else (8, 4)
-        return grid(Schedule(vectors=vectors[0], rows=1), vectors=vectors, unroll=(1, 2))
+        return table_space(unroll=(1, 2))
 
     @property
     def _bytes_of_outputs(self) -> np.ndarray:

@@ -39,7 +39,7 @@ class RoundedTableEngine(Tables):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return table_space(product, unroll=(1, 2), prefetch=(0, 2048))
+        return table_space(unroll=(1, 2), prefetch=(0, 2048))
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

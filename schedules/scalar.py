@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
+from gq_tvm.errors import Error
 from gq_tvm.ops.reference import SMALLEST_LIVE
-from gq_tvm.schedules.family import OPAQUE, Family, Product, shared_codebook
+from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
@@ -112,52 +113,81 @@ class Scalar(Family):
 
         return scalar_linear
 
-    def recurrence(
-        self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
+    def lstm(
+        self,
+        target: Target,
+        x_part: Choice,
+        h_part: Choice,
+        steps: int | None,
+        parallel: bool = False,
     ) -> tirx.PrimFunc:
-        """See `Family.recurrence`."""
-        batch, steps = tirx.Var("batch", "int64"), tirx.Var("steps", "int64")
-        n, k, bits = product.n, product.k, product.bits
-        size, entries = n * row_bytes(k, bits) + 1, 2**bits
-        element, accumulator = _dtypes(product)
-        load_row, dot = _load_row(product), _dot(product)
+        """See `Family.lstm`."""
+        if x_part.family is not self:
+            raise Error(
+                f"kernel scalar cannot share an LSTM layer with {x_part.family.name}; ask for one "
+                "kernel with --kernel"
+            )
+        batch = tirx.Var("batch", "int64")
+        frames = tirx.Var("steps", "int64") if steps is None else steps
+        x_product, h_product = x_part.product, h_part.product
+        width, hidden, n = x_product.k, h_product.k, h_product.n
+        x_bytes = n * row_bytes(width, x_product.bits) + 1
+        h_bytes = n * row_bytes(hidden, h_product.bits) + 1
+        x_entries, h_entries = 2**x_product.bits, 2**h_product.bits
+        element, accumulator = _dtypes(h_product)
+        load_x, load_h = _load_row(x_product), _load_row(h_product)
+        dot_x, dot_h = _dot(x_product), _dot(h_product)
 
         @T.prim_func(s_tir=True)
-        def scalar_recurrence(
-            gates_x: T.Buffer((batch, steps, n), "float32"),
-            h0: T.Buffer((batch, k), "float32"),
-            c0: T.Buffer((batch, k), "float32"),
-            weights: T.Buffer((size,), "uint8"),
-            table: T.Buffer((entries,), element),
-            scale: T.Buffer((n,), "float32"),
-            y: T.Buffer((batch, steps, k), "float32"),
-            h: T.Buffer((batch, k), "float32"),
-            c: T.Buffer((batch, k), "float32"),
+        def scalar_lstm(
+            x: T.Buffer((batch, frames, width), "float32"),
+            h0: T.Buffer((batch, hidden), "float32"),
+            c0: T.Buffer((batch, hidden), "float32"),
+            x_weights: T.Buffer((x_bytes,), "uint8"),
+            x_table: T.Buffer((x_entries,), element),
+            x_scale: T.Buffer((n,), "float32"),
+            h_weights: T.Buffer((h_bytes,), "uint8"),
+            h_table: T.Buffer((h_entries,), element),
+            h_scale: T.Buffer((n,), "float32"),
+            bias: T.Buffer((n,), "float32"),
+            y: T.Buffer((batch, frames, hidden), "float32"),
+            h: T.Buffer((batch, hidden), "float32"),
+            c: T.Buffer((batch, hidden), "float32"),
         ):
             T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
-            row = T.sblock_alloc_buffer((k,), element)
+            frame = T.sblock_alloc_buffer((1, width), "float32")
+            x_row = T.sblock_alloc_buffer((width,), element)
+            h_row = T.sblock_alloc_buffer((hidden,), element)
             row_scale = T.sblock_alloc_buffer((1,), "float32")
             total = T.sblock_alloc_buffer((1,), accumulator)
             gates = T.sblock_alloc_buffer((n,), "float32")
             for b in range(batch):
-                for j in range(k):
+                for j in range(hidden):
                     h[b, j] = h0[b, j]
                     c[b, j] = c0[b, j]
-                for t in range(steps):
-                    load_row(h, b, row, row_scale)
+                for t in range(frames):
+                    for p in range(width):
+                        frame[0, p] = x[b, t, p]
+                    load_x(frame, 0, x_row, row_scale)
                     for j in range(n):
-                        dot(row, weights, table, j, total)
-                        gates[j] = gates_x[b, t, j] + T.Cast("float32", total[0]) * (
-                            row_scale[0] * scale[j]
+                        dot_x(x_row, x_weights, x_table, j, total)
+                        gates[j] = (
+                            T.Cast("float32", total[0]) * (row_scale[0] * x_scale[j]) + bias[j]
                         )
-                    for j in range(k):
-                        c[b, j] = T.sigmoid(gates[k + j]) * c[b, j] + T.sigmoid(gates[j]) * T.tanh(
-                            gates[2 * k + j]
+                    load_h(h, b, h_row, row_scale)
+                    for j in range(n):
+                        dot_h(h_row, h_weights, h_table, j, total)
+                        gates[j] = gates[j] + T.Cast("float32", total[0]) * (
+                            row_scale[0] * h_scale[j]
                         )
-                        h[b, j] = T.sigmoid(gates[3 * k + j]) * T.tanh(c[b, j])
+                    for j in range(hidden):
+                        c[b, j] = T.sigmoid(gates[hidden + j]) * c[b, j] + T.sigmoid(
+                            gates[j]
+                        ) * T.tanh(gates[2 * hidden + j])
+                        h[b, j] = T.sigmoid(gates[3 * hidden + j]) * T.tanh(c[b, j])
                         y[b, t, j] = h[b, j]
 
-        return scalar_recurrence
+        return scalar_lstm
 
 
 def apply_epilogue(epilogue: str | None, value: tirx.PrimExpr) -> tirx.PrimExpr:

@@ -14,7 +14,7 @@ class Schedule:
     """How an engine's loops are cut. Every value computes the same; only the time differs.
 
     Attributes:
-        vectors: Output vectors of a tile; it divides 8, and is 4 in a recurrence (the gates).
+        vectors: Output vectors of a tile; it divides 8.
         rows: Rows of activations a tile takes at once, while its weights are in registers.
         block: Rows staged before the tiles pass by; they should fit the cache.
         unroll: Units of K in one trip of the innermost loop.

@@ -36,10 +36,9 @@ GROUPS = 4  # of a 64-entry table: the bytes of a 32-bit lane
 _POSITIONS = 0x30201000  # of these bytes, where an index has bits 4 and 5
 
 
-def table_space(product: Product, **knobs: Iterable[int]) -> list[Schedule]:
+def table_space(**knobs: Iterable[int]) -> list[Schedule]:
     """The schedules of an engine that shares no look-up among rows."""
-    vectors = (4,) if product.recurrent else (8, 4)
-    return grid(Schedule(vectors=vectors[0], rows=1), vectors=vectors, **knobs)
+    return grid(Schedule(vectors=8, rows=1), vectors=(8, 4), **knobs)
 
 
 class Tables(Engine):
@@ -180,7 +179,7 @@ class TableEngine(Tables, BitTables):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return table_space(product, unroll=(1, 2, 4), prefetch=(0, 2048))
+        return table_space(unroll=(1, 2, 4), prefetch=(0, 2048))
 
     def begin(self, rows: int) -> None:
         super().begin(rows)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.errors import Error
 from gq_tvm.schedules.engine import Engine
-from gq_tvm.schedules.family import Family, Product, shared_codebook
+from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.linear import linear
-from gq_tvm.schedules.recurrence import gate_order, recurrence
+from gq_tvm.schedules.lstm import gate_order, lstm
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
 
 @dataclass(frozen=True)
 class VectorFamily(Family):
-    """An engine on every vector instruction set, with the loops of ``linear`` and ``recurrence``.
+    """An engine on every vector instruction set, with the loops of ``linear`` and ``lstm``.
 
     Attributes:
         name: What ``--kernel`` and ``inspect`` call it.
@@ -34,7 +34,7 @@ class VectorFamily(Family):
 
     name: str
     activation: str
-    engines: Sequence[type[Engine]]
+    engines: tuple[type[Engine], ...]
     approximate: bool = False
     baseline: bool = False
 
@@ -56,10 +56,18 @@ class VectorFamily(Family):
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
         table, scale = shared_codebook(replace(product, activation=self.activation), codebook)
-        if product.recurrent:
-            order = gate_order(product.k, INSTRUCTION_SETS[target.instruction_set].lanes)
-            indices, scale = indices[order], np.where(order < 0, np.float32(0), scale[order])
+        if product.gates:
+            order = _gate_order(target, product)
+            indices, scale = indices[order], _in_order(scale, order)
         return self._engine(target, product, schedule).operands(indices, table, scale)
+
+    def pack_bias(
+        self, target: Target, product: Product, schedule: Schedule, bias: NDArray
+    ) -> NDArray[np.float32]:
+        if product.gates:
+            bias = _in_order(bias, _gate_order(target, product))
+        padded_n = self._engine(target, product, schedule).padded_n
+        return np.pad(bias.astype(np.float32), (0, padded_n - len(bias)))
 
     def space(self, target: Target, product: Product) -> list[Schedule]:
         kind = self._kind(target, product)
@@ -76,10 +84,16 @@ class VectorFamily(Family):
     ) -> tirx.PrimFunc:
         return linear(self._engine(target, product, schedule), product.rows, epilogue, parallel)
 
-    def recurrence(
-        self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
+    def lstm(
+        self,
+        target: Target,
+        x_part: Choice,
+        h_part: Choice,
+        steps: int | None,
+        parallel: bool = False,
     ) -> tirx.PrimFunc:
-        return recurrence(self._engine(target, product, schedule), product.k, parallel)
+        x_engine, h_engine = _engine_of(target, x_part), _engine_of(target, h_part)
+        return lstm(x_engine, h_engine, h_part.product.k, steps, parallel)
 
     def _kind(self, target: Target, product: Product) -> type[Engine] | None:
         isa = INSTRUCTION_SETS[target.instruction_set]
@@ -87,7 +101,25 @@ class VectorFamily(Family):
 
     def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
         isa = INSTRUCTION_SETS[target.instruction_set]
-        n = len(gate_order(product.k, isa.lanes)) if product.recurrent else product.n
+        n = len(_gate_order(target, product)) if product.gates else product.n
         kind = self._kind(target, product)
         assert kind is not None
         return kind(isa, n, product.k, product.bits, schedule)
+
+
+def _engine_of(target: Target, part: Choice) -> Engine:
+    if not isinstance(part.family, VectorFamily):
+        raise Error(
+            f"kernel {part.family.name} cannot share an LSTM layer with a vector kernel; ask for "
+            "one kernel with --kernel"
+        )
+    return part.family._engine(target, part.product, part.schedule)
+
+
+def _gate_order(target: Target, product: Product) -> NDArray[np.int64]:
+    return gate_order(product.n // 4, INSTRUCTION_SETS[target.instruction_set].lanes)
+
+
+def _in_order(values: NDArray, order: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Values [N] at the rows of ``order``, zero where it has none."""
+    return np.where(order < 0, np.float32(0), values[order])

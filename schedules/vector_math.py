@@ -1,14 +1,13 @@
 """Activation functions on fp32 vectors, in plain arithmetic so that every target agrees.
 
-All rest on ``expm1``: ``e^x - 1 = 2^n (e^r - 1) + (2^n - 1)`` with ``n = round(x / ln 2)`` and
-``|r| <= ln(2) / 2``, where a Taylor polynomial of degree 8 is accurate to fp32. That keeps tanh
-relatively exact near zero. NaN passes through all of them.
+All rest on ``e^x + k = 2^n (e^r - 1) + (2^n + k)`` with ``n = round(x / ln 2)``, where ``|r| <=
+ln(2) / 2`` and a polynomial of degree 6 is accurate to fp32. With k = -1 that keeps tanh relatively
+exact near zero. NaN passes through all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import factorial
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -16,9 +15,12 @@ from tvm.script.ir_builder import tirx as T
 Expr = Any
 
 _LOG2_E = 1.4426950408889634
-# ln 2 in two parts: n * _LN2_HIGH is exact for |n| < 2^9 (Cody and Waite's reduction).
-_LN2_HIGH = 0.693359375
-_LN2_LOW = -2.12194440e-4
+_LN2 = 0.6931471805599453
+# (e^r - 1) / r by powers of r: greatest relative error on |r| <= ln(2) / 2 1.1e-8 (Lawson's
+# iteration), before the coefficients are rounded to fp32.
+_SERIES = (1.0, 0.49999998, 0.16666506, 0.041667137, 0.0083691041, 0.0013888873)
+# A sum with it is rounded to a whole number n, whose 127 + n then fill the lowest bits.
+_ROUNDER = 1.5 * 2**23 + 127
 
 
 class VectorMath:
@@ -43,18 +45,20 @@ class VectorMath:
             self._type, f"llvm.{name}.v{self.lanes}f32", x, self.constant(bound)
         )
 
-    def expm1(self, x: Expr) -> Expr:
-        """``e^x - 1`` for x in [-87, 88]."""
-        n = T.bind(self.round(x * self.constant(_LOG2_E)))
-        r = T.bind(x - n * self.constant(_LN2_HIGH) - n * self.constant(_LN2_LOW))
-        series = self.constant(1 / factorial(8))
-        for power in range(7, 0, -1):
-            series = series * r + self.constant(1 / factorial(power))
+    def exp_plus(self, x: Expr, addend: float) -> Expr:
+        """``e^x + addend`` for x in [-87, 88]."""
+        integer = f"int32x{self.lanes}"
+        # As bits in between: TVM would take (a + b) - b for a.
+        bits = T.bind(T.reinterpret(integer, x * self.constant(_LOG2_E) + self.constant(_ROUNDER)))
+        n = T.bind(T.reinterpret(self._type, bits) - self.constant(_ROUNDER))
+        r = T.bind(x - n * self.constant(_LN2))  # fused, or at worst 5e-6 off at the ends of x
+        series = self.constant(_SERIES[-1])
+        for coefficient in _SERIES[-2::-1]:
+            series = series * r + self.constant(coefficient)
         q = T.bind(series * r)
-        exponent = T.cast(n, f"int32x{self.lanes}") + T.broadcast(T.int32(127), self.lanes)
-        shifted = T.shift_left(exponent, T.broadcast(T.int32(23), self.lanes))
+        shifted = T.shift_left(bits, T.broadcast(T.int32(23), self.lanes))  # the exponent 127 + n
         scale = T.bind(T.reinterpret(self._type, shifted))
-        return T.bind(scale * q + (scale - self.constant(1.0)))
+        return T.bind(scale * q + (scale + self.constant(addend)))
 
     def round(self, x: Expr) -> Expr:
         """Round to the nearest integer, ties to even."""
@@ -66,13 +70,21 @@ class VectorMath:
 
     def sigmoid(self, x: Expr) -> Expr:
         """``1 / (1 + e^-x)``."""
-        clamped = self.clamp(x, -87.0, 87.0)
-        return self.constant(1.0) / (self.expm1(self.constant(0.0) - clamped) + self.constant(2.0))
+        return self.constant(1.0) / self.sigmoid_divisor(x)
+
+    def sigmoid_divisor(self, x: Expr) -> Expr:
+        """``1 + e^-x``, what sigmoid divides by: several functions may share one division."""
+        return self.exp_plus(self.constant(0.0) - self.clamp(x, -87.0, 87.0), 1.0)
 
     def tanh(self, x: Expr) -> Expr:
         """``(e^2x - 1) / (e^2x + 1)``; beyond 10 it is 1 in fp32."""
-        m = self.expm1(self.clamp(x, -10.0, 10.0) * self.constant(2.0))
+        m = self.exp_plus(self.clamp(x, -10.0, 10.0) * self.constant(2.0), -1.0)
         return m / (m + self.constant(2.0))
+
+    def sigmoid_tanh(self, x: Expr, y: Expr) -> Expr:
+        """``sigmoid(x) * tanh(y)`` with one division."""
+        m = self.exp_plus(self.clamp(y, -10.0, 10.0) * self.constant(2.0), -1.0)
+        return m / ((m + self.constant(2.0)) * self.sigmoid_divisor(x))
 
     def silu(self, x: Expr) -> Expr:
         """``x * sigmoid(x)``."""

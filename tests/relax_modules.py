@@ -48,6 +48,17 @@ def linear(x: relax.Expr, n: int, k: int, bits: int = 4, **attrs: Any) -> relax.
     return operators.codebook_linear(x, *weight(n, k, bits, seed=seed), bits=bits, **attrs)
 
 
+def lstm(
+    x: relax.Expr, h: relax.Expr, c: relax.Expr, hidden: int, bits: tuple[int, int], **attrs: Any
+) -> relax.Call:
+    seed = attrs.pop("seed", 0)
+    attrs = {"activation": "int8", "layer": "lstm", **attrs}
+    *weight_ih, bias = weight(4 * hidden, operators.shape_of(x)[-1], bits[0], seed=seed)
+    *weight_hh, _ = weight(4 * hidden, hidden, bits[1], seed=seed + 1)
+    inputs = [x, h, c, *weight_ih, *weight_hh, bias]
+    return operators.codebook_lstm(inputs, bits_ih=bits[0], bits_hh=bits[1], **attrs)
+
+
 def calls(mod: IRModule, name: str) -> list[relax.Call]:
     """The calls of an operator in ``main``, in their order."""
     return [

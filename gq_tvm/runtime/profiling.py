@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gq_tvm.runtime.columns import columns
+from gq_tvm.runtime.manifest import Layer
 from gq_tvm.runtime.model import Model
 from gq_tvm.runtime.sizes import evaluate
 
@@ -116,21 +117,30 @@ def _timers(model: Model, frames: int) -> list[tuple[tuple[str, str, int], Any]]
             _random(rng, tensor.dtype, [evaluate(s, sizes, frames) for s in tensor.shape])
             for tensor in function.inputs
         ]
-        weights = sum(model.manifest.parameter_bytes[p] for p in reads)
-        found.append(((name, "function", weights), function.timer(inputs)))
-    for layer in model.layers if model.kernels.reachable else []:
+        read = sum(model.manifest.parameter_bytes[p] for p in reads)
+        found.append(((name, "function", read), function.timer(inputs)))
+    for name, weights in _by_kernel(model.layers if model.kernels.reachable else []).items():
+        call = weights[0].call
         arguments = [
             argument
             if isinstance(argument, str)
             else _random(rng, argument[0], [evaluate(s, sizes, frames) for s in argument[1:]])
-            for argument in layer.call["arguments"]
+            for argument in call["arguments"]
         ]
         outputs = [
             np.zeros([evaluate(s, sizes, frames) for s in output[1:]], output[0])
-            for output in layer.call["outputs"]
+            for output in call["outputs"]
         ]
-        timer = model.kernels.timer(layer.call["symbol"], [*arguments, *outputs])
-        found.append(((layer.name, layer.kind, layer.bytes), timer))
+        timer = model.kernels.timer(call["symbol"], [*arguments, *outputs])
+        found.append(((name, weights[0].kind, sum(one.bytes for one in weights)), timer))
+    return found
+
+
+def _by_kernel(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """The weights by the layers whose one kernel reads them: an LSTM's reads two."""
+    found: dict[str, list[Layer]] = {}
+    for layer in layers:
+        found.setdefault(layer.call["layer"], []).append(layer)
     return found
 
 

@@ -137,7 +137,7 @@ def test_profile_shows_functions_layers_and_the_baseline(native, tmp_path, capsy
     arguments = [str(native), "--against", str(DIGITS / "digits.pt2"), "--rounds", "1"]
     assert profile.main([*arguments, "--json", str(result)]) == 0
     out = capsys.readouterr().out
-    layers = [layer.name for layer in gq_tvm.load(native).layers]
+    layers = {layer.call["layer"] for layer in gq_tvm.load(native).layers}
     assert all(name in out for name in ["encoder", "predictor", "joint", *layers])
     timings = json.loads(result.read_text())["timings"]
     assert [*timings] == ["digits.gq", "fp32"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from relax_modules import assert_same, calls, linear, module, var
+from relax_modules import assert_same, calls, linear, lstm, module, var
 
 from gq_tvm import schedules, targets
 from gq_tvm.errors import Error
@@ -28,6 +28,21 @@ def test_a_kernel_asked_for_is_taken_everywhere():
     x = var("x", 2, 10)
     before = module([x], lambda emit: linear(emit(linear(x, 6, 10)), 4, 6, activation="int8"))
     assert chosen(ChooseKernel(NATIVE, "scalar")(before)) == ["scalar", "scalar"]
+
+
+def test_both_products_of_an_lstm():
+    x, h, c = var("x", 1, 2, 5), var("h", 1, 4), var("c", 1, 4)
+    got = ChooseKernel(NATIVE)(module([x, h, c], lambda emit: lstm(x, h, c, 4, (3, 2))))
+    products = {
+        "ih": Product(16, 5, 3, "int8", 2, gates=True),
+        "hh": Product(16, 4, 2, "int8", 1, gates=True),
+    }
+    changes = {}
+    for part, product in products.items():
+        best = schedules.families_for(NATIVE, product)[0]
+        changes[f"kernel_{part}"] = best.name
+        changes[f"schedule_{part}"] = str(best.space(NATIVE, product)[0])
+    assert_same(got, module([x, h, c], lambda emit: lstm(x, h, c, 4, (3, 2), **changes)))
 
 
 def test_a_kernel_that_cannot_is_refused(monkeypatch):

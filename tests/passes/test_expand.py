@@ -2,64 +2,10 @@ from __future__ import annotations
 
 import pytest
 from relax_modules import assert_same, calls, module, var, weight
-from tvm import relax, tirx
+from tvm import relax
 
-from gq_tvm import targets
-from gq_tvm.passes import lower, operators
+from gq_tvm.passes import operators
 from gq_tvm.passes.expand_conv import ExpandConv
-from gq_tvm.passes.expand_lstm import ExpandLSTM
-
-
-def test_lstm_is_a_product_and_a_recurrence():
-    steps = tirx.Var("T", "int64")
-    x, h, c = var("x", 1, steps, 5), var("h", 1, 4), var("c", 1, 4)
-    indices_ih, codebook_ih, bias = weight(16, 5, 3)
-    indices_hh, codebook_hh, _ = weight(16, 4, 2)
-
-    def before(emit):
-        inputs = [x, h, c, indices_ih, codebook_ih, indices_hh, codebook_hh, bias]
-        return operators.codebook_lstm(
-            inputs, bits_ih=3, bits_hh=2, activation="int8", layer="lstm.0"
-        )
-
-    def after(emit):
-        gates = operators.codebook_linear(
-            x, indices_ih, codebook_ih, bias, bits=3, activation="int8", layer="lstm.0.ih"
-        )
-        return operators.codebook_recurrence(
-            [emit(gates), h, c, indices_hh, codebook_hh],
-            bits=2,
-            activation="int8",
-            layer="lstm.0.hh",
-        )
-
-    assert_same(ExpandLSTM()(module([x, h, c], before)), module([x, h, c], after))
-
-
-def test_a_recurrence_is_one_call_a_layer():
-    """However many steps: two layers over T steps, lowered whole, call two recurrences."""
-    steps = tirx.Var("T", "int64")
-    x, h, c = var("x", 1, steps, 4), var("h", 1, 4), var("c", 1, 4)
-
-    def body(emit):
-        y = x
-        for layer in range(2):
-            indices_ih, codebook_ih, bias = weight(16, 4, 3, seed=layer)
-            indices_hh, codebook_hh, _ = weight(16, 4, 2, seed=layer + 2)
-            inputs = [y, h, c, indices_ih, codebook_ih, indices_hh, codebook_hh, bias]
-            call = operators.codebook_lstm(
-                inputs, bits_ih=3, bits_hh=2, activation="int8", layer=f"lstm.{layer}"
-            )
-            y = emit(relax.TupleGetItem(emit(call), 0))
-        return y
-
-    lowered, parameters = lower(module([x, h, c], body), targets.get("native"), "scalar")
-    kernels = {
-        one.call["symbol"] for one in parameters.layers if one.kind == "recurrence" and one.call
-    }
-    used = [call.args[0].name_hint for call in calls(lowered, "relax.call_tir")]
-    assert sum(symbol in kernels for symbol in used) == 2
-    assert len(used) <= 8  # two products and a few reshapes besides: no step is spelled out
 
 
 def convolution(x, n, channels, taps, groups=1, **options):

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from relax_modules import calls, linear, module, var, weight
-from tvm import relax
+from relax_modules import calls, linear, lstm, module, var, weight
+from tvm import relax, tirx
 from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
-from gq_tvm.passes import operators
+from gq_tvm.passes import lower, operators
 from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.pack_weights import PackWeights
@@ -80,6 +80,36 @@ def test_the_table_of_layers():
     assert (layer.kernel, layer.activation) == ("scalar", "fp32")
     assert layer.bytes == sum(parameters.arrays[name].nbytes for name in layer.parameters)
     assert layer.float_bytes == 240
+
+
+def test_an_lstm_has_two_weights_in_the_table_and_one_kernel():
+    """However many steps: two layers over T steps, lowered whole, are two calls of one function."""
+    steps = tirx.Var("T", "int64")
+    x, h, c = var("x", 1, steps, 4), var("h", 1, 4), var("c", 1, 4)
+
+    def body(emit):
+        y = x
+        for i in range(2):
+            call = emit(lstm(y, h, c, 4, (3, 2), layer=f"lstm.{i}", seed=2 * i))
+            y = emit(relax.TupleGetItem(call, 0))
+        return y
+
+    lowered, parameters = lower(module([x, h, c], body), NATIVE, "scalar")
+    first, second, third, _ = parameters.layers
+    assert [layer.name for layer in (first, second, third)] == [
+        "lstm.0.ih",
+        "lstm.0.hh",
+        "lstm.1.ih",
+    ]
+    assert [(layer.kind, layer.bits, layer.shape) for layer in (first, second)] == [
+        ("lstm", 3, [16, 4]),
+        ("lstm", 2, [16, 4]),
+    ]
+    assert first.call == second.call
+    assert first.call["layer"] == "lstm.0"
+    assert [*first.parameters, *second.parameters, "lstm.0.bias"] == first.call["arguments"][3:]
+    used = [call.args[0].name_hint for call in calls(lowered, "relax.call_tir")]
+    assert used == [first.call["symbol"]] * 2
 
 
 def call_with(indices, codebook, bits=2):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from typing import Any
 
 import numpy as np
 import pytest
 from kernel_harness import BASELINE, FP32, INT8, ROUNDED, TABLES, Kernels, device_for, target
 
-from gq_tvm.schedules import Product, Schedule, family
+from gq_tvm.schedules import Choice, Product, Schedule, family
 
 LINE = 64  # TVM aligns tensors to it; what is between a tensor's end and it is padding
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,29 +59,39 @@ def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     device = device_for(where, emulated)
     activation = "int8" if name in ("lookup", "table") else "fp32"
     chosen = family(name)
-    linear = [Product(n, k, bits, activation, 5) for n, k in ((7, 3), (65, 77))]
-    recurrent = [Product(4 * h, h, bits, activation, 2, recurrent=True) for h in (3, 37)]
+    functions: dict[str, Any] = {}
+    calls: dict[str, tuple[list[np.ndarray], list[tuple[int, ...]]]] = {}
     rng = np.random.default_rng(bits)
-    functions = {
-        f"l{i}": chosen.linear(where, one, Schedule(), "silu") for i, one in enumerate(linear)
-    }
-    functions |= {
-        f"r{i}": chosen.recurrence(where, one, Schedule()) for i, one in enumerate(recurrent)
-    }
-    kernels = Kernels(where, device, functions)
-    for label, product in zip(functions, [*linear, *recurrent], strict=True):
-        n, k, rows = product.n, product.k, product.rows or 1
+
+    def operands(product):
         codebook = rng.standard_normal((1, 2**bits)).astype(np.float32)
-        indices = rng.integers(0, 2**bits, (n, k)).astype(np.uint8)
-        operands = [*chosen.pack(where, product, Schedule(), indices, codebook).values()]
-        if product.recurrent:
-            shapes = [(rows, 3, n), (rows, k), (rows, k)]
-            outputs = [(rows, 3, k), (rows, k), (rows, k)]
-        else:
-            shapes, outputs = [(rows, k)], [(rows, n)]
-        arguments = [rng.standard_normal(shape).astype(np.float32) for shape in shapes] + operands
-        if not product.recurrent:
-            arguments.append(np.zeros(len(operands[-1]), np.float32))
+        indices = rng.integers(0, 2**bits, (product.n, product.k)).astype(np.uint8)
+        return chosen.pack(where, product, Schedule(), indices, codebook).values()
+
+    def bias(product):
+        zeros = np.zeros(product.n, np.float32)
+        return chosen.pack_bias(where, product, Schedule(), zeros)
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    for n, k in ((7, 3), (65, 77)):
+        one = Product(n, k, bits, activation, 5)
+        functions[f"l{n}"] = chosen.linear(where, one, Schedule(), "silu")
+        calls[f"l{n}"] = [normal(5, k), *operands(one), bias(one)], [(5, n)]
+    for hidden, width, steps in ((3, 21, 1), (37, 5, 3)):
+        x_part, h_part = (
+            Product(4 * hidden, k, bits, activation, gates=True) for k in (width, hidden)
+        )
+        choices = [Choice(one, chosen, Schedule()) for one in (x_part, h_part)]
+        functions[f"h{hidden}"] = chosen.lstm(where, choices[0], choices[1], steps)
+        inputs = [normal(2, steps, width), normal(2, hidden), normal(2, hidden)]
+        calls[f"h{hidden}"] = (
+            [*inputs, *operands(x_part), *operands(h_part), bias(x_part)],
+            [(2, steps, hidden), (2, hidden), (2, hidden)],
+        )
+    kernels = Kernels(where, device, functions)
+    for label, (arguments, outputs) in calls.items():
         want = kernels(label, arguments, outputs)
         arguments = [guarded(array) for array in arguments]
         made = [guarded(np.full(shape, 7e7, np.float32)) for shape in outputs]
