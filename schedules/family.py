@@ -56,9 +56,21 @@ class Product:
 
 
 class Family(ABC):
-    """A kernel family; `name` is what ``--kernel`` and ``inspect`` call it."""
+    """A kernel family.
+
+    Attributes:
+        name: What ``--kernel`` and ``inspect`` call it.
+        approximate: Its results are off by more than rounding: taken only by name.
+        baseline: There to be compared with: taken only by name.
+    """
 
     name: str
+    approximate: bool = False
+    baseline: bool = False
+
+    def exact(self, product: Product) -> bool:
+        """Whether it computes `product` in the arithmetic it was trained for."""
+        return not self.approximate
 
     @abstractmethod
     def supports(self, target: Target, product: Product) -> bool:

@@ -27,9 +27,8 @@ class VectorFamily(Family):
         activation: What its engine computes with.
         engines: The arithmetic; the first that supports a product is made for each kernel, whose
             buffers it holds.
-        approximate: Its results are off by more than rounding: taken only by name, and for
-            products trained with any activations.
-        baseline: It takes products trained with other activations as well: only for comparison.
+        approximate: See `Family`; it takes products trained with any activations.
+        baseline: The same.
     """
 
     name: str
@@ -46,6 +45,9 @@ class VectorFamily(Family):
         if product.activation != self.activation and not (self.baseline or self.approximate):
             return False
         return replace(product, activation=self.activation).fits_int32
+
+    def exact(self, product: Product) -> bool:
+        return super().exact(product) and product.activation == self.activation
 
     def pack(
         self,
