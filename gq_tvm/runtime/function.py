@@ -67,19 +67,22 @@ class CompiledFunction:
             Error: the inputs do not fit, and the text names the input; the function fails; or the
                 model was compiled for one thread and more are asked for.
         """
-        signature = tuple(
-            [(x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs]
-        )
+        arrays: Sequence[Any] = inputs
+        signature = _signature(arrays)
         if None in signature:
-            return self._call_with_tensors(inputs, threads)
+            arrays = [_array(x, force=True) for x in inputs]
+            signature = _signature(arrays)
         prepared = self._prepared.get(signature)
         if prepared is None:
-            prepared = self._prepare(signature, inputs)
+            prepared = self._prepare(signature, arrays)
         count = self._threads if threads is None else self._asked(threads)
         try:
-            return self._calls(prepared, inputs, count)
+            outputs = self._calls(prepared, arrays, count)
         except (RuntimeError, TypeError, ValueError) as failure:  # what TVM raises
             raise self._failed(failure) from failure
+        if arrays is inputs or isinstance(inputs[0], np.ndarray):
+            return outputs
+        return _tensors(outputs)
 
     def bind(
         self, *inputs: Any, outputs: Sequence[Any] | None = None, threads: int | None = None
@@ -107,16 +110,14 @@ class CompiledFunction:
         shapes = [tuple(evaluate(s, sizes) for s in wanted.shape) for wanted in self.outputs]
         if outputs is None:
             made = [np.zeros(s, one.dtype) for s, one in zip(shapes, self.outputs, strict=True)]
-            given: Sequence[Any] = made
-            if inputs and not isinstance(inputs[0], np.ndarray):
-                given = [sys.modules["torch"].from_numpy(array) for array in made]
+            in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
+            outputs = made if in_numpy else _tensors(tuple(made))
         else:
-            given = outputs
             made = self._check_outputs(outputs, shapes)
         count = self._threads if threads is None else self._asked(threads)
         self._meet_shapes()
         run = self._calls.bind(arrays, made, count)
-        return Bound(self, run, given[0] if self._single else tuple(given))
+        return Bound(self, run, outputs[0] if self._single else tuple(outputs))
 
     def timer(self, inputs: Sequence[np.ndarray]) -> Timer:
         """Return ``time(count)``: the seconds of each of ``count`` runs, without Python's share.
@@ -145,18 +146,7 @@ class CompiledFunction:
         outputs = ", ".join(map(str, self.outputs))
         return f"{self.name}({inputs}) -> ({outputs})"
 
-    def _call_with_tensors(self, inputs: tuple[Any, ...], threads: int | None) -> Any:
-        """A call some of whose inputs are no NumPy arrays."""
-        arrays = [_array(x, force=True) for x in inputs]
-        if not all(isinstance(x, np.ndarray) for x in arrays):
-            self._check(arrays)  # which refuses them
-        outputs = self(*arrays, threads=threads)
-        if isinstance(inputs[0], np.ndarray):
-            return outputs
-        from_numpy = sys.modules["torch"].from_numpy
-        return from_numpy(outputs) if self._single else tuple(map(from_numpy, outputs))
-
-    def _prepare(self, signature: tuple[Any, ...], inputs: tuple[Any, ...]) -> Prepared:
+    def _prepare(self, signature: tuple[Any, ...], inputs: Sequence[Any]) -> Prepared:
         """Check inputs of new shapes, and make ready for calls with these shapes."""
         self._check(inputs)
         self._meet_shapes()
@@ -235,6 +225,17 @@ class Bound:
         except (RuntimeError, TypeError, ValueError) as failure:  # what TVM raises
             raise self._function._failed(failure) from failure
         return self.outputs
+
+
+def _signature(inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """What tells calls apart that must be prepared anew; None for what is no array."""
+    return tuple([(x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs])
+
+
+def _tensors(arrays: Any) -> Any:
+    """An array, or a tuple of them, as PyTorch tensors with their memory."""
+    from_numpy = sys.modules["torch"].from_numpy
+    return tuple(map(from_numpy, arrays)) if isinstance(arrays, tuple) else from_numpy(arrays)
 
 
 def _array(value: Any, force: bool = False) -> Any:
