@@ -34,6 +34,7 @@ def build(
     activation: str | None = None,
     kernel: str = "auto",
     progress: Progress | None = None,
+    threads: int = 1,
 ) -> Artefact:
     """Compile a model whose weights live in codebooks.
 
@@ -44,6 +45,8 @@ def build(
         activation: ``"int8"`` or ``"fp32"`` for every layer; None as each was trained.
         kernel: The kernel family for every product; ``"auto"`` is the best for each.
         progress: Called with a line of text as each stage begins.
+        threads: Threads that calls run on unless told otherwise. 1 makes code for one thread alone;
+            kernels for several run on any number, and small ones on one.
 
     Raises:
         Error: the model cannot be read, translated or compiled.
@@ -52,6 +55,8 @@ def build(
     device = get(target)
     if activation is not None:
         check_activation("build", activation)
+    if threads < 1:
+        raise Error(f"threads must be a whole number from 1 up, got {threads}")
     say("importing")
     program = frontend.read(source)
     for name, exported in program.programs.items():
@@ -69,6 +74,7 @@ def build(
             translated.names,
             activation,
             warn=lambda text: say(f"warning: {text}"),
+            parallel=threads > 1,
         )
     if not parameters.layers:
         raise Error(
@@ -88,6 +94,7 @@ def build(
         functions={name: _function(module[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
+        threads=threads,
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
     )

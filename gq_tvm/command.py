@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -41,3 +42,10 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
             return 1
 
     return run
+
+
+def positive(text: str) -> int:
+    """Read a whole number of 1 or more: the ``type`` of an argument."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gq_tvm.command import command
+from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime.artefact import check_place
 
@@ -46,7 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.build import build
 
     program = frontend.read(options.model)
-    artefact = build(program, options.target, options.activation, options.kernel, progress=say)
+    artefact = build(
+        program,
+        options.target,
+        options.activation,
+        options.kernel,
+        progress=say,
+        threads=options.threads,
+    )
     artefact.save(options.output)
     say(f"wrote {options.output}")
     print(inspect.summary(artefact.manifest))
@@ -91,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         "--activation",
         choices=("int8", "fp32"),
         help="arithmetic of the activations (default: as each layer was trained)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="threads to run on unless told otherwise; code for 1 can use no more (%(default)s)",
     )
     parser.add_argument(
         "--verify", action="store_true", help="compare the artefact's outputs with PyTorch's"

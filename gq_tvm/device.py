@@ -11,6 +11,7 @@ from gq_tvm.command import command
 from gq_tvm.errors import Error
 from gq_tvm.runtime import board, emulator
 from gq_tvm.runtime.emulator import CPUS, EmulatedDevice
+from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
 
 _ON_A_BOARD = """\
 On a real 64-bit ARM board (Linux, glibc 2.27 or newer; nothing else is needed there):
@@ -68,6 +69,7 @@ def write_board(installation: board.Installation, folder: Path) -> None:
         start.write_text(
             "#!/bin/sh\n"
             "# start [PORT [HOST]]: serve TVM's RPC until it is stopped\n"
+            f'export {SPIN_VARIABLE}="${{{SPIN_VARIABLE}:-{SPINS}}}"\n'
             'cd "$(dirname "$0")" && exec ./rpc_server "${2:-0.0.0.0}" "${1:-9090}" '
             + " ".join(f"./{name}" for name in board.LIBRARIES)
             + "\n"

@@ -39,7 +39,8 @@ def report(manifest: Manifest) -> str:
     """The table of layers, the functions and the totals, as text."""
     target = manifest.target
     needs = ", ".join(target["features"]) or "no CPU feature"
-    lines = [f"target {target['name']} ({target['machine']}; needs {needs})", ""]
+    threads = f", {manifest.threads} threads" if manifest.threads > 1 else ", 1 thread"
+    lines = [f"target {target['name']} ({target['machine']}; needs {needs}){threads}", ""]
     for name, function in manifest.functions.items():
         inputs = ", ".join(map(str, function.inputs))
         outputs = ", ".join(map(str, function.outputs))
@@ -110,6 +111,7 @@ def _as_json(manifest: Manifest, path: str) -> dict[str, Any]:
     code = Path(path) / CODE
     return {
         "target": manifest.target,
+        "threads": manifest.threads,
         "functions": {
             name: dataclasses.asdict(function) for name, function in manifest.functions.items()
         },

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from gq_tvm.command import command
+from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
+from gq_tvm.runtime.manifest import Manifest
 from gq_tvm.runtime.placement import add_device_options, chosen_device
 
 
@@ -24,13 +25,13 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.runtime.profiling import compare
 
     with ExitStack() as stack:
-        target = read_manifest(options.artefact).target["name"]
+        manifest = read_manifest(options.artefact)
         paths = {Path(options.artefact).name: options.artefact}
         for other in options.against:
-            label, path = _artefact(other, target, stack)
+            label, path = _artefact(other, manifest, stack)
             paths[label if label not in paths else other] = path
         device = stack.enter_context(chosen_device(options, options.artefact))
-        models = {label: load(path, device) for label, path in paths.items()}
+        models = {label: load(path, device, options.threads) for label, path in paths.items()}
         for label, model in models.items():
             if not set(model.functions) & set(next(iter(models.values())).functions):
                 raise Error(f"{label} has no function in common with {options.artefact}")
@@ -45,11 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.emulate or options.rpc:
         print("Layers by themselves are only timed on this machine.")
     if options.json:
-        _write(Path(options.json), {"target": target, "timings": profile.to_json()})
+        _write(
+            Path(options.json), {"target": manifest.target["name"], "timings": profile.to_json()}
+        )
     return 0
 
 
-def _artefact(other: str, target: str, stack: ExitStack) -> tuple[str, str]:
+def _artefact(other: str, manifest: Manifest, stack: ExitStack) -> tuple[str, str]:
     """An artefact to compare with; an exported program is compiled as its own fp32 baseline."""
     if Path(other).suffix != ".pt2":
         return Path(other).name, other
@@ -58,7 +61,8 @@ def _artefact(other: str, target: str, stack: ExitStack) -> tuple[str, str]:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     path = str(Path(folder) / "fp32.gq")
     print(f"compiling {other} with fp32 weights", file=sys.stderr)
-    build(other, target, kernel="dense_f32").save(path)
+    name, threads = manifest.target["name"], manifest.threads
+    build(other, name, kernel="dense_f32", threads=threads).save(path)
     return "fp32", path
 
 
@@ -67,13 +71,6 @@ def _write(path: Path, result: dict[str, Any]) -> None:
         path.write_text(json.dumps(result, indent=1) + "\n")
     except OSError as failure:
         raise Error(f"cannot write {path}: {failure.strerror}") from failure
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,11 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         "with fp32 weights (may be repeated)",
     )
     parser.add_argument(
-        "--frames", type=_positive, default=4, help="for a number of frames not fixed (%(default)s)"
+        "--frames", type=positive, default=4, help="for a number of frames not fixed (%(default)s)"
     )
-    parser.add_argument(
-        "--rounds", type=_positive, default=5, help="turns of 60 runs (%(default)s)"
-    )
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of 60 runs (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     add_device_options(parser)
     return parser

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gq_tvm import cache
-from gq_tvm.command import command
+from gq_tvm.command import command, positive
 
 DESCRIPTION = """\
 Train a recogniser of spoken digits (RNN transducer, LSTM): float weights first, then GQ, which
@@ -82,12 +82,12 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--output", type=Path, required=True, metavar="OUTPUT", help="see above")
     model.add_argument(
         "--steps",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="with float weights (3000; with --initial: 600)",
     )
     model.add_argument(
-        "--gq-steps", type=_positive, default=1200, metavar="N", help="with GQ (1200)"
+        "--gq-steps", type=positive, default=1200, metavar="N", help="with GQ (1200)"
     )
     model.add_argument(
         "--bits", type=_bits, default=4, metavar="N", help="bits a weight, 1 to 8 (default: 4)"
@@ -103,10 +103,10 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--activation", choices=("int8", "fp32"), default="int8", help="default: int8"
     )
-    model.add_argument("--batch", type=_positive, default=32, metavar="N", help="default: 32")
+    model.add_argument("--batch", type=positive, default=32, metavar="N", help="default: 32")
     model.add_argument("--seed", type=_count, default=1, metavar="N", help="default: 1")
     model.add_argument(
-        "--threads", type=_positive, metavar="N", help="CPU threads (default: PyTorch's choice)"
+        "--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)"
     )
     start = model.add_mutually_exclusive_group()
     start.add_argument(
@@ -178,12 +178,6 @@ def _names(text: str) -> tuple[str, ...]:
 def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return int(text)
 
 

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.speech import audio
 
     with chosen_device(options, options.artefact) as device:
-        net = load(options.artefact, device)
+        net = load(options.artefact, device, options.threads)
         recogniser = recogniser_of(net, options.artefact)
         # All are read before the first is transcribed: a bad file ends the command at once.
         recordings = [

@@ -13,6 +13,7 @@ from gq_tvm.passes.operators import PACKED, WEIGHTS, attributes, is_operator, pa
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Choice, Product, Schedule, direct, family
+from gq_tvm.schedules.threads import worth_threads
 from gq_tvm.targets import Target
 
 
@@ -52,7 +53,7 @@ class LowerCodebook(ModulePass):
             rewriter,
             ("linear", at["kernel"], product, schedule, epilogue),
             lambda: family(at["kernel"]).linear(
-                self.target, product, schedule, epilogue, self.parallel
+                self.target, product, schedule, epilogue, self._parallel(product)
             ),
         )
         y = self._call(rewriter, at, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
@@ -68,11 +69,16 @@ class LowerCodebook(ModulePass):
         kernel = self._kernel(
             rewriter,
             ("lstm", x_part, h_part, known),
-            lambda: h_part.family.lstm(self.target, x_part, h_part, known, self.parallel),
+            lambda: h_part.family.lstm(
+                self.target, x_part, h_part, known, self._parallel(h_part.product)
+            ),
         )
         return self._call(
             rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]
         )
+
+    def _parallel(self, product: Product) -> bool:
+        return self.parallel and worth_threads(self.target, product)
 
     def _embedding(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]

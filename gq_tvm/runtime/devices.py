@@ -18,10 +18,12 @@ import tvm
 from tvm import relax, rpc
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime import probe
+from gq_tvm.runtime import probe, threads
 from gq_tvm.targets import native
 
 ALIGNMENT = 64  # bytes; what TVM's generated code assumes of every tensor
+_RELEASE = "vm.builtin.memory_manager.clear"
+_BIG_CORES = 1  # tvm/src/runtime/threading_backend.h, kBig
 
 
 class Device(ABC):
@@ -60,6 +62,17 @@ class Device(ABC):
     def virtual_machine(self, module: Any) -> Any:
         """Return the Relax virtual machine of a module that `load_module` returned."""
 
+    @abstractmethod
+    def use_threads(self, count: int) -> None:
+        """Let kernels compiled for several threads use ``count`` of them, at most one a CPU.
+
+        In this process it holds for the calling thread, over RPC for the connection.
+        """
+
+    @abstractmethod
+    def release_memory(self) -> None:
+        """Give back to the system what TVM keeps for later calls of every model."""
+
     def guard(self) -> AbstractContextManager[None]:
         """Return a context in which losing the device is an `Error`.
 
@@ -77,6 +90,11 @@ class Device(ABC):
 
     def __exit__(self, *failure: object) -> None:
         self.close()
+
+
+def shareable(array: np.ndarray) -> bool:
+    """Whether TVM's code can use an array where it lies."""
+    return bool(array.size and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0)
 
 
 class LocalDevice(Device):
@@ -110,13 +128,21 @@ class LocalDevice(Device):
         The tensor keeps the array alive. One made of a read-only array (a mapped file) shares its
         pages and must only be read.
         """
-        if array.size == 0 or not array.flags.c_contiguous or array.ctypes.data % ALIGNMENT:
+        if not shareable(array):
             return tvm.runtime.tensor(array)
         return tvm.runtime.from_dlpack(array if array.flags.writeable else _writable(array))
 
     def virtual_machine(self, module: Any) -> Any:
         """See `Device.virtual_machine`."""
         return relax.VirtualMachine(module, self.cpu)
+
+    def use_threads(self, count: int) -> None:
+        """See `Device.use_threads`."""
+        threads.use(count)
+
+    def release_memory(self) -> None:
+        """See `Device.release_memory`."""
+        tvm.get_global_func(_RELEASE)()
 
     def close(self) -> None:
         """Do nothing: the process goes on."""
@@ -136,6 +162,7 @@ class RpcDevice(Device):
         self.name = name or f"the device at {host}:{port}"
         self._why_lost = why_lost or (lambda: "")
         self._lost: str | None = None
+        self._threads = 0  # what the far side was told last
         try:
             # TVM's own attempt would wait for minutes where an address swallows packets.
             socket.create_connection((host, port), timeout=5).close()
@@ -203,6 +230,18 @@ class RpcDevice(Device):
         """Return the virtual machine; each of its calls turns a lost device into an `Error`."""
         with self.guard():
             return _Guarded(relax.VirtualMachine(module, self.cpu), self.guard)
+
+    def use_threads(self, count: int) -> None:
+        """See `Device.use_threads`; the fastest cores come first, each thread bound to one."""
+        if self._threads != count:
+            with self.guard():
+                self._session.get_function("runtime.config_threadpool")(_BIG_CORES, count)
+            self._threads = count
+
+    def release_memory(self) -> None:
+        """See `Device.release_memory`."""
+        with self.guard():
+            self._session.get_function(_RELEASE)()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

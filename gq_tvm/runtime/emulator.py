@@ -21,6 +21,7 @@ from gq_tvm.errors import Error
 from gq_tvm.runtime import board
 from gq_tvm.runtime.board import CPUS
 from gq_tvm.runtime.devices import RpcDevice
+from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
 
 SETUP_COMMAND = "python -m gq_tvm.device --setup-only"
 _START_TIMEOUT = 60.0  # seconds; a start takes 0.2
@@ -98,6 +99,7 @@ class EmulatedDevice:
         command += installation.server(["--until-eof"], self.host, self.port)
         # Of the host's variables only those that mean the same on the device.
         kept = {k: v for k, v in os.environ.items() if k in ("TMPDIR", "HOME", "TVM_NUM_THREADS")}
+        kept[SPIN_VARIABLE] = str(SPINS)
         with tempfile.TemporaryFile("w+") as complaints:
             process = subprocess.Popen(
                 command,

@@ -80,6 +80,7 @@ class Manifest:
         functions: By name.
         layers: The codebook layers.
         parameter_bytes: Bytes of every parameter, by name.
+        threads: Threads it was compiled for; kernels for several run on any number.
         metadata: JSON that came with the programs.
         versions: Of gq-tvm and TVM.
         files: SHA-256 of each other file, by name.
@@ -89,6 +90,7 @@ class Manifest:
     functions: dict[str, Function]
     layers: list[Layer]
     parameter_bytes: dict[str, int]
+    threads: int = 1
     metadata: Any = None
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -141,6 +143,7 @@ def _check(manifest: Manifest) -> None:
     _demand(_is_list(target["features"], str))
     for table, kind in ((sizes, int), (manifest.files, str), (manifest.versions, str)):
         _demand(_are(str, table) and _are(kind, table.values()))
+    _demand(isinstance(manifest.threads, int) and manifest.threads >= 1)
     _demand(bool(manifest.functions))
     for function in manifest.functions.values():
         for tensor in (*function.inputs, *function.outputs):

@@ -1,4 +1,4 @@
-"""Where a command runs an artefact: ``--rpc`` and ``--emulate``, the same for every command."""
+"""Where a command runs an artefact: ``--rpc``, ``--emulate``, ``--threads``, the same for each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gq_tvm import targets
+from gq_tvm.command import positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime.artefact import read_manifest
 from gq_tvm.runtime.devices import Device, connect
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--rpc`` and ``--emulate``, which exclude each other."""
+    """Add ``--threads``, and ``--rpc`` and ``--emulate``, which exclude each other."""
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="run on so many threads (default: what it was compiled for)",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--rpc", metavar="HOST:PORT", help="run on a board (see gq_tvm.device)")
     where.add_argument(

@@ -222,7 +222,7 @@ def test_sizes_that_hang_together(sizes):
 
 def test_timing_waits_for_calls(scaled):
     """TVM's virtual machine does one thing at a time."""
-    time, lock = scaled["main"].timer(inputs()), scaled["main"]._run.lock
+    time, lock = scaled["main"].timer(inputs()), scaled["main"]._calls.lock
     with ThreadPoolExecutor(1) as pool:
         with lock:
             timing = pool.submit(time, 1)

@@ -1,0 +1,109 @@
+"""What a call costs beside its kernel: ``python benchmarks/call_overhead.py``.
+
+Models of one layer, each called in every way there is, in turns; the best of many rounds counts.
+Prints a table in microseconds and writes the figures as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import gq_tvm
+from gq_tvm import quantize
+from gq_tvm.runtime.columns import columns
+
+SIZES = (64, 256, 512)
+CALLS = 500  # a round
+#: CPython takes its stack from the system in pieces, and a call that needs the next piece pays for
+#: it each time: rounds are run at several depths of the stack.
+DEPTHS = range(0, 120, 15)
+WAYS = {
+    "kernel": "the layer's kernel, timed by TVM",
+    "machine": "the function in TVM's virtual machine, timed by TVM",
+    "bound": "net.bind(x)(), aligned arrays",
+    "numpy": "net(x) with NumPy arrays",
+    "torch": "net(x) with PyTorch tensors",
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="Time a call of a model of one layer.")
+    parser.add_argument("--rounds", type=int, default=5, help="turns at each depth (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", default="build/call_overhead.json")
+    options = parser.parse_args()
+    rows, found = [["layer", *WAYS, "bound - kernel", "numpy - kernel"]], {}
+    for size in SIZES:
+        best = measure(size, options.rounds)
+        found[f"{size}x{size}"] = best
+        beside = [best[way] - best["kernel"] for way in ("bound", "numpy")]
+        rows.append([f"{size}x{size}", *(f"{us:.2f}" for us in (*best.values(), *beside))])
+    print(columns(rows, right=range(1, len(rows[0]))))
+    for way, meaning in WAYS.items():
+        print(f"  {way}: {meaning}")
+    result = {"unit": "us", "cpu": cpu(), "python": platform.python_version(), "calls": found}
+    place = Path(options.json)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure(size: int, rounds: int) -> dict[str, float]:
+    """Microseconds of each way to call a ``size`` x ``size`` layer, 4 bits, int8, one row."""
+    net = one_layer(size)
+    x = torch.randn(1, size)
+    array = x.numpy()
+    layer = net.layers[0]
+    fields = [*layer.call["arguments"], *layer.call["outputs"]]
+    tensors = [one if isinstance(one, str) else np.ones(one[1:], one[0]) for one in fields]
+    best = dict.fromkeys(WAYS, float("inf"))
+    timers: dict[str, Callable[[int], list[float]]] = {
+        "kernel": net.kernels.timer(layer.call["symbol"], tensors),
+        "machine": net["main"].timer([array]),
+    }
+    calls: dict[str, Callable[[], object]] = {
+        "bound": net.bind(x, outputs=[torch.zeros(1, size)]),
+        "numpy": lambda: net(array),
+        "torch": lambda: net(x),
+    }
+    for _ in range(rounds):
+        for depth in DEPTHS:
+            for way, timer in timers.items():
+                best[way] = min(best[way], *timer(CALLS))
+            for way, call in calls.items():
+                seconds = at_depth(depth, lambda call=call: timeit.timeit(call, number=CALLS))
+                best[way] = min(best[way], seconds / CALLS)
+    return {way: 1e6 * seconds for way, seconds in best.items()}
+
+
+def one_layer(size: int) -> gq_tvm.runtime.Model:
+    """A compiled model that is one linear layer."""
+    model = quantize.compress(torch.nn.Sequential(torch.nn.Linear(size, size)), bits=4)
+    program = torch.export.export(model.eval(), (torch.zeros(1, size),))
+    with tempfile.TemporaryDirectory() as folder:
+        gq_tvm.build(program).save(f"{folder}/layer.gq")
+        return gq_tvm.load(f"{folder}/layer.gq")
+
+
+def at_depth(depth: int, run: Callable[[], float]) -> float:
+    """Return ``run()``, called from ``depth`` frames further down the stack."""
+    return at_depth(depth - 1, run) if depth else run()
+
+
+def cpu() -> str:
+    """What the system calls its CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""How a function of a loaded library is called with arrays: in this process, or over RPC.
+
+TVM's virtual machine does one thing at a time; each call holds its model's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from gq_tvm.runtime.devices import ALIGNMENT, Device, shareable
+from gq_tvm.runtime.manifest import Function
+
+#: Memory for the inputs, and the function's arguments.
+Prepared = tuple[list[Any], list[Any]]
+
+
+class LocalCalls:
+    """Calls of a function in this process.
+
+    Inputs are copied to aligned memory that TVM knows already: cheaper than telling it of new
+    memory, and any layout will do.
+    """
+
+    def __init__(
+        self,
+        machine: Any,
+        name: str,
+        function: Function,
+        weights: list[Any],
+        device: Device,
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        self.machine = machine
+        self.weights = weights
+        self.lock = lock
+        self._function = machine[name]
+        self._single = function.single
+        self._device = device
+
+    def prepare(self, inputs: Sequence[np.ndarray]) -> Prepared:
+        """Make ready for calls with inputs of these shapes."""
+        buffers = [_aligned(x.shape, x.dtype) for x in inputs]
+        return buffers, [*map(self._device.tensor, buffers), *self.weights]
+
+    def __call__(self, prepared: Prepared, inputs: Sequence[np.ndarray], threads: int) -> Any:
+        """Return an array or a tuple of arrays, the caller's own.
+
+        ``threads`` is 0 for code that knows of none.
+        """
+        buffers, arguments = prepared
+        with self.lock:
+            if threads:
+                self._device.use_threads(threads)
+            for buffer, x in zip(buffers, inputs, strict=True):
+                buffer[...] = x
+            result = self._function(*arguments)
+            # Copied, as TVM may give back its input or a weight.
+            if self._single:
+                return np.from_dlpack(result).copy()
+            return tuple([np.from_dlpack(one).copy() for one in result])
+
+    def bind(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int
+    ) -> Any:
+        """Return ``run()``, which reads these inputs and writes these outputs.
+
+        Inputs are read where they lie if TVM can read them there, and if no output that is written
+        while others are still to be copied is among them.
+        """
+        copies, tensors = [], []
+        for x in inputs:
+            ours = x
+            if not shareable(x) or any(np.may_share_memory(x, y) for y in outputs):
+                ours = _aligned(x.shape, x.dtype)
+                copies.append((ours, x))
+            tensors.append(self._device.tensor(ours))
+        arguments = [*tensors, *self.weights]
+        lock, device, function = self.lock, self._device, self._function
+
+        def call() -> Any:
+            if threads:
+                device.use_threads(threads)
+            for ours, x in copies:
+                ours[...] = x
+            return function(*arguments)
+
+        def run_single() -> None:
+            with lock:
+                outputs[0][...] = np.from_dlpack(call())
+
+        def run() -> None:
+            with lock:
+                for y, one in zip(outputs, call(), strict=True):
+                    y[...] = np.from_dlpack(one)
+
+        return run_single if self._single else run
+
+
+class RemoteCalls:
+    """Calls of a function over RPC, which passes no tuples: inputs are set, outputs fetched."""
+
+    def __init__(
+        self,
+        machine: Any,
+        name: str,
+        function: Function,
+        weights: list[Any],
+        device: Device,
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        self.machine = machine
+        self.weights = weights
+        self.lock = lock
+        self._name = name
+        self._single = function.single
+        self._device = device
+
+    def prepare(self, inputs: Sequence[np.ndarray]) -> Prepared:
+        """Make ready for calls with inputs of these shapes."""
+        tensors = [self._device.tensor(x) for x in inputs]
+        return tensors, [*tensors, *self.weights]
+
+    def __call__(self, prepared: Prepared, inputs: Sequence[np.ndarray], threads: int) -> Any:
+        """See `LocalCalls.__call__`."""
+        outputs = self._run(prepared, inputs, threads)
+        return outputs[0] if self._single else outputs
+
+    def bind(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int
+    ) -> Any:
+        """Return ``run()``, which sends these inputs and fetches these outputs."""
+        prepared = self.prepare(inputs)
+
+        def run() -> None:
+            for y, one in zip(outputs, self._run(prepared, inputs, threads), strict=True):
+                y[...] = one
+
+        return run
+
+    def _run(
+        self, prepared: Prepared, inputs: Sequence[np.ndarray], threads: int
+    ) -> tuple[np.ndarray, ...]:
+        tensors, arguments = prepared
+        with self.lock, self._device.guard():
+            if threads:
+                self._device.use_threads(threads)
+            for tensor, x in zip(tensors, inputs, strict=True):
+                if x.size:
+                    tensor.copyfrom(x)
+            self.machine.set_input(self._name, *arguments)
+            self.machine.invoke_stateful(self._name)
+            outputs = self.machine.get_outputs(self._name)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return tuple(one.numpy() for one in outputs)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array whose memory is aligned as TVM's code wants it."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)

@@ -1,0 +1,25 @@
+"""Which products are large enough for several threads."""
+
+from __future__ import annotations
+
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.targets import Target
+
+#: Vector multiplications below which a product is done before other threads are of use. Starting
+#: them takes about 3 us, in which a core does some 10 000.
+_LEAST = 2**15
+_ROWS = 4  # taken for a number of rows known only at run time: a streaming chunk
+
+
+def worth_threads(target: Target, product: Product) -> bool:
+    """Whether a kernel of `product` should deal its tiles out to threads.
+
+    An LSTM layer starts them anew at each step, of one row.
+    """
+    isa = INSTRUCTION_SETS.get(target.instruction_set)
+    if isa is None:
+        return False  # scalar kernels know of no threads
+    rows = 1 if product.gates else product.rows if product.rows is not None else _ROWS
+    weights = isa.lanes * (4 if product.activation == "int8" else 1)  # in one multiplication
+    return product.n * product.k * rows >= _LEAST * weights
