@@ -22,6 +22,8 @@ from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.schedules import Product
+from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
 from gq_tvm.targets.linker import linker
 
@@ -34,6 +36,7 @@ def build(
     activation: str | None = None,
     kernel: str = "auto",
     progress: Progress | None = None,
+    database: Path | None = None,
 ) -> Artefact:
     """Compile a model whose weights live in codebooks.
 
@@ -44,6 +47,7 @@ def build(
         activation: ``"int8"`` or ``"fp32"`` for every layer; None as each was trained.
         kernel: The kernel family for every product; ``"auto"`` is the best for each.
         progress: Called with a line of text as each stage begins.
+        database: File of the user's tuned schedules; None is the one in the cache.
 
     Raises:
         Error: the model cannot be read, translated or compiled.
@@ -69,6 +73,7 @@ def build(
             translated.names,
             activation,
             warn=lambda text: say(f"warning: {text}"),
+            database=load_schedules(device, database),
         )
     if not parameters.layers:
         raise Error(
@@ -93,6 +98,21 @@ def build(
     )
     link = functools.partial(_link, executable, str(device.tvm.attrs["mtriple"]))
     return Artefact(manifest, parameters.arrays, link)
+
+
+def products(source: Any, activation: str | None = None) -> list[Product]:
+    """Return the weight matrix products of a model, one for each layer: what can be tuned.
+
+    Args:
+        source: See `build`.
+        activation: See `build`.
+
+    Raises:
+        Error: the model cannot be read or translated.
+    """
+    translated = frontend.translate(frontend.read(source), activation)
+    with _stage("prepare"):
+        return passes.products(translated.module, activation)
 
 
 def _check_sizes(function: str, inputs: list[relax.Var]) -> None:

@@ -5,8 +5,9 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
 Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
-chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them) and
-``epilogue`` (the activation function fused behind, "" for none).
+chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them),
+``origin`` (whence that is known) and ``epilogue`` (the activation function fused behind, "" for
+none).
 """
 
 from __future__ import annotations

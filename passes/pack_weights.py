@@ -92,11 +92,14 @@ class PackWeights(ModulePass):
             activation=at.get("activation", "fp32"),
             kernel=at.get("kernel") or direct.NAME,
             schedule=at.get("schedule", ""),
+            origin=at.get("origin", ""),
             parameters=names,
             bytes=sum(array.nbytes for array in operands.values()),
             tied_to=owner if owner != at["layer"] else None,
         )
-        if layer not in self.parameters.layers:
+        # Another function may use the same weight for other numbers of rows, scheduled otherwise.
+        known = ((one.name, one.parameters) for one in self.parameters.layers)
+        if (layer.name, names) not in known:
             self.parameters.layers.append(layer)
         return layer
 

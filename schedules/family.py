@@ -55,9 +55,17 @@ class Product:
 
 
 class Family(ABC):
-    """A kernel family; `name` is what ``--kernel`` and ``inspect`` call it."""
+    """A kernel family.
+
+    Attributes:
+        name: What ``--kernel`` and ``inspect`` call it.
+        baseline: It is there to be compared with, and only taken by name.
+        approximate: Its results are rounded beyond the activations: only taken by name.
+    """
 
     name: str
+    baseline: bool = False
+    approximate: bool = False
 
     @abstractmethod
     def supports(self, target: Target, product: Product) -> bool:
