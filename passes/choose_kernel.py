@@ -1,8 +1,8 @@
 """Decide which kernel family computes each product, with which schedule.
 
-By measurement where the product or one near it was measured for the target (``schedules.database``),
-by model elsewhere (``schedules.cost``). Baselines and approximate families are only taken by name;
-a kernel asked for by name is taken everywhere or refused.
+By measurement where the product or one near it was measured (``schedules.database``), by model
+elsewhere (``schedules.cost``). Baselines and approximate families are only taken by name; a kernel
+asked for by name is taken everywhere or refused.
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ class ChooseKernel(ModulePass):
         winner, hit = min(times, key=lambda pair: pair[1].microseconds)
         return Choice(winner, hit.schedule, _origin(hit))
 
-    def _find(
-        self, family: Family, product: Product, only: Schedule | None = None
-    ) -> Found | None:
+    def _find(self, family: Family, product: Product, only: Schedule | None = None) -> Found | None:
         return self.database.find(family, self.target, product, self.threads, only)
 
 

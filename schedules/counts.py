@@ -7,7 +7,7 @@ kernel's time (``cost.py``) and the features a tuner learns from.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -77,7 +77,7 @@ class _Counter:
     """Walks statements with the number of times they run."""
 
     def __init__(self, kernel: tirx.PrimFunc) -> None:
-        self.found: Counter[str] = Counter()
+        self.found: dict[str, float] = defaultdict(float)
         self.largest = 0.0
         self.registers = 0
         # Buffers by their hash, which is their address: `==` of expressions is an expression.
@@ -118,7 +118,7 @@ class _Counter:
     def _allocation(self, node: Any, visitor: Any) -> None:
         buffer = node.buffer
         lanes = int(buffer.shape[0]) if len(buffer.shape) == 1 else 0
-        if 1 < lanes and lanes * buffer.dtype.itemsize <= _REGISTER_BYTES:
+        if lanes > 1 and lanes * buffer.dtype.itemsize <= _REGISTER_BYTES:
             self._in_registers.add(hash(buffer))
             self.registers += 1
         visitor.default_visit(node)
@@ -140,6 +140,8 @@ class _Counter:
     def _call(self, node: Any, visitor: Any) -> None:
         name = node.op.name if isinstance(node.op, Op) else ""
         arguments = list(node.args)
+        if name.endswith("address_of"):
+            return
         vector = node.ty.dtype.lanes > 1
         if name.startswith("tirx.call_llvm"):
             intrinsic = codegen.llvm_get_intrinsic_name(int(arguments.pop(0)))
@@ -159,4 +161,3 @@ def _kind(intrinsic: str) -> str:
     if any(part in intrinsic for part in _PERMUTES):
         return "permutes"
     return "dots" if any(part in intrinsic for part in _DOTS) else "arithmetic"
-

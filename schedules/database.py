@@ -237,4 +237,6 @@ def add(path: Path, target: Target, entries: Sequence[Entry]) -> None:
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as failure:
-        raise Error(f"cannot write {path}: {failure.strerror}; name another --database") from failure
+        raise Error(
+            f"cannot write {path}: {failure.strerror}; name another --database"
+        ) from failure
