@@ -13,6 +13,7 @@ from gq_tvm.command import command
 from gq_tvm.errors import Error
 
 if TYPE_CHECKING:
+    from gq_tvm.runtime.devices import RpcDevice
     from gq_tvm.runtime.manifest import Manifest
     from gq_tvm.schedules import Product
     from gq_tvm.targets import Target
@@ -145,12 +146,17 @@ def _check_device(target: Target, rpc: str | None) -> str:
             )
         if not isinstance(device, RpcDevice):
             return native.name()
-        if device.probed.emulated:
-            raise Error(
-                f"{device.name} is an emulator, whose times say nothing about a board; tune on a "
-                "board, where `python -m gq_tvm.device --board` brings the server"
-            )
+        check_clock(device)
         return device.probed.name
+
+
+def check_clock(device: RpcDevice) -> None:
+    """Refuse an emulated device. Raises `Error`."""
+    if device.probed.emulated:
+        raise Error(
+            f"{device.name} is an emulator, whose times say nothing about a board; tune on a "
+            "board, where `python -m gq_tvm.device --board` brings the server"
+        )
 
 
 def _positive(text: str) -> int:

@@ -204,7 +204,7 @@ def read(path: Path, target: Target) -> list[Entry]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as failure:
-        raise Error(f"cannot read {path} ({failure}); name another --database") from failure
+        raise Error(f"cannot read {path}: {failure}; name another --database") from failure
     try:
         data = json.loads(text)
         if data["format"] != FORMAT or data["version"] != VERSION:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from tvm import tirx
 
@@ -44,6 +45,7 @@ class Task:
         return json.dumps({**fields, "product": asdict(self.product)}, sort_keys=True)
 
     @staticmethod
+    @lru_cache
     def parse(key: str) -> Task:
         """The inverse of `key`."""
         fields = json.loads(key)
