@@ -110,7 +110,8 @@ def tune_products(
     jobs = jobs or (1 if rpc else min(os.cpu_count() or 1, 4))
     with closing(Pool(jobs, threads, rpc)) as pool:
         results = tune(tasks, trials, path, cpu, pool, progress)
-    progress.say(f"schedules in {path}")
+    if path.exists():
+        progress.say(f"schedules in {path}")
     return None if progress.stopped else results
 
 

@@ -1,4 +1,10 @@
-"""The products whose schedules are shipped: the shapes of common speech recognisers' layers."""
+"""The products whose schedules are shipped: the shapes of common speech recognisers' layers.
+
+To measure them for a target this machine can run::
+
+    python -m gq_tvm.tune --common-shapes --target x86-64-v4 \\
+        --database schedules/database/x86-64-v4.json
+"""
 
 from __future__ import annotations
 

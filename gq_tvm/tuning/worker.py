@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -152,22 +152,24 @@ def _failure(worker: Worker, task: Task, schedule: Schedule) -> str:
 def _serve(end: Connection, rpc: str | None) -> None:
     """Answer calls until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    try:
-        bench = Bench(rpc)
-    except Error as refusal:
-        end.send(str(refusal))
-        return
-    end.send("")
-    while True:
+    with suppress(EOFError, BrokenPipeError):
         try:
-            method, arguments = end.recv()
-        except EOFError:
+            bench = Bench(rpc)
+        except Error as refusal:
+            end.send(str(refusal))
             return
-        try:
-            end.send((True, getattr(bench, method)(*arguments)))
-        except Exception as failure:
-            lines = str(failure).strip().splitlines() or [type(failure).__name__]
-            end.send((False, lines[-1]))
+        end.send("")
+        while True:
+            end.send(_answer(bench, *end.recv()))
+
+
+def _answer(bench: Bench, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Whether a call went well, and its result or else what was wrong."""
+    try:
+        return True, getattr(bench, method)(*arguments)
+    except Exception as failure:
+        lines = str(failure).strip().splitlines() or [type(failure).__name__]
+        return False, lines[-1]
 
 
 @contextmanager
