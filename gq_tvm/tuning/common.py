@@ -1,9 +1,8 @@
 """The products whose schedules are shipped: the shapes of common speech recognisers' layers.
 
-To measure them for a target this machine can run::
+To measure them for a target T that this machine can run::
 
-    python -m gq_tvm.tune --common-shapes --target x86-64-v4 \\
-        --database schedules/database/x86-64-v4.json
+    python -m gq_tvm.tune --common-shapes --target T --database schedules/database/T.json
 """
 
 from __future__ import annotations
