@@ -69,8 +69,13 @@ def cycles(core: Core, counts: Counts) -> float:
 
 
 def kernel_counts(family: Family, target: Target, product: Product, schedule: Schedule) -> Counts:
-    """Count what the kernel of `product` executes."""
+    """Count what the kernel of `product` executes.
+
+    Of more rows than are staged at once, a block is counted: its loops are known.
+    """
     if product.recurrent:
         return count(family.recurrence(target, product, schedule))
-    known = replace(product, rows=USUAL_ROWS if product.rows is None else product.rows)
-    return count(family.linear(target, known, schedule, None))
+    rows = USUAL_ROWS if product.rows is None else product.rows
+    block = min(rows, schedule.block)
+    kernel = family.linear(target, replace(product, rows=block), schedule, None)
+    return count(kernel).times(rows / max(block, 1))

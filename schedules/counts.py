@@ -60,6 +60,13 @@ class Counts:
     body: float = 0
     registers: float = 0
 
+    def times(self, calls: float) -> Counts:
+        """The counts of several calls; the loop's size and its registers stay."""
+        once = {"body": self.body, "registers": self.registers}
+        return Counts(
+            **{field.name: calls * getattr(self, field.name) for field in fields(self)} | once
+        )
+
     @property
     def values(self) -> list[float]:
         """The counts in the order of the attributes."""

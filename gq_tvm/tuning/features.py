@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import structural_hash
 
-from gq_tvm.schedules import FAMILIES, Schedule
-from gq_tvm.schedules.cost import USUAL_ROWS
-from gq_tvm.schedules.counts import count
+from gq_tvm import targets
+from gq_tvm.schedules import FAMILIES, Schedule, family
+from gq_tvm.schedules.cost import USUAL_ROWS, kernel_counts
 from gq_tvm.tuning.task import Task
 
 _NAMES = [one.name for one in FAMILIES]
@@ -50,8 +50,8 @@ def fingerprint(task: Task, schedule: Schedule) -> int:
 
 @lru_cache(maxsize=20_000)
 def _seen(task: Task, schedule: Schedule) -> tuple[int, list[float]]:
-    kernel = task.kernel(schedule)
-    return structural_hash(kernel), count(kernel).values
+    counts = kernel_counts(family(task.family), targets.get(task.target), task.product, schedule)
+    return structural_hash(task.kernel(schedule)), counts.values
 
 
 def _log(value: float) -> float:

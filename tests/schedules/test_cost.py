@@ -31,6 +31,7 @@ def test_rows_share_look_ups():
     assert four.dots == 4 * one.dots
     assert four.permutes == one.permutes
     assert counts(replace(PRODUCT, rows=None)) == counts(replace(PRODUCT, rows=16))
+    assert counts(replace(PRODUCT, rows=64)) == counts(replace(PRODUCT, rows=16)).times(4)
 
 
 @pytest.mark.parametrize("where", ["x86-64-v4", "x86-64-v3", "arm", "cortex-a76"])
