@@ -125,6 +125,21 @@ def test_what_is_not_faster_side_by_side_replaces_nothing(tmp_path, task):
     assert tuned.entry.schedule == str(task.default)
 
 
+def test_what_is_faster_by_chance_replaces_nothing(tmp_path, task):
+    pool = FakePool()
+
+    def uneven(task, schedules, rounds):
+        faster, slower = Measurement(9.0, 36.0), Measurement(10.5, 42.0)
+        return [
+            (Measurement(10.0, 40.0), *(faster if turn % 2 == 0 else slower for _ in schedules[1:]))
+            for turn in range(rounds)
+        ]
+
+    pool.duel = uneven  # type: ignore[method-assign]
+    (tuned,) = run(tmp_path / "mine.json", pool, task)
+    assert tuned.entry.schedule == str(task.default)
+
+
 def test_it_goes_on_where_it_was(tmp_path, task):
     path, first = tmp_path / "mine.json", FakePool()
     run(path, first, task, trials=7)
