@@ -142,8 +142,8 @@ def _check_device(target: Target, rpc: str | None) -> str:
         if device.machine != target.machine or missing:
             lacks = f"lacks {', '.join(missing)}" if missing else f"is {device.machine}"
             raise Error(
-                f"{device.name} {lacks} and cannot run {target.name}; name a board of that kind "
-                "with --rpc HOST:PORT"
+                f"{device.name} {lacks} and cannot run {target.name}; tune on a board of that "
+                "kind: python -m gq_tvm.tune --rpc HOST:PORT"
             )
         if not isinstance(device, RpcDevice):
             return native.name()

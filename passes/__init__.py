@@ -59,7 +59,7 @@ def lower(
     parameters = Parameters(names or {})
     passes = [
         *_down_to_products(parameters.names, activation, warn),
-        ChooseKernel(target, kernel, database),  # the family and schedule of each product
+        ChooseKernel(target, kernel, database, 2 if parallel else 1),  # of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target, parameters, parallel),  # its PrimFunc, called
         relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means

@@ -102,7 +102,7 @@ class ChooseKernel(ModulePass):
             for one in best.family.space(self.target, product)
             if one.layout == best.schedule.layout
         )
-        origin = f"packed as for {_called(leader)}"
+        origin = f"packed as for {leader.sizes}"
         return Choice(best.family, next(alike, best.schedule), origin)
 
     def _able(self, product: Product, layer: str) -> list[Family]:
@@ -149,12 +149,7 @@ class ChooseKernel(ModulePass):
 
 
 def _origin(found: Found) -> str:
-    return "measured" if found.exact else f"nearest: {_called(found.of)}"
-
-
-def _called(product: Product) -> str:
-    rows = {None: "any rows", 1: "1 row"}.get(product.rows, f"{product.rows} rows")
-    return f"{product.n}x{product.k}" + ("" if product.recurrent else f", {rows}")
+    return "measured" if found.exact else f"nearest: {found.of.sizes}"
 
 
 def _weight(call: relax.Call) -> str:

@@ -13,6 +13,7 @@ from tvm import s_tir
 from tvm.ir.utils import derived_object
 from tvm.runtime import tensor
 from tvm.s_tir import meta_schedule as ms
+from tvm_ffi import register_error
 
 from gq_tvm import targets
 from gq_tvm.tuning.candidate import candidate, meaning, stand_in
@@ -22,6 +23,9 @@ from gq_tvm.tuning.measure import Builder, Note, Runner, runner_result
 from gq_tvm.tuning.strategy import Ranked
 from gq_tvm.tuning.task import Task
 from gq_tvm.tuning.worker import Pool
+
+# An interrupt in one of the callbacks goes through TVM, which else makes a RuntimeError of it.
+register_error("KeyboardInterrupt", KeyboardInterrupt)
 
 BATCH = 16  # trials between two trainings of the cost model
 

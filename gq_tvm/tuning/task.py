@@ -52,10 +52,8 @@ class Task:
         return Task(**{**fields, "product": Product(**fields["product"])})
 
     def __str__(self) -> str:
-        p = self.product
-        rows = {None: "any rows", 1: "1 row"}.get(p.rows, f"{p.rows} rows")
-        shape = f"{p.n}x{p.k}{' recurrent' if p.recurrent else ''}, {p.bits} bits, {rows}"
-        return f"{self.family} {shape}" + (f", {self.threads} threads" if self.threads > 1 else "")
+        text = f"{self.family} {self.product.sizes}, {self.product.bits} bits"
+        return text + (f", {self.threads} threads" if self.threads > 1 else "")
 
     def kernel(self, schedule: Schedule) -> tirx.PrimFunc:
         """The kernel of the product with a schedule."""

@@ -118,7 +118,7 @@ def test_from_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
     ("argv", "message"),
     [
         (["nothing.pt2"], "nothing.pt2 does not exist"),
-        (["--common-shapes", "--target", "cortex-a76"], "cannot run cortex-a76; name a board"),
+        (["--common-shapes", "--target", "cortex-a76"], "cannot run cortex-a76; tune on a board"),
         (["--common-shapes", "--kernel", "scalar"], "nothing to tune: no kernel scalar"),
         (["--common-shapes", "--rpc", "127.0.0.1:1"], "no TVM RPC server answers at 127.0.0.1:1"),
     ],

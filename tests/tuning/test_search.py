@@ -170,6 +170,18 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_second_interrupt_ends_it(tmp_path, task):
+    pool = FakePool()
+
+    def build(task, schedules):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    pool.build = build  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "mine.json", pool, task)
+
+
 def trial(schedule: Schedule, hot: float = 1.0) -> Trial:
     return Trial(schedule, Measurement(hot, None))
 
@@ -206,7 +218,7 @@ def test_tasks(task):
     with pytest.raises(Error, match="nothing to tune: no kernel scalar on x86-64-v4"):
         tasks_for(products, V4, "scalar")
     assert Task.parse(task.key) == task
-    assert str(task) == "lookup 300x40, 4 bits, 8 rows"
+    assert str(task) == "lookup 300x40, 8 rows, 4 bits"
 
 
 def test_features_tell_schedules_apart(task):
@@ -224,7 +236,7 @@ def test_progress_says_how_far_and_how_long(task):
         progress.trial(trial(one, hot=5.0 - one.rows / 2))
     progress.trial(Trial(SPACE[5], None, "crashed"))
     line = progress.line()
-    assert "lookup 300x40, 4 bits, 8 rows: 5/10 trials" in line
+    assert "lookup 300x40, 8 rows, 4 bits: 5/10 trials" in line
     assert "best 2.0 us (untuned 3.0)" in line
     assert "1 rejected, task 1/2" in line
     assert "trials/s" in line
