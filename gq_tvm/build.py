@@ -22,6 +22,8 @@ from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.schedules import Product
+from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
 from gq_tvm.targets.linker import linker
 
@@ -35,6 +37,7 @@ def build(
     kernel: str = "auto",
     progress: Progress | None = None,
     threads: int = 1,
+    database: Path | None = None,
 ) -> Artefact:
     """Compile a model whose weights live in codebooks.
 
@@ -47,6 +50,7 @@ def build(
         progress: Called with a line of text as each stage begins.
         threads: Threads that calls run on unless told otherwise. 1 makes code for one thread alone;
             kernels for several run on any number, and small ones on one.
+        database: File of the user's tuned schedules; None is the one in the cache.
 
     Raises:
         Error: the model cannot be read, translated or compiled.
@@ -75,6 +79,7 @@ def build(
             activation,
             warn=lambda text: say(f"warning: {text}"),
             parallel=threads > 1,
+            database=load_schedules(device, database),
         )
     if not parameters.layers:
         raise Error(
@@ -100,6 +105,21 @@ def build(
     )
     link = functools.partial(_link, executable, str(device.tvm.attrs["mtriple"]))
     return Artefact(manifest, parameters.arrays, link)
+
+
+def products(source: Any, activation: str | None = None) -> list[Product]:
+    """Return the weight matrix products of a model, one for each layer: what can be tuned.
+
+    Args:
+        source: See `build`.
+        activation: See `build`.
+
+    Raises:
+        Error: the model cannot be read or translated.
+    """
+    translated = frontend.translate(frontend.read(source), activation)
+    with _stage("prepare"):
+        return passes.products(translated.module, activation)
 
 
 def _check_sizes(function: str, inputs: list[relax.Var]) -> None:

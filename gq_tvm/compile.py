@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("the following arguments are required: -o/--output")
     if options.inputs and not options.verify:
         parser.error("--inputs needs --verify")
+    if options.tune is not None and options.tune < 1:
+        parser.error("--tune needs a number of trials")
 
     say = _Clock()
     # What can be refused now is, before PyTorch and TVM are loaded and the model compiled.
@@ -46,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.build import build
 
     program = frontend.read(options.model)
+    database = Path(options.database) if options.database else None
+    if options.tune and not _tune(program, options, database):
+        return 130
     artefact = build(
         program,
         options.target,
@@ -53,11 +58,23 @@ def main(argv: list[str] | None = None) -> int:
         options.kernel,
         progress=say,
         threads=options.threads,
+        database=database,
     )
     artefact.save(options.output)
     say(f"wrote {options.output}")
     print(inspect.summary(artefact.manifest))
     return _verify(program, options, say) if options.verify else 0
+
+
+def _tune(program: object, options: argparse.Namespace, database: Path | None) -> bool:
+    """Tune the model's layers; False if the user stopped it."""
+    from gq_tvm import targets, tune
+    from gq_tvm.build import products
+
+    found = products(program, options.activation)
+    target = targets.get(options.target)
+    results = tune.tune_products(found, target, options.tune, options.kernel, database=database)
+    return results is not None
 
 
 def _verify(program: object, options: argparse.Namespace, say: Callable[[str], object]) -> int:
@@ -105,6 +122,17 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         metavar="N",
         help="threads to run on unless told otherwise; code for 1 can use no more (%(default)s)",
+    )
+    parser.add_argument(
+        "--tune",
+        type=int,
+        metavar="N",
+        help="first try N schedules for each layer's product (see gq_tvm.tune)",
+    )
+    parser.add_argument(
+        "--database",
+        metavar="FILE",
+        help="schedules found by tuning (default: those in the cache)",
     )
     parser.add_argument(
         "--verify", action="store_true", help="compare the artefact's outputs with PyTorch's"

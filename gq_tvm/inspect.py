@@ -49,9 +49,10 @@ def report(manifest: Manifest) -> str:
 
 
 def layer_table(manifest: Manifest) -> str:
-    """A row for each layer: name, kind, shape, bits, activation, kernel, bytes, share."""
+    """A row for each layer: what it is, how large, which kernel computes it and why that."""
     total = totals(manifest)["parameters"]
-    rows = [("layer", "kind", "shape", "bits", "activation", "kernel", "bytes", "share")]
+    heads = ("layer", "kind", "shape", "bits", "activation", "kernel", "bytes", "share")
+    rows = [(*heads, "chosen by", "schedule")]
     for layer in manifest.layers:
         tied = layer.tied_to is not None
         rows.append(
@@ -64,6 +65,8 @@ def layer_table(manifest: Manifest) -> str:
                 layer.kernel,
                 f"= {layer.tied_to}" if tied else f"{layer.bytes:,}",
                 "" if tied else f"{layer.bytes / total:.1%}",
+                layer.origin,
+                layer.schedule,
             )
         )
     return columns(rows, right={3, 6, 7})

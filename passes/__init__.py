@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import tvm
 from tvm import relax
@@ -17,9 +18,13 @@ from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Layer, Parameters
+from gq_tvm.passes.products import products_of
+from gq_tvm.passes.rewriter import ModulePass, calls_of
+from gq_tvm.schedules import Product
+from gq_tvm.schedules.database import Database
 from gq_tvm.targets import Target
 
-__all__ = ["Layer", "Parameters", "lower"]
+__all__ = ["Layer", "Parameters", "lower", "products"]
 
 
 def lower(
@@ -30,6 +35,7 @@ def lower(
     activation: str | None = None,
     warn: Callable[[str], object] = lambda text: None,
     parallel: bool = False,
+    database: Database | None = None,
 ) -> tuple[IRModule, Parameters]:
     """Bring a module with codebook operators down to kernels.
 
@@ -41,6 +47,7 @@ def lower(
         activation: Of layers that cannot say it themselves; None is ``"fp32"``.
         warn: Called with a sentence on what a user should know.
         parallel: Whether kernels use the runtime's threads.
+        database: Measured schedules; None is the model alone.
 
     Returns:
         The module, its functions taking their weights as parameters behind their inputs, and those
@@ -51,11 +58,8 @@ def lower(
     """
     parameters = Parameters(names or {})
     passes = [
-        MatchCodebook(parameters.names, activation or "fp32", warn),  # look-ups spelled in PyTorch
-        FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
-        Harden(),  # no read out of bounds, no NaN lost
-        ExpandConv(),  # convolutions in one group are products over unfolded frames
-        ChooseKernel(target, kernel),  # the family of each product
+        *_down_to_products(parameters.names, activation, warn),
+        ChooseKernel(target, kernel, database, 2 if parallel else 1),  # of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target, parameters, parallel),  # its PrimFunc, called
         relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
@@ -68,3 +72,28 @@ def lower(
     ]
     with target.tvm:
         return tvm.transform.Sequential(passes)(module), parameters
+
+
+def products(module: IRModule, activation: str | None = None) -> list[Product]:
+    """The weight matrix products of a module with codebook operators, as linear layers.
+
+    Args:
+        module: Relax functions as the frontend gives them.
+        activation: Of layers that cannot say it themselves; None is ``"fp32"``.
+    """
+    module = tvm.transform.Sequential(_down_to_products({}, activation))(module)
+    found = [product for call in calls_of(module) for product in products_of(call).values()]
+    return [replace(product, gates=False) for product in found]
+
+
+def _down_to_products(
+    names: dict[str, str],
+    activation: str | None,
+    warn: Callable[[str], object] = lambda text: None,
+) -> list[ModulePass]:
+    return [
+        MatchCodebook(names, activation or "fp32", warn),  # look-ups spelled in PyTorch
+        FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
+        Harden(),  # no read out of bounds, no NaN lost
+        ExpandConv(),  # convolutions in one group are products over unfolded frames
+    ]

@@ -5,8 +5,9 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
 Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
-chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them) and
-``epilogue`` (the activation function fused behind, "" for none).
+chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them),
+``origin`` (whence that is known) and ``epilogue`` (the activation function fused behind, "" for
+none).
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def codebook_lstm(
     kernel_hh: str = "",
     schedule_ih: str = "",
     schedule_hh: str = "",
+    **origins: str,
 ) -> relax.Call:
     """One LSTM layer.
 
@@ -74,13 +76,14 @@ def codebook_lstm(
         kernel_hh: That for the recurrent weight.
         schedule_ih: The knobs of the first.
         schedule_hh: Those of the second.
+        origins: ``origin_ih`` and ``origin_hh``, whence these are known.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
     """
     attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
     attrs |= {"kernel_ih": kernel_ih, "kernel_hh": kernel_hh}
-    attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh}
+    attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh, **origins}
     return _call(LSTM, inputs, attrs)
 
 

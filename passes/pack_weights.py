@@ -84,11 +84,14 @@ class PackWeights(ModulePass):
             activation=at.get("activation", "fp32"),
             kernel=kernel or direct.NAME,
             schedule=schedule,
+            origin=at.get(f"origin{part}", ""),
             parameters=names,
             bytes=sum(array.nbytes for array in operands.values()),
             tied_to=owner if owner != name else None,
         )
-        if layer not in self.parameters.layers:
+        # Another function may use the same weight for other numbers of rows, scheduled otherwise.
+        known = ((one.name, one.parameters) for one in self.parameters.layers)
+        if (layer.name, names) not in known:
             self.parameters.layers.append(layer)
         return layer
 

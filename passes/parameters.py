@@ -26,6 +26,8 @@ class Layer:
         parameters: Names of the operands the kernel reads.
         bytes: Bytes of those operands.
         tied_to: The layer whose packed weight this one uses, or None if it has its own.
+        origin: Whence family and schedule are known: ``"measured"``, ``"nearest: ..."``,
+            ``"model"``, ``"asked for"``; "" where there was no choice.
         call: How to call its kernel alone: the ``layer`` it computes (an LSTM's reads two weights),
             its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
             parameter's name or ``[dtype, size, ...]``; sizes known only at run time are strings.
@@ -41,6 +43,7 @@ class Layer:
     parameters: list[str]
     bytes: int
     tied_to: str | None = None
+    origin: str = ""
     call: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -19,11 +19,11 @@ def products_of(call: relax.Call) -> dict[str, Product]:
     if not is_operator(call, LINEAR, LSTM):
         return {}
     at, gates = attributes(call), is_operator(call, LSTM)
-    frames, sequences = (_volume(shape_of(x)[:-1]) for x in call.args[:2])
+    frames = _volume(shape_of(call.args[0])[:-1])
     products = {}
     for part, place in WEIGHTS[call.op.name].items():
         n, k = shape_of(call.args[place])
-        rows = sequences if part == "_hh" else frames
+        rows = 1 if part == "_hh" else frames  # a state is multiplied by itself
         products[part] = Product(n, k, at[f"bits{part}"], at["activation"], rows, gates)
     return products
 

@@ -115,3 +115,17 @@ class BindingRewriter(PyExprMutator):
         super().visit_var_binding_(
             binding if value is None else relax.VarBinding(binding.var, value)
         )
+
+
+def calls_of(module: IRModule) -> list[relax.Call]:
+    """The calls in the Relax functions of a module."""
+    calls: list[relax.Call] = []
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Call):
+            calls.append(expr)
+
+    for _, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+    return calls

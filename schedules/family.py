@@ -50,6 +50,12 @@ class Product:
     gates: bool = False
 
     @property
+    def sizes(self) -> str:
+        """Its sizes in words: ``4096x1024, 1 row``."""
+        rows = {None: "any rows", 1: "1 row"}.get(self.rows, f"{self.rows} rows")
+        return f"{self.n}x{self.k}, {rows}"
+
+    @property
     def fits_int32(self) -> bool:
         """Whether the integer sums of this product cannot overflow."""
         return self.activation != "int8" or self.k <= MOST_INT8_K

@@ -27,6 +27,11 @@ class Schedule:
     unroll: int = 1
     prefetch: int = 0
 
+    @property
+    def layout(self) -> int:
+        """What of it decides how a weight is packed: equal for schedules that can share one."""
+        return self.vectors
+
     def __str__(self) -> str:
         """As ``parse`` reads it: ``vectors=4 rows=4 block=16 unroll=1 prefetch=0``."""
         return " ".join(f"{one.name}={getattr(self, one.name)}" for one in fields(self))

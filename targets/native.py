@@ -32,6 +32,33 @@ def x86_features(cpuinfo: Iterable[str]) -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
+def cpu_name(cpuinfo: Iterable[str]) -> str:
+    """Return what the lines of ``/proc/cpuinfo`` call the first CPU.
+
+    On x86 its model name, family and model; on ARM the implementer and part of MIDR_EL1.
+    """
+    pairs = (line.partition(":") for line in cpuinfo)
+    facts: dict[str, str] = {}
+    for key, _, value in pairs:
+        facts.setdefault(key.strip(), value.strip())
+    if "CPU part" in facts:
+        return f"ARM implementer {facts.get('CPU implementer', '?')} part {facts['CPU part']}"
+    if "model name" not in facts:
+        return "unknown CPU"
+    numbers = f"family {facts.get('cpu family', '?')}, model {facts.get('model', '?')}"
+    return f"{facts['model name']} ({numbers})"
+
+
+@cache
+def name() -> str:
+    """Return what this CPU is called; see `cpu_name`."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return cpu_name(lines)
+    except OSError:
+        return "unknown CPU"
+
+
 @cache
 def features() -> frozenset[str]:
     """Return the features of this CPU, under the names ``Target.features`` uses."""

@@ -182,15 +182,16 @@ class RpcDevice(Device):
     @property
     def machine(self) -> str:
         """See `Device.machine`."""
-        return self._cpu[0]
+        return self.probed.machine
 
     @property
     def features(self) -> frozenset[str]:
         """See `Device.features`."""
-        return self._cpu[1]
+        return self.probed.features
 
     @cached_property
-    def _cpu(self) -> tuple[str, frozenset[str]]:
+    def probed(self) -> probe.Cpu:
+        """What the device says of its CPU."""
         refusals = []
         for machine in probe.TRIPLES:
             with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +205,7 @@ class RpcDevice(Device):
             answer = self.tensor(np.zeros(probe.SIZE, np.uint8))
             with self.guard():
                 module["probe"](answer)
-                return machine, probe.features(machine, answer.numpy())
+                return probe.read(machine, answer.numpy())
         raise Error(f"{self.name} is neither 64-bit ARM nor x86-64 ({refusals[0]})")
 
     def _upload(self, path: str | Path) -> Any:

@@ -68,6 +68,7 @@ class Layer:
     bytes: int
     float_bytes: int
     tied_to: str | None = None
+    origin: str = ""
     call: dict[str, Any] = field(default_factory=dict)
 
 
@@ -155,7 +156,8 @@ def _check(manifest: Manifest) -> None:
         _demand(not function.single or len(function.outputs) == 1)
         _demand(_is_list(function.parameters, str) and sizes.keys() >= set(function.parameters))
     for layer in manifest.layers:
-        _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel, layer.schedule]))
+        _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel]))
+        _demand(_are(str, [layer.schedule, layer.origin]))
         _demand(_are(int, [layer.bits, layer.bytes, layer.float_bytes]))
         _demand(_is_list(layer.shape, int) and isinstance(layer.tied_to, str | None))
         _demand(_is_list(layer.parameters, str) and sizes.keys() >= set(layer.parameters))

@@ -1,0 +1,214 @@
+"""``python -m gq_tvm.tune``: find the fastest schedules for the layers of a model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import closing
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gq_tvm.command import command
+from gq_tvm.errors import Error
+
+if TYPE_CHECKING:
+    from gq_tvm.runtime.devices import RpcDevice
+    from gq_tvm.runtime.manifest import Manifest
+    from gq_tvm.schedules import Product
+    from gq_tvm.targets import Target
+    from gq_tvm.tuning import Tuned
+
+TRIALS = 64
+
+_EPILOG = """\
+A compile for the same target picks the results up. Stopped (Ctrl-C, or worse), the same command
+goes on where it was. Examples:
+  python -m gq_tvm.tune model.pt2
+  python -m gq_tvm.compile model.pt2 -o model.gq
+  python -m gq_tvm.tune pi.gq --rpc 192.168.1.7:9090
+"""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see ``--help``."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if (options.model is None) == (not options.common_shapes):
+        parser.error("give either a model or --common-shapes")
+    if options.model and not Path(options.model).exists():
+        raise Error(f"{options.model} does not exist; give an exported .pt2 or an artefact")
+    from gq_tvm import targets
+    from gq_tvm.tuning.common import common_products
+
+    if options.common_shapes:
+        target = targets.get(options.target or "native")
+        products = common_products(options.activation or "int8")
+    elif Path(options.model).suffix == ".pt2":
+        from gq_tvm.build import products as read_products
+
+        target = targets.get(options.target or "native")
+        products = read_products(options.model, options.activation)
+    else:
+        from gq_tvm.runtime.artefact import read_manifest
+
+        manifest = read_manifest(options.model)
+        target = targets.get(options.target or manifest.target["name"])
+        products = products_of(manifest)
+    results = tune_products(
+        products,
+        target,
+        options.trials,
+        kernel=options.kernel,
+        threads=options.threads,
+        rpc=options.rpc,
+        database=Path(options.database) if options.database else None,
+        jobs=options.jobs,
+    )
+    return 0 if results is not None else 130
+
+
+def tune_products(
+    products: list[Product],
+    target: Target,
+    trials: int,
+    kernel: str = "auto",
+    threads: int = 1,
+    rpc: str | None = None,
+    database: Path | None = None,
+    jobs: int | None = None,
+) -> list[Tuned] | None:
+    """Tune products and report on standard error.
+
+    Args:
+        products: Of a model's layers.
+        target: What they are compiled for.
+        trials: Schedules to try for each product and family.
+        kernel: A family's name, or ``"auto"``.
+        threads: Threads the kernels will run on.
+        rpc: HOST:PORT of a board that runs them; None is this machine.
+        database: Where the results go; None is the user's in the cache.
+        jobs: Kernels to build at once; None is one a CPU, on a board one.
+
+    Returns:
+        What was found; None if the user stopped it.
+
+    Raises:
+        Error: the target does not run there, or there is nothing to tune.
+    """
+    from gq_tvm.schedules.database import user_path
+    from gq_tvm.tuning import Progress, tasks_for, tune
+    from gq_tvm.tuning.worker import Pool
+
+    if not products:
+        raise Error("the model has no linear or LSTM layer; there is nothing to tune")
+    tasks = tasks_for(products, target, kernel, threads)
+    cpu = _check_device(target, rpc)
+    path = database or user_path(target)
+    progress = Progress()
+    jobs = jobs or (1 if rpc else min(os.cpu_count() or 1, 4))
+    with closing(Pool(jobs, threads, rpc)) as pool:
+        results = tune(tasks, trials, path, cpu, pool, progress)
+    if path.exists():
+        progress.say(f"schedules in {path}")
+    return None if progress.stopped else results
+
+
+def products_of(manifest: Manifest) -> list[Product]:
+    """The products of an artefact's layers."""
+    from gq_tvm.schedules import Product
+
+    found = []
+    for layer in manifest.layers:
+        if layer.kind not in ("linear", "lstm"):
+            continue
+        n, k = layer.shape
+        _, *sizes, _ = layer.call["arguments"][0]
+        if layer.name.endswith(".hh"):
+            sizes = [1]  # an LSTM's state is multiplied by itself
+        rows = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+        found.append(Product(n, k, layer.bits, layer.activation, rows))
+    return found
+
+
+def _check_device(target: Target, rpc: str | None) -> str:
+    """Refuse a device that cannot run the target or has no clock; return what its CPU is called."""
+    from gq_tvm.runtime.devices import RpcDevice, connect
+    from gq_tvm.targets import native
+
+    with connect(rpc) as device:
+        missing = sorted(target.features - device.features)
+        if device.machine != target.machine or missing:
+            lacks = f"lacks {', '.join(missing)}" if missing else f"is {device.machine}"
+            raise Error(
+                f"{device.name} {lacks} and cannot run {target.name}; tune on a board of that "
+                "kind: python -m gq_tvm.tune --rpc HOST:PORT"
+            )
+        if not isinstance(device, RpcDevice):
+            return native.name()
+        check_clock(device)
+        return device.probed.name
+
+
+def check_clock(device: RpcDevice) -> None:
+    """Refuse an emulated device. Raises `Error`."""
+    if device.probed.emulated:
+        raise Error(
+            f"{device.name} is an emulator, whose times say nothing about a board; tune on a "
+            "board, where `python -m gq_tvm.device --board` brings the server"
+        )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gq_tvm.tune",
+        description="Find the fastest schedules for the layers of a model.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="an exported .pt2, or a folder compile wrote"
+    )
+    parser.add_argument(
+        "--trials",
+        type=_positive,
+        default=TRIALS,
+        metavar="N",
+        help="schedules to try for each product and kernel family (%(default)s)",
+    )
+    parser.add_argument(
+        "--target", metavar="NAME", help="what to tune for (default: the artefact's, or this CPU)"
+    )
+    parser.add_argument("--rpc", metavar="HOST:PORT", help="run on a board (see gq_tvm.device)")
+    parser.add_argument(
+        "--kernel", default="auto", metavar="NAME", help="one kernel family (default: every exact)"
+    )
+    parser.add_argument(
+        "--activation", choices=("int8", "fp32"), help="of a .pt2 (default: as it was trained)"
+    )
+    parser.add_argument(
+        "--threads", type=_positive, default=1, metavar="N", help="of the kernels (%(default)s)"
+    )
+    parser.add_argument(
+        "--database", metavar="FILE", help="where schedules are kept (default: in the cache)"
+    )
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N", help="kernels to build at once (default: a CPU each)"
+    )
+    parser.add_argument(
+        "--common-shapes", action="store_true", help="tune the shapes the shipped database has"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Build a kernel, check what it computes, time it: what a worker process does."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from gq_tvm import targets
+from gq_tvm.errors import Error
+from gq_tvm.runtime.devices import Device, LocalDevice, connect
+from gq_tvm.schedules import Schedule
+from gq_tvm.targets.linker import linker
+from gq_tvm.tuning.case import Case
+from gq_tvm.tuning.task import Task
+
+_NAME = "kernel"
+
+_HOT_SECONDS = 0.02  # of measuring, for a trial
+_HOT_REPEATS = (5, 40)
+_REPEAT_SECONDS = 1e-4  # so long a clock's step does not matter
+_COLD_RUNS = 3
+_FLUSH = "gq_tvm.tuning.flush"
+_FLUSH_BYTES = 64 << 20  # more than the caches of most machines
+_other = np.zeros(_FLUSH_BYTES, np.uint8)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Microseconds of the fastest of some calls: weights in the cache, and the cache flushed."""
+
+    hot: float
+    cold: float | None
+
+
+class Bench:
+    """Runs kernels in this process, or on a board."""
+
+    def __init__(self, rpc: str | None = None) -> None:
+        self._rpc = rpc
+        self._device: Device = connect(rpc)
+        self._case: Case | None = None
+        self._built: dict[tuple[Task, Schedule], tuple[Any, list[Any]]] = {}
+
+    def build(self, task: Task, schedule: Schedule) -> None:
+        """Compile a kernel and check its results.
+
+        Raises:
+            Error: it computes something else than the reference.
+        """
+        self._prepare(task)
+        module = self._module(task.kernel(schedule).with_attr("global_symbol", _NAME), task.target)
+        assert self._case is not None
+        inputs, outputs = self._case.arguments(schedule)
+        arguments = [self._device.tensor(array) for array in (*inputs, *outputs)]
+        with self._device.guard():
+            module[_NAME](*arguments)
+        wrong = self._case.wrong([one.numpy() for one in arguments[len(inputs) :]])
+        if wrong:
+            raise Error(wrong)
+        self._built[task, schedule] = (module, arguments)
+
+    def time(self, task: Task, schedule: Schedule) -> Measurement:
+        """Time a kernel, built here before or now."""
+        if (task, schedule) not in self._built:
+            self.build(task, schedule)
+        return self._measure(*self._built.pop((task, schedule)))
+
+    def duel(
+        self, task: Task, schedules: list[Schedule], rounds: int
+    ) -> list[tuple[Measurement, ...]]:
+        """Time kernels in turns: the rounds, with a measurement of each kernel in order."""
+        for schedule in schedules:
+            self.build(task, schedule)
+        results = []
+        for turn in range(rounds):
+            order = schedules if turn % 2 else schedules[::-1]
+            found = {one: self._measure(*self._built[task, one]) for one in order}
+            results.append(tuple(found[one] for one in schedules))
+        self._built.clear()
+        return results
+
+    def _prepare(self, task: Task) -> None:
+        if self._case is None or self._case.task != task:
+            self._built.clear()
+            self._case = Case(task)
+        if not getattr(self._device, "alive", True):  # a kernel before this one killed the session
+            self._device = connect(self._rpc)
+
+    def _module(self, kernel: tvm.tirx.PrimFunc, target: str) -> Any:
+        where = targets.get(target).tvm
+        # Without the checks of arguments, which take LLVM as long as the kernel.
+        with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+            built = tvm.compile(tvm.IRModule({_NAME: kernel}), target=where)
+        if isinstance(self._device, LocalDevice):
+            return built.jit()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kernel.so"
+            built.export_library(str(path), fcompile=linker(str(where.attrs["mtriple"])))
+            return self._device.load_module(path)
+
+    def _measure(self, module: Any, arguments: list[Any]) -> Measurement:
+        def evaluate(number: int, repeat: int, before: str = "") -> list[float]:
+            timer = module.time_evaluator(
+                _NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
+            )
+            with self._device.guard():
+                return list(timer(*arguments).results)
+
+        once = min(evaluate(1, 3))
+        number = max(1, round(_REPEAT_SECONDS / max(once, 1e-9)))
+        least, most = _HOT_REPEATS
+        repeats = min(most, max(least, round(_HOT_SECONDS / (number * max(once, 1e-9)))))
+        hot = min(evaluate(number, repeats))
+        cold = None if self._rpc else 1e6 * min(evaluate(1, _COLD_RUNS, before=_FLUSH))
+        return Measurement(1e6 * hot, cold)
+
+
+@tvm.register_global_func(_FLUSH, override=True)
+def _flush(*_: Any) -> None:
+    """Read and write more than the caches hold; TVM's timer calls it between its runs."""
+    np.add(_other, 1, out=_other)

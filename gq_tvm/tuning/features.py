@@ -1,0 +1,57 @@
+"""What the cost model sees of a kernel: its schedule, its product, its counted vector code."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import log2
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm_ffi import structural_hash
+
+from gq_tvm import targets
+from gq_tvm.schedules import FAMILIES, Schedule, family
+from gq_tvm.schedules.cost import USUAL_ROWS, kernel_counts
+from gq_tvm.tuning.task import Task
+
+_NAMES = [one.name for one in FAMILIES]
+
+
+def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
+    """The features of a candidate, f64 [1, d].
+
+    Knobs and sizes are logarithms; counts are for each weight and row, so that what is learnt on
+    one shape says something about others.
+    """
+    product, counts = task.product, np.array(_seen(task, schedule)[1])
+    rows = product.rows or USUAL_ROWS
+    counts[:8] /= product.n * product.k * rows  # the last two are of the loop, not of the call
+    sizes = (product.n, product.k, rows, task.threads)
+    knobs = vars(schedule).values()
+    tiles = product.n / schedule.vectors
+    tail = [
+        tiles % 1,  # work on padding
+        rows % schedule.rows,  # rows that go one by one
+        schedule.vectors * min(schedule.rows, rows),  # accumulators
+        product.bits,
+        product.rows is None,
+        *(task.family == name for name in _NAMES),
+    ]
+    return np.array(
+        [[*map(_log, knobs), *map(_log, sizes), *map(float, tail), *counts]], np.float64
+    )
+
+
+def fingerprint(task: Task, schedule: Schedule) -> int:
+    """A hash of the kernel: equal for schedules that differ in what the product does not need."""
+    return _seen(task, schedule)[0]
+
+
+@lru_cache(maxsize=20_000)
+def _seen(task: Task, schedule: Schedule) -> tuple[int, list[float]]:
+    counts = kernel_counts(family(task.family), targets.get(task.target), task.product, schedule)
+    return structural_hash(task.kernel(schedule)), counts.values
+
+
+def _log(value: float) -> float:
+    return log2(1 + value)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+
+from gq_tvm.runtime import probe
+from gq_tvm.targets import native
+
+X86 = """processor\t: 0
+cpu family\t: 25
+model\t\t: 17
+model name\t: A Fast One
+flags\t\t: fpu avx2
+
+processor\t: 1
+model name\t: Another
+"""
+ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
+
+
+def answer(words: list[int], text: str) -> np.ndarray:
+    filled = np.zeros(probe.SIZE, np.uint8)
+    data = np.array(words, np.uint64).tobytes() + text.encode()
+    filled[: len(data)] = np.frombuffer(data, np.uint8)
+    return filled
+
+
+def test_names():
+    assert native.cpu_name(X86.splitlines()) == "A Fast One (family 25, model 17)"
+    assert native.cpu_name(ARM.splitlines()) == "ARM implementer 0x41 part 0xd0b"
+    assert native.cpu_name([]) == "unknown CPU"
+    assert native.name()
+
+
+def test_a_board_and_an_emulated_one():
+    board = probe.read("aarch64", answer([1 << 1 | 1 << 20, 0], ARM))
+    assert board.features == {"neon", "dotprod"}
+    assert not board.emulated
+    assert probe.read("aarch64", answer([1 << 1, 0], X86)).emulated
+    pc = probe.read("x86_64", answer([0, 0], X86))
+    assert (pc.features, pc.emulated) == ({"fpu", "avx2"}, False)

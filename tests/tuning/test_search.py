@@ -1,0 +1,243 @@
+"""The search and what is kept of it, with kernels that are never built."""
+
+from __future__ import annotations
+
+import io
+import signal
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from gq_tvm import targets
+from gq_tvm.errors import Error
+from gq_tvm.schedules import Product, Schedule, database
+from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.tuning import Progress, Task, log, tasks_for, tune
+from gq_tvm.tuning.bench import Measurement
+from gq_tvm.tuning.features import features, fingerprint
+from gq_tvm.tuning.log import Log, Trial
+
+V4 = targets.get("x86-64-v4")
+PRODUCT = Product(300, 40, 4, "int8", 8)
+SPACE = [Schedule(v, r) for v in (4, 1, 2, 8) for r in (4, 1, 2, 6, 8)]
+BEST = Schedule(2, 6)
+
+
+class FakePool:
+    """Kernels whose times follow from their schedules."""
+
+    def __init__(self, wrong: tuple[Schedule, ...] = (), crashing: tuple[Schedule, ...] = ()):
+        self.wrong, self.crashing = wrong, crashing
+        self.tried: list[Schedule] = []
+        self.duels: list[list[Schedule]] = []
+
+    def start(self) -> None:
+        pass
+
+    def build(self, task, schedules):
+        return ["wrong result: 1 of 9 values differ" * (one in self.wrong) for one in schedules]
+
+    def time(self, task, schedule):
+        self.tried.append(schedule)
+        if schedule in self.crashing:
+            raise Error("crashed (SIGSEGV)")
+        return self.measured(schedule)
+
+    def duel(self, task, schedules, rounds):
+        self.duels.append(schedules)
+        return [tuple(map(self.measured, schedules)) for _ in range(rounds)]
+
+    def measured(self, schedule):
+        time = 10.0 + abs(schedule.vectors - BEST.vectors) + abs(schedule.rows - BEST.rows)
+        return Measurement(time, 4 * time)
+
+
+@pytest.fixture(autouse=True)
+def space(monkeypatch) -> list[Schedule]:
+    monkeypatch.setattr(LookupEngine, "space", classmethod(lambda *_: list(SPACE)))
+    return SPACE
+
+
+@pytest.fixture
+def task() -> Task:
+    return Task("x86-64-v4", "lookup", PRODUCT)
+
+
+def run(path: Path, pool: FakePool, task: Task, trials: int = 64, text: io.StringIO | None = None):
+    progress = Progress(text or io.StringIO())
+    return tune([task], trials, path, "a CPU", pool, progress)  # type: ignore[arg-type]
+
+
+def test_the_best_of_the_space_is_found(tmp_path, task):
+    path, pool = tmp_path / "mine.json", FakePool()
+    (tuned,) = run(path, pool, task)
+    assert tuned.entry.schedule == str(BEST)
+    assert (tuned.entry.hot, tuned.entry.cold, tuned.entry.cpu) == (10.0, 40.0, "a CPU")
+    assert tuned.entry.default_hot == pool.measured(task.default).hot
+    assert database.read(path, V4) == [tuned.entry]
+    assert pool.tried[0] == task.default
+    assert len(set(pool.tried)) == len(pool.tried)
+    (finalists,) = pool.duels
+    assert finalists[:2] == [task.default, BEST]
+
+
+def test_few_trials_follow_the_cost_model(tmp_path, task, monkeypatch, space):
+    """Among 200 schedules, 48 trials come nearer to the best than chance would."""
+    many = [Schedule(v, r, b) for b in range(1, 21) for v in (4, 1) for r in (1, 2, 4, 6, 8)]
+    monkeypatch.setattr(LookupEngine, "space", classmethod(lambda *_: many))
+    monkeypatch.setattr("gq_tvm.tuning.strategy.fingerprint", lambda task, one: hash(one))
+    pool = FakePool()
+    pool.measured = lambda s: Measurement(  # type: ignore[method-assign]
+        100.0 + 10 * s.block + 5 * abs(s.rows - 6) + 5 * abs(s.vectors - 1), None
+    )
+    (tuned,) = run(tmp_path / "mine.json", pool, Task("x86-64-v4", "lookup", PRODUCT), trials=48)
+    assert len(pool.tried) == 48
+    assert tuned.entry.hot <= 120.0  # of 110 to 340
+
+
+def test_kernels_that_are_the_same_are_tried_once(tmp_path, monkeypatch):
+    one_row = Task("x86-64-v4", "lookup", Product(300, 40, 4, "int8", 1))
+    assert fingerprint(one_row, Schedule(4, 1)) == fingerprint(one_row, Schedule(4, 8))
+    assert fingerprint(one_row, Schedule(4, 1)) != fingerprint(one_row, Schedule(2, 1))
+    pool = FakePool()
+    run(tmp_path / "mine.json", pool, one_row)
+    assert sorted(one.vectors for one in pool.tried) == [1, 2, 4, 8]
+
+
+def test_wrong_and_crashing_kernels_are_rejected(tmp_path, task):
+    text, pool = io.StringIO(), FakePool(wrong=(BEST,), crashing=(Schedule(2, 8),))
+    (tuned,) = run(tmp_path / "mine.json", pool, task, text=text)
+    assert BEST not in pool.tried
+    assert tuned.entry.schedule == str(Schedule(1, 6))
+    assert tuned.rejected == 2
+    assert "2 rejected" in text.getvalue()
+
+
+def test_what_is_not_faster_side_by_side_replaces_nothing(tmp_path, task):
+    pool = FakePool()
+
+    def even(task, schedules, rounds):
+        return [tuple(Measurement(10.0, 40.0 + (i > 0)) for i in range(len(schedules)))] * rounds
+
+    pool.duel = even  # type: ignore[method-assign]
+    (tuned,) = run(tmp_path / "mine.json", pool, task)
+    assert tuned.entry.schedule == str(task.default)
+
+
+def test_what_is_faster_by_chance_replaces_nothing(tmp_path, task):
+    pool = FakePool()
+
+    def uneven(task, schedules, rounds):
+        faster, slower = Measurement(9.0, 36.0), Measurement(10.5, 42.0)
+        return [
+            (Measurement(10.0, 40.0), *(faster if turn % 2 == 0 else slower for _ in schedules[1:]))
+            for turn in range(rounds)
+        ]
+
+    pool.duel = uneven  # type: ignore[method-assign]
+    (tuned,) = run(tmp_path / "mine.json", pool, task)
+    assert tuned.entry.schedule == str(task.default)
+
+
+def test_it_goes_on_where_it_was(tmp_path, task):
+    path, first = tmp_path / "mine.json", FakePool()
+    run(path, first, task, trials=7)
+    assert len(first.tried) == 7
+    second = FakePool()
+    run(path, second, task)
+    assert len(second.tried) == len(SPACE) - 7
+    assert not set(first.tried) & set(second.tried)
+    third, text = FakePool(), io.StringIO()
+    assert run(path, third, task, text=text) == []
+    assert (third.tried, third.duels) == ([], [])
+    assert "tuned before (20 trials)" in text.getvalue()
+
+
+def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
+    path, pool, text = tmp_path / "mine.json", FakePool(), io.StringIO()
+
+    def time(task, schedule):
+        if len(pool.tried) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return FakePool.time(pool, task, schedule)
+
+    pool.time = time  # type: ignore[method-assign]
+    (tuned,) = run(path, pool, task, text=text)
+    assert len(pool.tried) == tuned.trials == 5  # the trial under way is finished
+    assert "stopped after 5 trials" in text.getvalue()
+    assert "the same command goes on" in text.getvalue()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_ends_it(tmp_path, task):
+    pool = FakePool()
+
+    def build(task, schedules):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    pool.build = build  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "mine.json", pool, task)
+
+
+def trial(schedule: Schedule, hot: float = 1.0) -> Trial:
+    return Trial(schedule, Measurement(hot, None))
+
+
+def test_the_log_survives_a_torn_line(tmp_path, task):
+    path = tmp_path / "log.jsonl"
+    writer = Log(path, "a CPU")
+    writer.add(task, trial(SPACE[0]))
+    writer.add(task, Trial(SPACE[1], None, "crashed"))
+    with open(path, "a") as file:
+        file.write('{"task": "loo')
+    again = Log(path, "a CPU")
+    again.add(task, trial(SPACE[2]))
+    wanted = [trial(SPACE[0]), Trial(SPACE[1], None, "crashed"), trial(SPACE[2])]
+    assert list(Log(path, "a CPU").trials(task).values()) == wanted
+
+
+def test_the_log_forgets_other_machines_and_kernels(tmp_path, task, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    Log(path, "a CPU").add(task, trial(SPACE[0]))
+    assert Log(path, "another CPU").trials(task) == {}
+    monkeypatch.setattr(log, "kernels_digest", lambda: "changed")
+    assert Log(path, "a CPU").trials(task) == {}
+
+
+def test_tasks(task):
+    products = [PRODUCT, PRODUCT, Product(8, 8, 2, "int8", 1)]
+    found = tasks_for(products, V4)
+    assert task in found
+    assert len(found) == len(set(found))
+    assert {one.family for one in found} >= {"lookup"}
+    assert not {one.family for one in found} & {"scalar", "dense_f32"}
+    assert [one.family for one in tasks_for(products, V4, "lookup")] == ["lookup"] * 2
+    with pytest.raises(Error, match="nothing to tune: no kernel scalar on x86-64-v4"):
+        tasks_for(products, V4, "scalar")
+    assert Task.parse(task.key) == task
+    assert str(task) == "lookup 300x40, 8 rows, 4 bits"
+
+
+def test_features_tell_schedules_apart(task):
+    rows = [features(task, one) for one in SPACE]
+    assert len({row.tobytes() for row in rows}) == len(SPACE)
+    assert {row.shape for row in rows} == {rows[0].shape}
+    assert all(abs(row).max() < inf for row in rows)
+
+
+def test_progress_says_how_far_and_how_long(task):
+    progress = Progress(io.StringIO())
+    progress.begin([10, 10])
+    progress.task(task, [])
+    for one in SPACE[:4]:
+        progress.trial(trial(one, hot=5.0 - one.rows / 2))
+    progress.trial(Trial(SPACE[5], None, "crashed"))
+    line = progress.line()
+    assert "lookup 300x40, 8 rows, 4 bits: 5/10 trials" in line
+    assert "best 2.0 us (untuned 3.0)" in line
+    assert "1 rejected, task 1/2" in line
+    assert "trials/s" in line
+    assert line.endswith("left")
