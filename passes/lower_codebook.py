@@ -66,9 +66,10 @@ class LowerCodebook(ModulePass):
         _batch, steps, _width = shape_of(call.args[0])
         x_part, h_part = _choice(at, "_ih", n, k), _choice(at, "_hh", n, n // 4)
         known = steps if isinstance(steps, int) else None
+        parts = [(one.family.name, one.product, one.schedule) for one in (x_part, h_part)]
         kernel = self._kernel(
             rewriter,
-            ("lstm", x_part, h_part, known),
+            ("lstm", *parts, known),
             lambda: h_part.family.lstm(
                 self.target, x_part, h_part, known, self._parallel(h_part.product)
             ),

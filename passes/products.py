@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from tvm import relax
 
@@ -19,15 +18,11 @@ def products_of(call: relax.Call) -> dict[str, Product]:
     if not is_operator(call, LINEAR, LSTM):
         return {}
     at, gates = attributes(call), is_operator(call, LSTM)
-    frames = _volume(shape_of(call.args[0])[:-1])
+    sizes = shape_of(call.args[0])[:-1]
+    frames = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
     products = {}
     for part, place in WEIGHTS[call.op.name].items():
         n, k = shape_of(call.args[place])
-        rows = 1 if part == "_hh" else frames  # a state is multiplied by itself
+        rows = 1 if part == "_hh" else frames  # h: step by step, one sequence after another
         products[part] = Product(n, k, at[f"bits{part}"], at["activation"], rows, gates)
     return products
-
-
-def _volume(sizes: list[Any]) -> int | None:
-    """The product of sizes, None if one is not known."""
-    return prod(sizes) if all(isinstance(size, int) for size in sizes) else None
