@@ -64,7 +64,7 @@ def codebook_lstm(
             indices_hh, codebook_hh, bias f32 [4H].
         bits_ih: Bits of the input weight.
         bits_hh: Bits of the recurrent weight.
-        activation: ``"int8"`` or ``"fp32"``.
+        activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
 
     Returns:
@@ -88,7 +88,7 @@ def codebook_recurrence(
     Args:
         inputs: gates_x f32 [B, T, 4H], h0 f32 [B, H], c0 f32 [B, H], indices, codebook.
         bits: Bits of the recurrent weight.
-        activation: ``"int8"`` or ``"fp32"``.
+        activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
         kernel: The chosen family.
         schedule: Its knobs.
