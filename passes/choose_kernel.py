@@ -44,7 +44,7 @@ class ChooseKernel(ModulePass):
         # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
         activation = product.activation
         if isinstance(chosen, VectorFamily):
-            activation = chosen.activation
+            activation = chosen.arithmetic(product)
         schedule = chosen.space(self.target, product)[0]
         return with_attrs(call, kernel=chosen.name, schedule=str(schedule), activation=activation)
 
@@ -61,7 +61,7 @@ class ChooseKernel(ModulePass):
             raise Error(f"kernel {self.forced.name} cannot do {what}; these can: {names}")
         if not product.fits_int32:
             raise Error(
-                f"{what} has rows longer than {MOST_INT8_K:,}, whose int8 sums may overflow; "
+                f"{what} has rows longer than {MOST_INT8_K:,}, whose integer sums may overflow; "
                 "compile with activation fp32"
             )
         return able[0]

@@ -10,6 +10,7 @@ from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.scalar import Scalar
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.vector_family import VectorFamily
+from gq_tvm.schedules.xnor import XnorEngine, XnorFamily
 from gq_tvm.targets import Target
 
 # In order of preference: the first that supports a product is taken. The baseline comes after the
@@ -17,6 +18,7 @@ from gq_tvm.targets import Target
 FAMILIES: list[Family] = [
     VectorFamily("lookup", "int8", LookupEngine),
     VectorFamily("lookup_f32", "fp32", LookupFloatEngine),
+    XnorFamily("xnor", "int1", XnorEngine),
     Scalar(),
     VectorFamily("dense_f32", "fp32", DenseFloatEngine, baseline=True),
 ]

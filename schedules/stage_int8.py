@@ -7,6 +7,7 @@ NaN and infinity come out on top instead of getting lost, and the result is exac
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -20,6 +21,57 @@ Buffer = Any
 _ABSOLUTE = 0x7FFFFFFF
 _INFINITY = 0x7F800000
 _SMALLEST = (127 - 100) << 23  # 2^-100: smaller rows count as zero
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest magnitude of a row, and what it says about the row.
+
+    Attributes:
+        magnitude: float32, max|x|; NaN or infinity where the row has one.
+        live: bool, whether the row is finite and large enough not to count as zero.
+        finite: bool.
+    """
+
+    magnitude: Expr
+    live: Expr
+    finite: Expr
+
+    def if_live(self, value: Expr, otherwise: Expr) -> Expr:
+        """``value`` for a live row."""
+        return tirx.Select(self.live, value, otherwise)
+
+    def scale(self, value: Expr) -> Expr:
+        """The row's scale: ``value`` if it is live, else 0, or NaN if it is not finite."""
+        not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
+        return self.if_live(value, tirx.Select(self.finite, T.float32(0), not_a_number))
+
+
+def find_peak(load: Callable[[Expr, int], Expr], k: int, lanes: int) -> Peak:
+    """Emit the search for the largest magnitude of ``k`` activations."""
+    whole, rest = divmod(k, lanes)
+    vector = T.ramp(0, 1, lanes)
+    peak = T.alloc_buffer((lanes,), "int32")
+    T.buffer_store(peak, T.broadcast(T.int32(0), lanes), [vector])
+    if whole:
+        with T.serial(0, whole) as i:
+            bits = magnitude_bits(load(i * lanes, lanes), lanes)
+            T.buffer_store(peak, T.max(peak[vector], bits), [vector])
+    for i in range(rest):
+        bits = magnitude_bits(load(T.int32(whole * lanes + i), 1), 1)
+        T.buffer_store(peak, T.max(peak[i], bits), [i])
+    highest = T.bind(reduce_int32("smax", peak[vector], lanes))
+    finite = T.bind(highest < T.int32(_INFINITY))
+    live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
+    return Peak(T.reinterpret("float32", highest), live, finite)
+
+
+def magnitude_bits(x: Expr, lanes: int) -> Expr:
+    """The bits of |x| as int32, in the order of the floats."""
+    if lanes == 1:
+        return T.bitwise_and(T.reinterpret("int32", x), _ABSOLUTE)
+    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
+    return T.bitwise_and(T.reinterpret(f"int32x{lanes}", x), mask)
 
 
 def stage_int8(
@@ -44,25 +96,9 @@ def stage_int8(
     vector = T.ramp(0, 1, lanes)
     zeros = T.broadcast(T.int32(0), lanes)
 
-    peak = T.alloc_buffer((lanes,), "int32")
-    T.buffer_store(peak, zeros, [vector])
-    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
-    if whole:
-        with T.serial(0, whole) as i:
-            bits = T.bitwise_and(T.reinterpret(f"int32x{lanes}", load(i * lanes, lanes)), mask)
-            T.buffer_store(peak, T.max(peak[vector], bits), [vector])
-    for i in range(rest):
-        bits = T.bitwise_and(T.reinterpret("int32", load(T.int32(whole * lanes + i), 1)), _ABSOLUTE)
-        T.buffer_store(peak, T.max(peak[i], bits), [i])
-    highest = T.bind(_reduce("smax", peak[vector], lanes))
-
-    finite = T.bind(highest < T.int32(_INFINITY))
-    live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
-    magnitude = T.reinterpret("float32", highest)
-    inverse = T.bind(tirx.Select(live, T.float32(127) / magnitude, T.float32(0)))
-    not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
-    dead = tirx.Select(finite, T.float32(0), not_a_number)
-    scale(tirx.Select(live, magnitude / T.float32(127), dead))
+    peak = find_peak(load, k, lanes)
+    inverse = T.bind(peak.if_live(T.float32(127) / peak.magnitude, T.float32(0)))
+    scale(peak.scale(peak.magnitude / T.float32(127)))
 
     sums = None
     if total is not None:
@@ -85,8 +121,9 @@ def stage_int8(
         if sums is not None:
             T.buffer_store(sums, sums[i] + integer, [i])
     if total is not None and sums is not None:
-        total(_reduce("add", sums[vector], lanes))
+        total(reduce_int32("add", sums[vector], lanes))
 
 
-def _reduce(operation: str, vector: Expr, lanes: int) -> Expr:
+def reduce_int32(operation: str, vector: Expr, lanes: int) -> Expr:
+    """Reduce a vector ``int32 [lanes]`` by LLVM's ``add``, ``or``, ``smax``, ..."""
     return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{operation}.v{lanes}i32", vector)

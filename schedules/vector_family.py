@@ -10,7 +10,7 @@ from tvm import tirx
 
 from gq_tvm.schedules.engine import Engine
 from gq_tvm.schedules.family import Family, Product, shared_codebook
-from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS, InstructionSet
 from gq_tvm.schedules.linear import linear
 from gq_tvm.schedules.recurrence import gate_order, recurrence
 from gq_tvm.schedules.schedule import Schedule
@@ -23,7 +23,7 @@ class VectorFamily(Family):
 
     Attributes:
         name: What ``--kernel`` and ``inspect`` call it.
-        activation: What its engine computes with.
+        activation: What its engine computes with; see `arithmetic`.
         engine: The arithmetic; one is made for each kernel, whose buffers it holds.
         baseline: It takes products trained with other activations as well: only for comparison.
     """
@@ -40,6 +40,10 @@ class VectorFamily(Family):
             return True
         return product.activation == self.activation and product.fits_int32
 
+    def arithmetic(self, product: Product) -> str:
+        """The activations its kernels of `product` compute with."""
+        return self.activation
+
     def pack(
         self,
         target: Target,
@@ -48,7 +52,9 @@ class VectorFamily(Family):
         indices: NDArray[np.uint8],
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
-        table, scale = shared_codebook(replace(product, activation=self.activation), codebook)
+        table, scale = shared_codebook(
+            replace(product, activation=self.arithmetic(product)), codebook
+        )
         if product.recurrent:
             order = gate_order(product.k, INSTRUCTION_SETS[target.instruction_set].lanes)
             indices, scale = indices[order], np.where(order < 0, np.float32(0), scale[order])
@@ -75,4 +81,7 @@ class VectorFamily(Family):
     def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
         isa = INSTRUCTION_SETS[target.instruction_set]
         n = len(gate_order(product.k, isa.lanes)) if product.recurrent else product.n
+        return self._make(isa, n, product, schedule)
+
+    def _make(self, isa: InstructionSet, n: int, product: Product, schedule: Schedule) -> Engine:
         return self.engine(isa, n, product.k, product.bits, schedule)

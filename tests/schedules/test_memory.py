@@ -7,7 +7,7 @@ import mmap
 
 import numpy as np
 import pytest
-from kernel_harness import BASELINE, FP32, INT8, Kernels, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, XNOR, Kernels, device_for, target
 
 from gq_tvm.schedules import Product, Schedule, family
 
@@ -49,9 +49,18 @@ def guarded(array: np.ndarray) -> np.ndarray:
     [pair for pair in (*INT8, *FP32[:-2], *BASELINE) if pair[0].startswith("x86")],
 )
 def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
+    check_inside(where, name, bits, "int8" if name == "lookup" else "fp32", emulated)
+
+
+@pytest.mark.parametrize("activation", ["int1", "int2"])
+@pytest.mark.parametrize(("where", "name"), [one for one in XNOR if one[0].startswith("x86")])
+def test_kernels_of_few_bits_stay_inside_their_tensors(where, name, activation, emulated):
+    check_inside(where, name, 2, activation, emulated)
+
+
+def check_inside(where, name, bits, activation, emulated):
     where = target(where)
     device = device_for(where, emulated)
-    activation = "int8" if name == "lookup" else "fp32"
     chosen = family(name)
     linear = [Product(n, k, bits, activation, 5) for n, k in ((7, 3), (65, 77))]
     recurrent = [Product(4 * h, h, bits, activation, 2, recurrent=True) for h in (3, 37)]
