@@ -119,7 +119,8 @@ def quantize_rows_int2(x: F32) -> tuple[I8, F32]:
     """
     x = np.asarray(x, np.float32)
     scale = mean_magnitudes(x) * np.float32(INT2_STEP)
-    q = np.where(np.abs(x) > (scale + scale)[..., None], 3, 1)
+    with np.errstate(over="ignore"):  # beyond the largest float there is no x
+        q = np.where(np.abs(x) > (scale + scale)[..., None], 3, 1)
     return np.where(x < 0, -q, q).astype(np.int8), scale
 
 

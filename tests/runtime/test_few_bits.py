@@ -96,7 +96,7 @@ def test_training_reaches_what_is_deployed(tmp_path):
         loss = (model(x) - wanted).square().mean()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     converted = quantize.convert(model)
     assert (converted(x) - wanted).square().mean() < 0.6 * losses[0]
