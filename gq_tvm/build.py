@@ -45,7 +45,7 @@ def build(
         source: What ``torch.export.export`` returned, a mapping of function names to such programs,
             or the path of a ``.pt2`` file.
         target: The device to compile for; ``python -m gq_tvm.compile --target help`` lists them.
-        activation: ``"int8"`` or ``"fp32"`` for every layer; None as each was trained.
+        activation: one of ``ops.checks.ACTIVATIONS`` for every layer; None as each was trained.
         kernel: The kernel family for every product; ``"auto"`` is the best for each.
         progress: Called with a line of text as each stage begins.
         threads: Threads that calls run on unless told otherwise. 1 makes code for one thread alone;

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.runtime.artefact import check_place
 
 _EPILOG = """\
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--activation",
-        choices=("int8", "fp32"),
+        choices=ACTIVATIONS,
         help="arithmetic of the activations (default: as each layer was trained)",
     )
     parser.add_argument(

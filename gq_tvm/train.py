@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gq_tvm import cache
 from gq_tvm.command import command, positive
+from gq_tvm.ops.checks import ACTIVATIONS
 
 DESCRIPTION = """\
 Train a recogniser of spoken digits (RNN transducer, LSTM): float weights first, then GQ, which
@@ -100,9 +101,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATTERN=N",
         help="other bits for layers whose name matches, as encoder.lstm.0=3; may be repeated",
     )
-    model.add_argument(
-        "--activation", choices=("int8", "fp32"), default="int8", help="default: int8"
-    )
+    model.add_argument("--activation", choices=ACTIVATIONS, default="int8", help="default: int8")
     model.add_argument("--batch", type=positive, default=32, metavar="N", help="default: 32")
     model.add_argument("--seed", type=_count, default=1, metavar="N", help="default: 1")
     model.add_argument(

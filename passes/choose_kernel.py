@@ -80,7 +80,7 @@ class ChooseKernel(ModulePass):
             changes[f"origin{part}"] = made.origin
             # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
             if isinstance(made.family, VectorFamily):
-                changes["activation"] = made.family.activation
+                changes["activation"] = made.family.arithmetic(product)
         return with_attrs(call, **changes) if changes else None
 
     def _decide(self, product: Product, leader: Product, layer: str) -> Decision:
@@ -113,7 +113,7 @@ class ChooseKernel(ModulePass):
             raise Error(f"kernel {self.forced.name} cannot do {what}; these can: {names}")
         if not product.fits_int32:
             raise Error(
-                f"{what} has rows longer than {MOST_INT8_K:,}, whose int8 sums may overflow; "
+                f"{what} has rows longer than {MOST_INT8_K:,}, whose integer sums may overflow; "
                 "compile with activation fp32"
             )
         return [one for one in able if not (one.baseline or one.approximate)]

@@ -70,7 +70,7 @@ def codebook_lstm(
             indices_hh, codebook_hh, bias f32 [4H].
         bits_ih: Bits of the input weight.
         bits_hh: Bits of the recurrent weight.
-        activation: ``"int8"`` or ``"fp32"``.
+        activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
         kernel_ih: The family chosen for the input weight.
         kernel_hh: That for the recurrent weight.

@@ -20,7 +20,7 @@ class Layer:
         kind: ``"linear"``, ``"lstm"``, ``"embedding"`` or ``"conv1d"``.
         shape: The weight's shape.
         bits: Bits of an index.
-        activation: ``"int8"`` or ``"fp32"``.
+        activation: one of ``ops.checks.ACTIVATIONS``.
         kernel: The kernel family.
         schedule: Its knobs, "" where it has none.
         parameters: Names of the operands the kernel reads.

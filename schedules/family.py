@@ -24,7 +24,8 @@ __all__ = ["EPILOGUES", "MOST_INT8_K", "OPAQUE", "Family", "Product", "shared_co
 #: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
 OPAQUE = 8
 
-#: Longest int8 row whose sum of products of [-127, 127] is sure to fit int32.
+#: Longest row of integers whose sums are sure to fit int32: of products of [-127, 127], and of a
+#: mean's steps.
 MOST_INT8_K = (2**31 - 1) // 127**2
 
 
@@ -36,7 +37,8 @@ class Product:
         n: Rows of the weight, the outputs.
         k: Columns of the weight, the inputs.
         bits: Bits of an index, 1 to 8.
-        activation: ``"int8"`` (quantised per row inside the kernel) or ``"fp32"``.
+        activation: ``"fp32"``, or what the kernel rounds each row to: ``"int8"``, ``"int2"`` or
+            ``"int1"``.
         rows: Rows of the activations; None if known only at run time.
         gates: It is one of the two products of an LSTM layer (n = 4H, gates in PyTorch's order i,
             f, g, o), computed by the kernel `lstm`.
@@ -58,7 +60,7 @@ class Product:
     @property
     def fits_int32(self) -> bool:
         """Whether the integer sums of this product cannot overflow."""
-        return self.activation != "int8" or self.k <= MOST_INT8_K
+        return self.activation == "fp32" or self.k <= MOST_INT8_K
 
 
 class Family(ABC):
@@ -175,12 +177,12 @@ def shared_codebook(
     """Split a codebook into the table all rows share and a scale for each of the N rows.
 
     Returns:
-        ``table`` [2^bits], int8 if the product's activations are int8 and f32 in [-1, 1]
+        ``table`` [2^bits], f32 in [-1, 1] if the product's activations are fp32 and int8
         otherwise, and ``scale`` f32 [N].
 
     Raises:
         Error: the rows are not multiples of one codebook.
     """
     shape, scale = common_codebook(codebook, product.activation)
-    table = shape.astype(np.int8) if product.activation == "int8" else shape
+    table = shape if product.activation == "fp32" else shape.astype(np.int8)
     return table, np.ascontiguousarray(np.broadcast_to(scale, (product.n,)))

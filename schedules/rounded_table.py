@@ -20,7 +20,7 @@ from gq_tvm.schedules.engine import Store, each
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.schedules.stage_int8 import magnitude_bits, row_scale
+from gq_tvm.schedules.stage_int8 import Peak, magnitude_bits
 from gq_tvm.schedules.table import ENTRIES, GROUPS, Tables, table_space
 
 Expr = Any
@@ -90,7 +90,7 @@ class RoundedTableEngine(Tables):
             ]
             sums.append(T.bind(reduce(lambda total, term: total + term, terms)))
         peak = reduce(T.max, [magnitude_bits(one, lanes) for one in sums])
-        inverse, scale = row_scale(T.bind(peak), lanes)
+        inverse, scale = Peak.of(T.bind(peak), lanes).int8()
         T.buffer_store(self._block_scale, scale, [slot, block])
         for number, one in enumerate(sums):
             rounded = self.math.round(one * T.broadcast(inverse, lanes))

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.reference import SMALLEST_LIVE
+from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
 from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
@@ -207,7 +207,7 @@ def apply_epilogue(epilogue: str | None, value: tirx.PrimExpr) -> tirx.PrimExpr:
 
 def _dtypes(product: Product) -> tuple[str, str]:
     """The dtypes of a row's elements and of their sum."""
-    return ("int8", "int32") if product.activation == "int8" else ("float32", "float32")
+    return ("float32", "float32") if product.activation == "fp32" else ("int8", "int32")
 
 
 def _load_row(product: Product) -> Any:
@@ -215,14 +215,18 @@ def _load_row(product: Product) -> Any:
     k = product.k
 
     @T.macro
-    def as_int8(x, i, row, row_scale):
-        largest = T.sblock_alloc_buffer((1,), "float32")
-        finite = T.sblock_alloc_buffer((1,), "bool")
+    def find_largest(x, i, largest, finite):
         largest[0] = T.float32(0)
         finite[0] = True
         for p in range(k):
             largest[0] = T.max(largest[0], T.abs(x[i, p]))
             finite[0] = finite[0] and T.abs(x[i, p]) <= T.float32(_FLOAT_MAX)
+
+    @T.macro
+    def as_int8(x, i, row, row_scale):
+        largest = T.sblock_alloc_buffer((1,), "float32")
+        finite = T.sblock_alloc_buffer((1,), "bool")
+        find_largest(x, i, largest, finite)
         if finite[0] and largest[0] >= T.float32(_SMALLEST_LIVE):
             row_scale[0] = largest[0] / T.float32(127)
             largest[0] = T.float32(127) / largest[0]
@@ -233,13 +237,41 @@ def _load_row(product: Product) -> Any:
             for p in range(k):
                 row[p] = T.int8(0)
 
+    step, outer = (INT2_STEP, 3) if product.activation == "int2" else (1.0, 1)
+
+    @T.macro
+    def as_few_bits(x, i, row, row_scale):
+        largest = T.sblock_alloc_buffer((1,), "float32")
+        finite = T.sblock_alloc_buffer((1,), "bool")
+        total = T.sblock_alloc_buffer((1,), "int32")
+        find_largest(x, i, largest, finite)
+        if finite[0] and largest[0] >= T.float32(_SMALLEST_LIVE):
+            total[0] = 0
+            for p in range(k):
+                total[0] = total[0] + T.Cast(
+                    "int32", T.nearbyint(T.abs(x[i, p]) * (T.float32(MEAN_STEPS) / largest[0]))
+                )
+            row_scale[0] = (
+                (largest[0] / T.float32(MEAN_STEPS))
+                * (T.Cast("float32", total[0]) / T.float32(k))
+                * T.float32(step)
+            )
+        else:
+            row_scale[0] = T.if_then_else(finite[0], T.float32(0), T.float32("nan"))
+        for p in range(k):
+            row[p] = T.if_then_else(x[i, p] < T.float32(0), T.int8(-1), T.int8(1)) * (
+                T.if_then_else(
+                    T.abs(x[i, p]) > row_scale[0] + row_scale[0], T.int8(outer), T.int8(1)
+                )
+            )
+
     @T.macro
     def as_float(x, i, row, row_scale):
         row_scale[0] = T.float32(1)
         for p in range(k):
             row[p] = x[i, p]
 
-    return as_int8 if product.activation == "int8" else as_float
+    return {"int8": as_int8, "fp32": as_float}.get(product.activation, as_few_bits)
 
 
 def _dot(product: Product) -> Any:

@@ -7,6 +7,7 @@ NaN and infinity come out on top instead of getting lost, and the result is exac
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -20,6 +21,67 @@ Buffer = Any
 _ABSOLUTE = 0x7FFFFFFF
 _INFINITY = 0x7F800000
 _SMALLEST = (127 - 100) << 23  # 2^-100: smaller rows count as zero
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest magnitude of a row, and what it says about the row.
+
+    Attributes:
+        magnitude: float32, max|x|; NaN or infinity where the row has one.
+        live: bool, whether the row is finite and large enough not to count as zero.
+        finite: bool.
+    """
+
+    magnitude: Expr
+    live: Expr
+    finite: Expr
+
+    @staticmethod
+    def of(bits: Expr, lanes: int) -> Peak:
+        """Emit the peak of a vector of ``magnitude_bits``."""
+        highest = T.bind(reduce_int32("smax", bits, lanes))
+        finite = T.bind(highest < T.int32(_INFINITY))
+        live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
+        return Peak(T.reinterpret("float32", highest), live, finite)
+
+    def if_live(self, value: Expr, otherwise: Expr) -> Expr:
+        """``value`` for a live row."""
+        return tirx.Select(self.live, value, otherwise)
+
+    def scale(self, value: Expr) -> Expr:
+        """The row's scale: ``value`` if it is live, else 0, or NaN if it is not finite."""
+        not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
+        return self.if_live(value, tirx.Select(self.finite, T.float32(0), not_a_number))
+
+    def int8(self) -> tuple[Expr, Expr]:
+        """What values become int8 by, and what brings them back: ``127 / max``, ``max / 127``."""
+        inverse = T.bind(self.if_live(T.float32(127) / self.magnitude, T.float32(0)))
+        return inverse, self.scale(self.magnitude / T.float32(127))
+
+
+def find_peak(load: Callable[[Expr, int], Expr], k: int, lanes: int) -> Peak:
+    """Emit the search for the largest magnitude of ``k`` activations."""
+    whole, rest = divmod(k, lanes)
+    vector = T.ramp(0, 1, lanes)
+    peak = T.alloc_buffer((lanes,), "int32")
+    T.buffer_store(peak, T.broadcast(T.int32(0), lanes), [vector])
+    if whole:
+        with T.serial(0, whole) as i:
+            bits = magnitude_bits(load(i * lanes, lanes), lanes)
+            T.buffer_store(peak, T.max(peak[vector], bits), [vector])
+    for i in range(rest):
+        bits = magnitude_bits(load(T.int32(whole * lanes + i), 1), 1)
+        T.buffer_store(peak, T.max(peak[i], bits), [i])
+    return Peak.of(peak[vector], lanes)
+
+
+def magnitude_bits(x: Expr, lanes: int) -> Expr:
+    """The bits of |x| as int32, in the order of the floats."""
+    if lanes == 1:
+        return T.bitwise_and(T.reinterpret("int32", x), _ABSOLUTE)
+    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
+    return T.bitwise_and(T.reinterpret(f"int32x{lanes}", x), mask)
 
 
 def stage_int8(
@@ -44,17 +106,8 @@ def stage_int8(
     vector = T.ramp(0, 1, lanes)
     zeros = T.broadcast(T.int32(0), lanes)
 
-    peak = T.alloc_buffer((lanes,), "int32")
-    T.buffer_store(peak, zeros, [vector])
-    if whole:
-        with T.serial(0, whole) as i:
-            bits = magnitude_bits(load(i * lanes, lanes), lanes)
-            T.buffer_store(peak, T.max(peak[vector], bits), [vector])
-    for i in range(rest):
-        bits = T.bitwise_and(T.reinterpret("int32", load(T.int32(whole * lanes + i), 1)), _ABSOLUTE)
-        T.buffer_store(peak, T.max(peak[i], bits), [i])
-    inverse, scale_value = row_scale(peak[vector], lanes)
-    scale(scale_value)
+    inverse, row_scale = find_peak(load, k, lanes).int8()
+    scale(row_scale)
 
     sums = None
     if total is not None:
@@ -77,35 +130,9 @@ def stage_int8(
         if sums is not None:
             T.buffer_store(sums, sums[i] + integer, [i])
     if total is not None and sums is not None:
-        total(_reduce("add", sums[vector], lanes))
+        total(reduce_int32("add", sums[vector], lanes))
 
 
-def magnitude_bits(values: Expr, lanes: int) -> Expr:
-    """The bits of ``|values|``, float32 vectors, as integers that order as the floats do."""
-    mask = T.broadcast(T.int32(_ABSOLUTE), lanes)
-    return T.bitwise_and(T.reinterpret(f"int32x{lanes}", values), mask)
-
-
-def row_scale(peak: Expr, lanes: int) -> tuple[Expr, Expr]:
-    """Emit what values become int8 by, and what brings them back.
-
-    Args:
-        peak: A vector whose largest element is the largest magnitude, as ``magnitude_bits``.
-        lanes: Its lanes.
-
-    Returns:
-        ``127 / max`` and ``max / 127``, float32; 0 and 0 below 2^-100, 0 and NaN with NaN or
-        infinity.
-    """
-    highest = T.bind(_reduce("smax", peak, lanes))
-    finite = T.bind(highest < T.int32(_INFINITY))
-    live = T.bind(tirx.all(finite, highest >= T.int32(_SMALLEST)))
-    magnitude = T.reinterpret("float32", highest)
-    inverse = T.bind(tirx.Select(live, T.float32(127) / magnitude, T.float32(0)))
-    not_a_number = T.reinterpret("float32", T.int32(0x7FC00000))
-    dead = tirx.Select(finite, T.float32(0), not_a_number)
-    return inverse, tirx.Select(live, magnitude / T.float32(127), dead)
-
-
-def _reduce(operation: str, vector: Expr, lanes: int) -> Expr:
+def reduce_int32(operation: str, vector: Expr, lanes: int) -> Expr:
+    """Reduce a vector ``int32 [lanes]`` by LLVM's ``add``, ``or``, ``smax``, ..."""
     return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{operation}.v{lanes}i32", vector)

@@ -11,7 +11,7 @@ from tvm import tirx
 from gq_tvm.errors import Error
 from gq_tvm.schedules.engine import Engine
 from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
-from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS, InstructionSet
 from gq_tvm.schedules.linear import linear
 from gq_tvm.schedules.lstm import gate_order, lstm
 from gq_tvm.schedules.schedule import Schedule
@@ -24,7 +24,7 @@ class VectorFamily(Family):
 
     Attributes:
         name: What ``--kernel`` and ``inspect`` call it.
-        activation: What its engine computes with.
+        activation: What its engine computes with; see `arithmetic`.
         engines: The arithmetic; the first that supports a product is made for each kernel, whose
             buffers it holds.
         approximate: See `Family`; it takes products trained with any activations.
@@ -40,14 +40,18 @@ class VectorFamily(Family):
     def supports(self, target: Target, product: Product) -> bool:
         if target.instruction_set not in INSTRUCTION_SETS:
             return False
-        if self._kind(target, product) is None:
+        if not self._able(INSTRUCTION_SETS[target.instruction_set], product):
             return False
         if product.activation != self.activation and not (self.baseline or self.approximate):
             return False
         return replace(product, activation=self.activation).fits_int32
 
     def exact(self, product: Product) -> bool:
-        return super().exact(product) and product.activation == self.activation
+        return super().exact(product) and product.activation == self.arithmetic(product)
+
+    def arithmetic(self, product: Product) -> str:
+        """The activations its kernels of `product` compute with."""
+        return self.activation
 
     def pack(
         self,
@@ -57,7 +61,8 @@ class VectorFamily(Family):
         indices: NDArray[np.uint8],
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
-        table, scale = shared_codebook(replace(product, activation=self.activation), codebook)
+        arithmetic = self.arithmetic(product)
+        table, scale = shared_codebook(replace(product, activation=arithmetic), codebook)
         if product.gates:
             order = _gate_order(target, product)
             indices, scale = indices[order], _in_order(scale, order)
@@ -72,9 +77,8 @@ class VectorFamily(Family):
         return np.pad(bias.astype(np.float32), (0, padded_n - len(bias)))
 
     def space(self, target: Target, product: Product) -> list[Schedule]:
-        kind = self._kind(target, product)
-        assert kind is not None
-        return kind.space(INSTRUCTION_SETS[target.instruction_set], product)
+        isa = INSTRUCTION_SETS[target.instruction_set]
+        return self._able(isa, product)[0].space(isa, product)
 
     def linear(
         self,
@@ -97,16 +101,16 @@ class VectorFamily(Family):
         x_engine, h_engine = _engine_of(target, x_part), _engine_of(target, h_part)
         return lstm(x_engine, h_engine, h_part.product.k, steps, parallel)
 
-    def _kind(self, target: Target, product: Product) -> type[Engine] | None:
-        isa = INSTRUCTION_SETS[target.instruction_set]
-        return next((one for one in self.engines if one.supports(isa, product)), None)
+    def _able(self, isa: InstructionSet, product: Product) -> list[type[Engine]]:
+        return [one for one in self.engines if one.supports(isa, product)]
 
     def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
         isa = INSTRUCTION_SETS[target.instruction_set]
         n = len(_gate_order(target, product)) if product.gates else product.n
-        kind = self._kind(target, product)
-        assert kind is not None
-        return kind(isa, n, product.k, product.bits, schedule)
+        return self._make(isa, n, product, schedule)
+
+    def _make(self, isa: InstructionSet, n: int, product: Product, schedule: Schedule) -> Engine:
+        return self._able(isa, product)[0](isa, n, product.k, product.bits, schedule)
 
 
 def _engine_of(target: Target, part: Choice) -> Engine:

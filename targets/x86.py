@@ -6,7 +6,10 @@ from gq_tvm.targets.target import Target
 
 _AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
 _AVX512 = frozenset(
-    {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni"}
+    {
+        *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+        *("avx512vbmi", "avx512_vnni", "avx512_vpopcntdq"),
+    }
 )
 
 TARGETS = (
@@ -15,9 +18,9 @@ TARGETS = (
         machine="x86_64",
         instruction_set="avx512",
         features=_AVX2 | _AVX512,
-        description="AVX-512 with VBMI and VNNI (Intel Ice Lake, AMD Zen 4, and newer)",
+        description="AVX-512 with VBMI, VNNI and VPOPCNTDQ (Intel Ice Lake, AMD Zen 4, and newer)",
         mcpu="x86-64-v4",
-        mattr=("+avx512vbmi", "+avx512vnni", "-prefer-256-bit"),
+        mattr=("+avx512vbmi", "+avx512vnni", "+avx512vpopcntdq", "-prefer-256-bit"),
     ),
     Target(
         name="x86-64-v3",

@@ -78,7 +78,7 @@ def translate(program: Program, activation: str | None = None) -> Translated:
 
     Args:
         program: The programs.
-        activation: ``"int8"`` or ``"fp32"`` for all layers, None as each was trained.
+        activation: one of ``ops.checks.ACTIVATIONS`` for all layers, None as each was trained.
 
     Raises:
         Error: see ``torch_export.translate``.

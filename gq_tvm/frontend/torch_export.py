@@ -42,7 +42,7 @@ def translate(
         program: What ``torch.export.export`` returned.
         name: What refusals call the program.
         prefix: What layer names begin with, "" or e.g. ``"encoder."``.
-        activation: ``"int8"`` or ``"fp32"`` for all layers, None as each was trained.
+        activation: one of ``ops.checks.ACTIVATIONS`` for all layers, None as each was trained.
 
     Returns:
         A module with the function ``main``, and the names of its constants by

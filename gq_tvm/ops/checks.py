@@ -11,7 +11,8 @@ from typing import Any
 
 from gq_tvm.errors import Error
 
-ACTIVATIONS = ("fp32", "int8")
+#: Kinds of activations: as they are, or each row rounded to integers of so many bits.
+ACTIVATIONS = ("fp32", "int8", "int2", "int1")
 
 
 def check_bits(op: str, bits: int) -> None:
@@ -23,7 +24,9 @@ def check_bits(op: str, bits: int) -> None:
 def check_activation(op: str, activation: str) -> None:
     """Refuse an activation kind that no kernel has."""
     if activation not in ACTIVATIONS:
-        raise Error(f'{op}: activation must be "fp32" or "int8", got "{activation}".')
+        *others, last = (f'"{kind}"' for kind in ACTIVATIONS)
+        known = f"{', '.join(others)} or {last}"
+        raise Error(f'{op}: activation must be {known}, got "{activation}".')
 
 
 def check_dtype(op: str, **arrays: tuple[Any, str]) -> None:
@@ -120,7 +123,7 @@ def check_conv1d(
         raise Error(f"{op}: {indices.shape[0]} output channels do not divide into {groups} groups.")
     if bias is not None:
         check_shape(op, "bias", bias.shape, (indices.shape[0],))
-    if groups > 1 and activation == "int8":
+    if groups > 1 and activation != "fp32":
         raise Error(f'{op}: a convolution in {groups} groups has activation "fp32" only.')
 
 

@@ -1,15 +1,17 @@
 """The codebook operators in NumPy: the definition every kernel is held to.
 
 Written for plainness, not speed. Weights are ``indices`` (u8 [N, K]) into a ``codebook``
-(f32 [G, 2^bits], G = 1, or N for a codebook scale per row). With ``activation="int8"`` the
-integers are exact; with ``"fp32"`` sums are taken in float64 and rounded once, so a kernel is
-right when it is within 1e-5 relative L2 error.
+(f32 [G, 2^bits], G = 1, or N for a codebook scale per row). With activations ``"int8"``,
+``"int2"`` and ``"int1"`` the integers are exact; with ``"fp32"`` sums are taken in float64 and
+rounded once, so a kernel is right when it is within 1e-5 relative L2 error.
 
-The int8 scheme (dynamic, symmetric, per row; codebook on an int8 grid) is our choice, not the
+The integer schemes (dynamic, symmetric, per row; codebook on an int8 grid) are our choice, not the
 GQ paper's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,10 @@ I64 = NDArray[np.int64]
 BLOCK_GROUPS = 16
 
 SMALLEST_LIVE = np.float32(2.0**-100)
+# Steps of the grid a mean is taken on: as many as keep the sums of an int8 product's rows in int32.
+MEAN_STEPS = 127**2
+# The step of "int2" over the mean magnitude. Of a normal row, 0.624 loses least (J. Max, 1960).
+INT2_STEP = 0.625
 
 
 def quantize_rows(x: F32) -> tuple[I8, F32]:
@@ -58,6 +64,75 @@ def quantize_rows(x: F32) -> tuple[I8, F32]:
     scale = np.where(live, safe / np.float32(127), np.where(finite, np.float32(0), np.nan))
     rows = np.where(live[..., None], x, np.float32(0))
     return np.rint(rows * inv[..., None]).astype(np.int8), scale.astype(np.float32)
+
+
+def mean_magnitudes(x: F32) -> F32:
+    """The mean of |x| over each row (last axis), the same in whatever order it is summed.
+
+    What is summed are integers: |x| on a grid of ``MEAN_STEPS`` steps up to the row's largest.
+    It is off by half a step at most.
+
+    Args:
+        x: f32 [..., K].
+
+    Returns:
+        f32 [...]: 0 for a row below 2^-100, NaN for one with NaN or infinity.
+    """
+    x = np.asarray(x, np.float32)
+    amax = np.abs(x).max(axis=-1, initial=np.float32(0))
+    finite = np.isfinite(amax)
+    live = finite & (amax >= SMALLEST_LIVE)
+    safe = np.where(live, amax, np.float32(1))
+    steps, k = np.float32(MEAN_STEPS), np.float32(max(1, x.shape[-1]))
+    magnitudes = np.abs(np.where(live[..., None], x, np.float32(0)))
+    total = np.rint(magnitudes * (steps / safe)[..., None]).astype(np.int64).sum(axis=-1)
+    mean = (safe / steps) * (total.astype(np.float32) / k)
+    return np.where(live, mean, np.where(finite, np.float32(0), np.nan)).astype(np.float32)
+
+
+def quantize_rows_int1(x: F32) -> tuple[I8, F32]:
+    """Keep the sign of each element, and one scale a row: what approximates it best.
+
+    Zero counts as positive, -0 as well. The scale of least squared error for signs is the mean
+    magnitude (Rastegari et al., XNOR-Net, 2016, section 3.1).
+
+    Args:
+        x: f32 [..., K].
+
+    Returns:
+        ``q`` i8 [..., K], -1 or 1, and ``scale`` f32 [...], as ``mean_magnitudes`` gives it: 0 or
+        NaN decides about a row whatever its q.
+    """
+    x = np.asarray(x, np.float32)
+    return np.where(x < 0, -1, 1).astype(np.int8), mean_magnitudes(x)
+
+
+def quantize_rows_int2(x: F32) -> tuple[I8, F32]:
+    """Round each element to the nearest of -3, -1, 1, 3 times a step; one step a row.
+
+    The step is 5/8 of the mean magnitude. Zero counts as positive, -0 as well, and what lies
+    halfway between 1 and 3 steps becomes 1.
+
+    Args:
+        x: f32 [..., K].
+
+    Returns:
+        ``q`` i8 [..., K], one of -3, -1, 1, 3, and ``scale`` f32 [...]: 0 or NaN where
+        ``mean_magnitudes`` is, whatever the row's q.
+    """
+    x = np.asarray(x, np.float32)
+    scale = mean_magnitudes(x) * np.float32(INT2_STEP)
+    with np.errstate(over="ignore"):  # beyond the largest float there is no x
+        q = np.where(np.abs(x) > (scale + scale)[..., None], 3, 1)
+    return np.where(x < 0, -q, q).astype(np.int8), scale
+
+
+#: How each integer kind of activations rounds: f32 [..., K] -> q i8 [..., K], scale f32 [...].
+ROW_QUANTIZERS: dict[str, Callable[[F32], tuple[I8, F32]]] = {
+    "int8": quantize_rows,
+    "int2": quantize_rows_int2,
+    "int1": quantize_rows_int1,
+}
 
 
 def quantize_codebook(codebook: F32) -> tuple[I8, F32]:
@@ -95,11 +170,11 @@ def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
 
     Args:
         codebook: f32 [G, 2^bits].
-        activation: ``"int8"`` compares the rows on their int8 grids, ``"fp32"`` the rows
-            divided by their largest magnitude, within 1e-5.
+        activation: ``"fp32"`` compares the rows divided by their largest magnitude, within 1e-5;
+            the integer kinds compare them on their int8 grids.
 
     Returns:
-        ``shape`` f32 [2^bits] (for int8: integers in [-127, 127]; for fp32: within [-1, 1]) and
+        ``shape`` f32 [2^bits] (for fp32: within [-1, 1]; else integers in [-127, 127]) and
         ``scale`` f32 [G] with ``codebook ~ scale[:, None] * shape``.
 
     Raises:
@@ -107,7 +182,7 @@ def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
     """
     check_activation("codebook", activation)
     rows: NDArray
-    if activation == "int8":
+    if activation != "fp32":
         grid, scale = quantize_codebook(codebook)
         rows = grid.astype(np.float32)
         tolerance = 0.0
@@ -126,8 +201,10 @@ def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
     return shape.astype(np.float32), scale.astype(np.float32)
 
 
-def linear_accumulators(x: F32, indices: U8, codebook: F32) -> tuple[I64, F32]:
-    """The integers an int8 kernel sums, and the factor that makes them floats.
+def linear_accumulators(
+    x: F32, indices: U8, codebook: F32, activation: str = "int8"
+) -> tuple[I64, F32]:
+    """The integers a kernel sums, and the factor that makes them floats.
 
     A kernel's sums are int32, and hold for K up to 133 144; these never wrap.
 
@@ -135,11 +212,12 @@ def linear_accumulators(x: F32, indices: U8, codebook: F32) -> tuple[I64, F32]:
         x: f32 [..., K].
         indices: u8 [N, K].
         codebook: f32 [G, 2^bits].
+        activation: one of ``ROW_QUANTIZERS``.
 
     Returns:
         ``acc`` i64 [..., N] and ``factor`` f32 [..., N]; the product is ``acc * factor``.
     """
-    q, scale_x = quantize_rows(x)
+    q, scale_x = ROW_QUANTIZERS[activation](x)
     grid, scale_w = quantize_codebook(codebook)
     acc = q.astype(np.int64) @ expand(indices, grid).astype(np.int64).T
     factor = scale_x[..., None] * np.broadcast_to(scale_w, indices.shape[:1])
@@ -157,7 +235,7 @@ def codebook_linear(
         codebook: f32 [1 or N, 2^bits].
         bias: f32 [N] or None.
         bits: 1 to 8.
-        activation: ``"fp32"`` or ``"int8"``.
+        activation: ``"fp32"``, ``"int8"``, ``"int2"`` or ``"int1"``.
 
     Returns:
         f32 [..., N].
@@ -166,8 +244,8 @@ def codebook_linear(
         Error: a shape, dtype, index or option is wrong.
     """
     _check_linear("codebook_linear", x, indices, codebook, bias, bits, activation)
-    if activation == "int8":
-        acc, factor = linear_accumulators(x, indices, codebook)
+    if activation != "fp32":
+        acc, factor = linear_accumulators(x, indices, codebook, activation)
         y = acc.astype(np.float32) * factor
         return y if bias is None else y + bias
     y64 = x.astype(np.float64) @ expand(indices, codebook).astype(np.float64).T
@@ -240,7 +318,7 @@ def codebook_lstm(
         bias: f32 [4H], the sum of PyTorch's two biases, or None.
         bits_ih: 1 to 8.
         bits_hh: 1 to 8.
-        activation: ``"fp32"`` or ``"int8"`` (x once per frame, h once per step).
+        activation: as for ``codebook_linear``; x is rounded once per frame, h once per step.
 
     Returns:
         y f32 [B, T, H], and the last h and c, f32 [B, H].
@@ -252,12 +330,12 @@ def codebook_lstm(
     check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
     _check_linear(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
     _check_linear(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
-    # float64 carries the exact path; int8 is float32 throughout, as a kernel computes it.
-    dtype = np.float32 if activation == "int8" else np.float64
+    # float64 carries the exact path; the others are float32 throughout, as kernels compute them.
+    dtype = np.float64 if activation == "fp32" else np.float32
 
     def product(rows: NDArray, indices: U8, codebook: F32) -> NDArray:
-        if activation == "int8":
-            acc, factor = linear_accumulators(rows, indices, codebook)
+        if activation != "fp32":
+            acc, factor = linear_accumulators(rows, indices, codebook, activation)
             return acc.astype(np.float32) * factor
         return rows @ expand(indices, codebook).astype(np.float64).T
 
@@ -290,7 +368,7 @@ def codebook_conv1d(
     """Conv1d over zero-padded frames with its weight in a codebook.
 
     With one group it equals ``codebook_linear`` on rows of C*k unfolded values (channel major,
-    tap minor), each row quantised on its own when ``activation="int8"``.
+    tap minor), each row quantised on its own unless ``activation="fp32"``.
 
     Args:
         x: f32 [B, C, T].
@@ -302,7 +380,7 @@ def codebook_conv1d(
         padding: zero frames at either end.
         dilation: frames between taps.
         groups: 1, or a divisor of C and N; more than one requires ``activation="fp32"``.
-        activation: ``"fp32"`` or ``"int8"``.
+        activation: as for ``codebook_linear``.
 
     Returns:
         f32 [B, N, T'], T' = (T + 2 padding - dilation (k - 1) - 1) // stride + 1.

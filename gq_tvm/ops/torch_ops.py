@@ -7,12 +7,14 @@ symbolic. They are for deployed models and have no gradient.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gq_tvm.ops import checks
-from gq_tvm.ops.reference import SMALLEST_LIVE
+from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
 
 _SMALLEST_LIVE = float(SMALLEST_LIVE)
 _FLOAT32_EXACT = 2**24  # float32 holds every integer up to here
@@ -49,6 +51,38 @@ def row_scales(x: Tensor) -> tuple[Tensor, Tensor]:
     return inv, torch.where(live, amax / 127, torch.where(finite, 0.0, torch.nan))
 
 
+def mean_magnitudes(x: Tensor) -> Tensor:
+    """The mean of |x| over each row as ``reference.mean_magnitudes``: f32 [..., K] -> [..., 1]."""
+    magnitudes = x.abs()
+    amax = magnitudes.amax(dim=-1, keepdim=True)
+    finite = torch.isfinite(amax)
+    live = finite & (amax >= _SMALLEST_LIVE)
+    on_grid = magnitudes.mul_(torch.where(live, MEAN_STEPS / amax, 0.0)).round_()
+    total = torch.where(live, on_grid, 0.0).sum(dim=-1, keepdim=True, dtype=torch.float64)
+    mean = (amax / MEAN_STEPS) * (total.float() / x.shape[-1])
+    return torch.where(live, mean, torch.where(finite, 0.0, torch.nan))
+
+
+def quantize_activations(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """Round each row (last axis) as ``reference.ROW_QUANTIZERS[activation]``, in tensors.
+
+    Args:
+        x: f32 [..., K].
+        activation: ``"int8"``, ``"int2"`` or ``"int1"``.
+
+    Returns:
+        ``q`` f32 [..., K] holding integers, and ``scale`` f32 [..., 1].
+    """
+    if activation == "int8":
+        return quantize_rows(x)
+    scale = mean_magnitudes(x)
+    if activation == "int1":
+        return torch.where(x < 0, -1.0, 1.0), scale
+    scale = scale * INT2_STEP
+    q = torch.where(x.abs() > scale + scale, 3.0, 1.0)
+    return torch.where(x < 0, -q, q), scale
+
+
 def expand(indices: Tensor, codebook: Tensor) -> Tensor:
     """The weight behind ``indices`` [N, ...]: same shape, dtype of the codebook."""
     if codebook.shape[0] == 1:
@@ -57,7 +91,7 @@ def expand(indices: Tensor, codebook: Tensor) -> Tensor:
     return codebook.gather(1, flat).reshape(indices.shape)
 
 
-def int8_linear(q: Tensor, scale: Tensor, grid: Tensor, scale_w: Tensor) -> Tensor:
+def integer_linear(q: Tensor, scale: Tensor, grid: Tensor, scale_w: Tensor) -> Tensor:
     """``float(sum of integers) * (scale * scale_w)``, the sum exact.
 
     Args:
@@ -76,32 +110,47 @@ def int8_linear(q: Tensor, scale: Tensor, grid: Tensor, scale_w: Tensor) -> Tens
     return acc * (scale * scale_w)
 
 
-def _quantized_weight(indices: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    grid, scale = quantize_rows(codebook)
-    return expand(indices, grid), scale[:, 0]
-
-
 def _check_indices(op: str, indices: Tensor, bits: int) -> None:
     if bits < 8 and indices.numel():
         checks.check_largest_index(op, int(indices.max()), bits)
 
 
-# What a matrix product needs of a weight: its floats, or its integers (as f32) and their scale.
-Operand = Tensor | tuple[Tensor, Tensor]
+class IntegerWeight(NamedTuple):
+    """A weight on its int8 grid, for rows that are rounded to integers.
+
+    Attributes:
+        grid: integers as f32 [N, K].
+        scale: f32 [1] or [N].
+        activation: how rows are rounded, ``"int8"``, ``"int2"`` or ``"int1"``.
+    """
+
+    grid: Tensor
+    scale: Tensor
+    activation: str
+
+
+# What a matrix product needs of a weight: its floats, or its integers.
+Operand = Tensor | IntegerWeight
 
 
 def operand(indices: Tensor, codebook: Tensor, activation: str) -> Operand:
-    """Expand a weight once for many products: indices u8 [N, ...], codebook f32 [G, 2^bits]."""
-    return (
-        _quantized_weight(indices, codebook) if activation == "int8" else expand(indices, codebook)
-    )
+    """Expand a weight once for many products: indices u8 [N, ...], codebook f32 [G, 2^bits].
+
+    Rows of integers meet rows of integers: unless ``activation`` is ``"fp32"`` the weight becomes
+    one row for each of N, whatever the axes of ``indices``.
+    """
+    if activation == "fp32":
+        return expand(indices, codebook)
+    grid, scale = quantize_rows(codebook)
+    return IntegerWeight(expand(indices.flatten(1), grid), scale[:, 0], activation)
 
 
 def product(x: Tensor, weight: Operand) -> Tensor:
-    """``x W^T``: x f32 [..., K] -> f32 [..., N]; int8 activations when the operand is integers."""
+    """``x W^T``: x f32 [..., K] -> f32 [..., N], with rows rounded where the weight is integers."""
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
-    return int8_linear(*quantize_rows(x), *weight)
+    q, scale = quantize_activations(x, weight.activation)
+    return integer_linear(q, scale, weight.grid, weight.scale)
 
 
 def lstm_layer(
@@ -252,7 +301,7 @@ def codebook_conv1d(
     _check_indices(op, indices, bits)
     taps = indices.shape[2]
     checks.check_frames(op, _conv1d_frames(x, taps, stride, padding, dilation))
-    weight = operand(indices.flatten(1) if activation == "int8" else indices, codebook, activation)
+    weight = operand(indices, codebook, activation)
     return conv1d(x, weight, bias, taps, stride, padding, dilation, groups).contiguous()
 
 

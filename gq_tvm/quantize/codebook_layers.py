@@ -53,7 +53,7 @@ class CodebookLinear(CodebookLayer):
     Args:
         weight: indices [N, K].
         bias: f32 [N] or None.
-        activation: ``"fp32"`` or ``"int8"`` (dynamic, per row).
+        activation: ``"fp32"``, or ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row).
 
     Raises:
         Error: the weight's shapes, dtypes or indices are wrong.
@@ -96,7 +96,7 @@ class CodebookConv1d(CodebookLayer):
     Args:
         weight: indices [N, C / groups, k].
         bias: f32 [N] or None.
-        activation: ``"fp32"``, or ``"int8"`` with one group only.
+        activation: as in ``CodebookLinear``; ``"fp32"`` with more than one group.
         stride: frames between outputs.
         padding: zero frames at either end.
         dilation: frames between taps.
@@ -199,7 +199,7 @@ class CodebookLSTM(CodebookLayer):
     Args:
         weights: for each layer (indices [4H, I or H], indices [4H, H]).
         biases: for each layer f32 [4H], the sum of PyTorch's two, or None.
-        activation: ``"fp32"`` or ``"int8"``.
+        activation: as in ``CodebookLinear``.
         batch_first: as in ``nn.LSTM``.
 
     Raises:

@@ -15,7 +15,7 @@ def compress(
     model: nn.Module,
     bits: int | None = 4,
     overrides: Mapping[str, int | None] | None = None,
-    activation: str = "int8",
+    activation: str | Mapping[str, str] = "int8",
     *,
     per_row: bool = False,
 ) -> nn.Module:

@@ -24,7 +24,7 @@ def prepare(
     model: nn.Module,
     bits: int | None = 4,
     overrides: Mapping[str, int | None] | None = None,
-    activation: str = "int8",
+    activation: str | Mapping[str, str] = "int8",
     *,
     method: str = "gq",
     per_row: bool = False,
@@ -46,8 +46,10 @@ def prepare(
         overrides: bits by pattern (``fnmatch``) of a parameter's or module's name, such as
             ``{"encoder.lstm.*": 2, "joint": 8}``; a module's name covers all inside it, and the
             last pattern that matches counts.
-        activation: ``"int8"`` (dynamic, per row) or ``"fp32"``; grouped convolutions and
-            embeddings always have ``"fp32"``.
+        activation: ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row; meanings in
+            ``ops.reference``) or ``"fp32"``; or kinds by pattern as in ``overrides``, such as
+            ``{"*": "int8", "encoder.lstm": "int1"}``, ``"int8"`` where none matches. Grouped
+            convolutions and embeddings always have ``"fp32"``.
         method: ``"gq"``, or one of the baselines ``"int8"`` (uniform, 8 bits) and ``"lsq"``.
         per_row: a codebook scale for each output row in place of one for the tensor.
         mu: of GQ's mu-law; 0 is the linear space.
@@ -58,15 +60,17 @@ def prepare(
 
     Raises:
         Error: a pattern matches nothing, bits or options are out of range, a weight is not
-            finite, an LSTM would be quantised in part, or nothing can be quantised.
+            finite, an LSTM would be quantised in part or with two kinds of activations, or nothing
+            can be quantised.
     """
-    _check_options(model, activation, method, mu)
+    default, patterns = (activation, {}) if isinstance(activation, str) else ("int8", activation)
+    _check_options(model, [default, *patterns.values()], method, mu)
     weights = find_weights(model)
     chosen = _choose_bits(weights, bits, overrides or {})
     if method == "int8" and set(chosen.values()) - {8}:
         raise Error('prepare: method "int8" has 8 bits only; give bits=8.')
     _check_whole_lstms(weights, chosen)
-    kinds = {w: _activation(w.module, activation) for w in weights if id(w.parameter) in chosen}
+    kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
         raise Error(
             "prepare: the model has no weight to quantise; quantize.describe(model) says why."
@@ -79,7 +83,7 @@ def prepare(
         holders = [kind for v, kind in kinds.items() if v.parameter is w.parameter]
         options = {"mu": mu} if method == "gq" else {}
         quantizers[id(w.parameter)] = METHODS[method](
-            w.parameter, chosen[id(w.parameter)], "int8" in holders, per_row, **options
+            w.parameter, chosen[id(w.parameter)], set(holders) != {"fp32"}, per_row, **options
         )
     layers: dict[nn.Module, list[Weight]] = defaultdict(list)
     for w in kinds:
@@ -104,8 +108,9 @@ def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
     return list({id(p): p for q in quantizers for p in q.parameters()}.values())
 
 
-def _check_options(model: nn.Module, activation: str, method: str, mu: float) -> None:
-    check_activation("prepare", activation)
+def _check_options(model: nn.Module, activations: list[str], method: str, mu: float) -> None:
+    for activation in activations:
+        check_activation("prepare", activation)
     if method not in METHODS:
         raise Error(f"prepare: method must be one of {', '.join(METHODS)}, got {method!r}.")
     if mu < 0:
@@ -123,8 +128,9 @@ def _choose_bits(
             raise Error(f"prepare: {pattern}: bits must be 1 to 8, None or 32, got {bits!r}.")
     explicit: dict[int, dict[str, int | None]] = defaultdict(dict)
     for pattern, bits in overrides.items():
-        matched = [w for w in weights if any(fnmatchcase(name, pattern) for name in w.names)]
-        _check_match(pattern, bits, matched, weights)
+        matched = _matched(pattern, weights)
+        if bits not in (None, 32):
+            _check_quantisable(pattern, matched)
         for w in matched:
             explicit[id(w.parameter)][w.name] = None if bits == 32 else bits
     chosen = {}
@@ -139,15 +145,19 @@ def _choose_bits(
     return chosen
 
 
-def _check_match(
-    pattern: str, bits: int | None, matched: list[Weight], weights: list[Weight]
-) -> None:
+def _matched(pattern: str, weights: list[Weight]) -> list[Weight]:
+    """The weights a pattern names, themselves or a module around them; refuses none."""
+    matched = [w for w in weights if any(fnmatchcase(name, pattern) for name in w.names)]
     if not matched:
         names = {name for w in weights for name in w.names}
         near = difflib.get_close_matches(pattern, sorted(names), n=3, cutoff=0.3)
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise Error(f"prepare: pattern {pattern!r} matches no weight or module{hint}.")
-    if bits not in (None, 32) and all(w.obstacle for w in matched):
+    return matched
+
+
+def _check_quantisable(pattern: str, matched: list[Weight]) -> None:
+    if all(w.obstacle for w in matched):
         w = matched[0]
         raise Error(
             f"prepare: pattern {pattern!r} matches only weights that cannot be quantised, such "
@@ -166,7 +176,28 @@ def _check_whole_lstms(weights: list[Weight], chosen: dict[int, int]) -> None:
             )
 
 
-def _activation(module: nn.Module, activation: str) -> str:
+def _choose_activations(
+    weights: list[Weight], chosen: dict[int, int], default: str, patterns: Mapping[str, str]
+) -> dict[Weight, str]:
+    """The kind of activations each quantised weight meets."""
+    explicit = {w: kind for p, kind in patterns.items() for w in _matched(p, weights)}
+    kinds = {
+        w: "fp32" if _meets_floats(w.module) else explicit.get(w, default)
+        for w in weights
+        if id(w.parameter) in chosen
+    }
+    of_module: dict[nn.Module, Weight] = {}
+    for w, kind in kinds.items():
+        first = of_module.setdefault(w.module, w)
+        if kinds[first] != kind:
+            raise Error(
+                f"prepare: {first.name} ({kinds[first]}) and {w.name} ({kind}) belong to one "
+                "layer; give both the same activation."
+            )
+    return kinds
+
+
+def _meets_floats(module: nn.Module) -> bool:
     lookup_only = isinstance(module, nn.Embedding)
     grouped = isinstance(module, nn.Conv1d) and module.groups > 1
-    return "fp32" if lookup_only or grouped else activation
+    return lookup_only or grouped

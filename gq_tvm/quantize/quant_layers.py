@@ -57,10 +57,7 @@ class QuantLayer(nn.Module):
         key = [(p.data_ptr(), p._version) for p in parameters]
         kept = self._operands.get(name)
         if kept is None or kept[0] != key:
-            indices, codebook = self.hardened(name)
-            if self.activation == "int8":
-                indices = indices.flatten(1)
-            kept = key, torch_ops.operand(indices, codebook, self.activation)
+            kept = key, torch_ops.operand(*self.hardened(name), self.activation)
             self._operands[name] = kept
         return kept[1]
 
@@ -74,7 +71,7 @@ class QuantLinear(QuantLayer, nn.Linear):
             with torch.no_grad():
                 y = torch_ops.product(input, self.operand("weight"))
                 return y if self.bias is None else y + self.bias
-        x = fake_quantize_rows(input) if self.activation == "int8" else input
+        x = fake_quantize_rows(input, self.activation)
         return F.linear(x, self.quantized("weight"), self.bias)
 
 
@@ -94,8 +91,9 @@ class QuantConv1d(QuantLayer, nn.Conv1d):
                 y = torch_ops.conv1d(
                     x, weight, self.bias, taps, stride, padding, dilation, self.groups
                 )
-        elif self.activation == "int8":
-            rows = fake_quantize_rows(torch_ops.unfold1d(x, taps, stride, padding, dilation))
+        elif self.activation != "fp32":
+            rows = torch_ops.unfold1d(x, taps, stride, padding, dilation)
+            rows = fake_quantize_rows(rows, self.activation)
             y = F.linear(rows, self.quantized("weight").flatten(1), self.bias).transpose(1, 2)
         else:
             weight = self.quantized("weight")
@@ -127,9 +125,10 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
 class QuantLSTM(QuantLayer, nn.LSTM):
     """``nn.LSTM`` in training, one direction.
 
-    With int8 activations the rows of x are rounded in training; the state h is rounded too, step
-    by step, only with ``exact_state`` and once the quantisers are hard, because that leaves
-    PyTorch's fused LSTM for a loop and is several times slower. ``eval`` always rounds both.
+    With integer activations the rows of x are rounded in training. The state h is rounded too, step
+    by step, which leaves PyTorch's fused LSTM for a loop and is several times slower: always at 1
+    and 2 bits; at 8 only with ``exact_state`` and once the quantisers are hard. ``eval`` always
+    rounds both.
     """
 
     exact_state: bool = False
@@ -161,12 +160,10 @@ class QuantLSTM(QuantLayer, nn.LSTM):
     ) -> tuple[Tensor, Tensor, Tensor]:
         if number and self.dropout:
             x = F.dropout(x, self.dropout)
-        if self.activation == "int8":
-            x = fake_quantize_rows(x)
+        x = fake_quantize_rows(x, self.activation)
         ih, hh = f"weight_ih_l{number}", f"weight_hh_l{number}"
         weights = [self.quantized(ih), self.quantized(hh)]
-        hard = self.quantizer(hh).hardness.hard
-        if self.exact_state and hard and self.activation == "int8":
+        if self._rounds_state(hh):
             return self._exact_layer(x, h, c, weights, self.summed_bias(number))
         if self.bias:
             weights += [getattr(self, f"bias_ih_l{number}"), getattr(self, f"bias_hh_l{number}")]
@@ -175,13 +172,17 @@ class QuantLSTM(QuantLayer, nn.LSTM):
         )
         return y, h.squeeze(0), c.squeeze(0)
 
-    @staticmethod
+    def _rounds_state(self, hh: str) -> bool:
+        if self.activation == "int8":
+            return self.exact_state and self.quantizer(hh).hardness.hard
+        return self.activation != "fp32"
+
     def _exact_layer(
-        x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], bias: Tensor | None
+        self, x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         steps = []
         for gates_x in F.linear(x, weights[0]).unbind(1):
-            gates = gates_x + F.linear(fake_quantize_rows(h), weights[1])
+            gates = gates_x + F.linear(fake_quantize_rows(h, self.activation), weights[1])
             h, c = torch_ops.lstm_cell(gates, bias, c)
             steps.append(h)
         return torch.stack(steps, 1), h, c

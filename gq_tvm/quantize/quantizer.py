@@ -39,7 +39,7 @@ class Quantizer(nn.Module):
 
     Args:
         bits: 1 to 8.
-        int8_grid: the layer's activations are int8, so hard centroids lie on an int8 grid.
+        int8_grid: the layer's activations are integers, so hard centroids lie on an int8 grid.
         per_row: a codebook scale for each row (first axis) in place of one for the tensor.
     """
 

@@ -1,10 +1,10 @@
-"""AVX-512 with VBMI and VNNI.
+"""AVX-512 with VBMI, VNNI and VPOPCNTDQ (every CPU with the first two has the third).
 
 ``vpermb`` looks 64 bytes up in one register by the lowest 6 bits of a byte, ``vpermi2b`` 128 by
 the lowest 7. A table can be laid out to read the index from any of those bits and to ignore the
 others: no index is masked, and few are shifted (shifts share the pipes of the look-ups, see
 `_CODES`). ``vpdpbusd`` multiplies unsigned by signed bytes: centroids are stored with an offset of
-128. (Intel SDM vol. 2, VPERMB, VPERMI2B, VPDPBUSD; port usage measured on Zen 4.)
+128. (Intel SDM vol. 2, VPERMB, VPERMI2B, VPDPBUSD, VPOPCNT; port usage measured on Zen 4.)
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Avx512(InstructionSet):
     tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
     centroid_offset = 128
     table_entries = 64
+    counter = "int32"
+    most_counted = 2**26  # 32 bits each
 
     def join_bits(self, mask: int, one: Expr, other: Expr) -> Expr:
         # By name: out of ands and ors LLVM makes two instructions, having simplified the masks.
@@ -131,6 +133,12 @@ class Avx512(InstructionSet):
             unsigned,
             typed(signed, "int8", _BYTES),
         )
+
+    def count_bits(self, vector: Expr) -> Expr:
+        return T.call_llvm_pure_intrin("int32x16", "llvm.ctpop.v16i32", vector)
+
+    def fold_counts(self, counters: Expr) -> Expr:
+        return counters
 
     def float_codes(self, bits: int) -> Sequence[Code]:
         return _CODES[bits] if bits in (6, 7) else super().float_codes(bits)

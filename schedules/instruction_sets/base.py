@@ -131,6 +131,25 @@ class InstructionSet(ABC):
         """Bring partial sums together: ``int32 [lanes]``, an output a lane."""
         return sums[0]
 
+    # --- counting bits -----------------------------------------------------------------------
+
+    #: dtype of a counter, one for each byte or each 32-bit lane of a vector.
+    counter: str = "uint8"
+    #: Vectors a counter can take before it must be folded: 31 times 8 bits fit a byte.
+    most_counted: int = 31
+    #: Counters that can be live at once, beside what the counting of a vector needs.
+    live_counters: int = 24
+
+    def count_bits(self, vector: Expr) -> Expr:
+        """The set bits of a vector ``int32 [lanes]``, as counters."""
+        bytes_ = typed(vector, "uint8", self.vector_bytes)
+        name = f"llvm.ctpop.v{self.vector_bytes}i8"
+        return T.call_llvm_pure_intrin(f"uint8x{self.vector_bytes}", name, bytes_)
+
+    @abstractmethod
+    def fold_counts(self, counters: Expr) -> Expr:
+        """Add the counters of each 32-bit lane up: ``int32 [lanes]``."""
+
     # --- fp32 look-ups -----------------------------------------------------------------------
 
     def float_codes(self, bits: int) -> Sequence[Code]:

@@ -2,7 +2,8 @@
 
 ``TBL`` looks 16, 32 or 64 bytes up; ``TBX`` keeps the lanes whose index is out of range, which
 chains two tables to 128. Without ``SDOT``, two ``SMULL`` are added in int16 (at most 32258, exact)
-and folded into int32 by ``SADALP``. (Arm ARM DDI 0487, C7.2 TBL, TBX, SDOT, SMLAL, SADALP.)
+and folded into int32 by ``SADALP``. ``CNT`` counts the bits of bytes. (Arm ARM DDI 0487, C7.2 TBL,
+TBX, SDOT, SMLAL, SADALP, CNT, UADDLP.)
 """
 
 from __future__ import annotations
@@ -74,6 +75,12 @@ class NeonDot(InstructionSet):
                 typed(T.broadcast(activation, _FLOATS), "int8", _BYTES),
             )
         return [total]
+
+    def fold_counts(self, counters: Expr) -> Expr:
+        pairs = T.call_llvm_pure_intrin(
+            "uint16x8", "llvm.aarch64.neon.uaddlp.v8i16.v16i8", counters
+        )
+        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.uaddlp.v4i32.v8i16", pairs)
 
     # There is no permute of 32-bit lanes by a register: a float is looked up as four bytes, and
     # zips put the bytes of a lane together again.

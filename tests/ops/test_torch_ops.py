@@ -13,9 +13,10 @@ from torch import nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference, torch_ops
+from gq_tvm.ops.checks import ACTIVATIONS
 
 BITS = range(1, 9)
-ACTIVATIONS = ("fp32", "int8")
+INTEGERS = tuple(reference.ROW_QUANTIZERS)
 
 
 def weight(rng, shape, bits, groups=1) -> Any:
@@ -56,10 +57,10 @@ def test_linear(bits, activation, lead, rows, depth, per_row, bias, seed):
     b = floats(rng, rows) if bias else None
     wanted = reference.codebook_linear(x, indices, codebook, b, bits, activation)
     got = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, b), bits, activation)
-    if activation == "int8":
-        np.testing.assert_array_equal(got.numpy(), wanted)
-    else:
+    if activation == "fp32":
         close(got, wanted)
+    else:
+        np.testing.assert_array_equal(got.numpy(), wanted)
 
 
 @pytest.mark.parametrize("depth", [1040, 1041, 5000])
@@ -93,19 +94,73 @@ def test_rows_are_quantised_alike(values):
         assert not q.any()
 
 
+@pytest.mark.parametrize("activation", ["int1", "int2"])
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.floats(width=32) | st.sampled_from([2.0**-100, 2.0**-101, -0.0, 3e38]), min_size=1)
+)
+def test_rows_of_few_bits_are_quantised_alike(activation, values):
+    x = np.array([values], np.float32)
+    q, scale = reference.ROW_QUANTIZERS[activation](x)
+    tq, tscale = torch_ops.quantize_activations(torch.from_numpy(x.copy()), activation)
+    np.testing.assert_array_equal(q, tq.numpy())
+    np.testing.assert_array_equal(scale, tscale[..., 0].numpy())
+    levels = {"int1": [-1, 1], "int2": [-3, -1, 1, 3]}[activation]
+    assert set(q.reshape(-1).tolist()) <= set(levels)
+    if not np.isfinite(x).all():
+        assert np.isnan(scale).all()
+    elif scale[0] > 0:
+        wide = x.astype(np.float64)
+        mean = scale[0] / (0.625 if activation == "int2" else 1)
+        assert abs(mean - np.abs(wide).mean()) <= np.abs(wide).max() * (0.51 / 127**2 + 1e-6)
+        nearest = np.array(levels)[np.abs(wide[..., None] - np.array(levels) * scale[0]).argmin(-1)]
+        ratio = np.abs(wide) / scale[0]
+        clear = (ratio > 1e-6) & (np.abs(ratio - 2) > 1e-6)  # no tie, to rounding
+        np.testing.assert_array_equal(q[clear], nearest[clear])
+    else:
+        assert np.abs(x).max() < 2.0**-100
+
+
+def test_rows_of_few_bits_by_hand():
+    x = np.array([[0, -0.0, 8, -8, 1, -1, 3, -3], [5, -5, 0, 0, 0, 0, 0, 6]], np.float32)
+    q, scale = reference.quantize_rows_int1(x)
+    assert q.tolist() == [[1, 1, 1, -1, 1, -1, 1, -1], [1, -1, 1, 1, 1, 1, 1, 1]]
+    np.testing.assert_allclose(scale, [3, 2], rtol=1e-4)
+    q, scale = reference.quantize_rows_int2(x)
+    assert q.tolist() == [[1, 1, 3, -3, 1, -1, 1, -1], [3, -3, 1, 1, 1, 1, 1, 3]]
+    np.testing.assert_allclose(scale, [1.875, 1.25], rtol=1e-4)
+    # A mean of 8 / 5, a step of 1: 2 lies halfway.
+    assert reference.quantize_rows_int2(np.array([[2, -2, 2, -2, 0]], np.float32))[0].tolist() == [
+        [1, -1, 1, -1, 1]
+    ]
+
+
+def test_few_bits_lose_least_on_normal_rows():
+    x = floats(np.random.default_rng(0), 64, 1024)
+
+    def loss(q, scale):
+        return np.linalg.norm(x - q * scale[:, None])
+
+    for activation, known in (("int1", 0.603), ("int2", 0.345)):  # sqrt(1 - 2/pi), Max's table
+        q, scale = reference.ROW_QUANTIZERS[activation](x)
+        assert loss(q, scale) <= 1.01 * known * np.linalg.norm(x)
+        assert loss(q, scale) < min(loss(q, scale * 0.9), loss(q, scale * 1.1))
+
+
 def test_ties_round_to_even():
     q, scale = reference.quantize_rows(np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5]], np.float32))
     assert q.tolist() == [[127, 0, 2, 2, 0, -2]]
     assert scale.tolist() == [1]
 
 
+@pytest.mark.parametrize("activation", INTEGERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_bad_row_spoils_only_itself(bad):
+def test_a_bad_row_spoils_only_itself(bad, activation):
     rng = np.random.default_rng(0)
     x = floats(rng, 3, 8)
     x[1, 4] = bad
     indices, codebook = weight(rng, (5, 8), 3)
-    y = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, "int8").numpy()
+    y = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, activation).numpy()
     assert np.isnan(y[1]).all()
     assert np.isfinite(y[[0, 2]]).all()
     exact = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, "fp32").numpy()
@@ -168,10 +223,10 @@ def test_conv1d(bits, taps, stride, padding, dilation, groups, activation, seed)
     wanted = reference.codebook_conv1d(x, indices, codebook, b, *options)
     got = torch.ops.gq.codebook_conv1d(*tensors(x, indices, codebook, b), *options)
     assert got.shape == wanted.shape
-    if activation == "int8":
-        np.testing.assert_array_equal(got.numpy(), wanted)
-    else:
+    if activation == "fp32":
         close(got, wanted)
+    else:
+        np.testing.assert_array_equal(got.numpy(), wanted)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -256,7 +311,7 @@ LINEAR = {
         ({"bits": 9}, "bits must be from 1 to 8, got 9"),
         ({"bits": 0}, "bits must be from 1 to 8"),
         ({"bits": 4}, r"codebook must have shape \[any, 16\], got \[1, 8\]"),
-        ({"activation": "int4"}, 'activation must be "fp32" or "int8", got "int4"'),
+        ({"activation": "int4"}, 'must be "fp32", "int8", "int2" or "int1", got "int4"'),
         ({"x": torch.zeros(2, 7)}, r"x must have shape \[any, 8\], got \[2, 7\]"),
         ({"x": torch.zeros(2, 8).double()}, "x must be float32, got float64"),
         ({"indices": torch.zeros(5, 8, dtype=torch.int32)}, "indices must be uint8"),

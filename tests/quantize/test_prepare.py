@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -15,10 +15,11 @@ from torch import nn
 
 import gq_tvm.quantize
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import ACTIVATIONS
 
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
 BITS = range(1, 9)
-ACTIVATIONS = ("fp32", "int8")
+FEW_BITS = ("int1", "int2")
 
 
 def same(got, wanted):
@@ -26,8 +27,10 @@ def same(got, wanted):
         assert torch.equal(g, w)
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("bits", "activation"),
+    [*product(BITS, ("fp32", "int8")), *product((1, 2), FEW_BITS)],
+)
 @pytest.mark.parametrize("per_row", [False, True])
 def test_converted_computes_what_prepared_evaluates(bits, activation, per_row):
     model = quantize.prepare(recogniser(), bits, activation=activation, per_row=per_row)
@@ -50,6 +53,8 @@ def test_hard_training_computes_what_eval_does(activation):
     if activation == "int8":
         assert not torch.equal(rough, trained[0])
         torch.testing.assert_close(rough, trained[0], atol=5e-2, rtol=0)
+    else:  # as it is, or of so few bits that the state is always rounded
+        torch.testing.assert_close(rough, trained[0])
 
 
 @pytest.mark.parametrize(
@@ -126,6 +131,21 @@ def test_overrides():
     }
 
 
+def test_activations_by_layer():
+    def kinds(activation):
+        model = quantize.prepare(recogniser(), 2, activation=activation)
+        return {name: m.activation for name, m in model.named_modules() if hasattr(m, "attach")}
+
+    alike = kinds("int1")
+    assert set(alike.values()) == {"int1", "fp32"}  # an embedding has floats
+    some = kinds({"encoder": "int1", "projection.*": "int2"})
+    assert {n for n, kind in some.items() if kind == "int1"} == {"encoder"}
+    assert {n for n, kind in some.items() if kind == "int2"} == {"projection"}
+    assert set(some.values()) == {"int1", "int2", "int8", "fp32"}
+    last = kinds({"*": "fp32", "encoder.*": "int2"})
+    assert {n for n, kind in last.items() if kind != "fp32"} == {"encoder"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -135,7 +155,10 @@ def test_overrides():
         ({"bits": 0}, "bits must be 1 to 8, None or 32, got 0"),
         ({"bits": 2.5}, "bits must be 1 to 8, None or 32, got 2.5"),
         ({"bits": None}, "no weight to quantise"),
-        ({"activation": "int4"}, 'activation must be "fp32" or "int8"'),
+        ({"activation": "int4"}, 'activation must be "fp32", "int8", "int2" or "int1"'),
+        ({"activation": {"front": "int4"}}, 'activation must be "fp32", "int8"'),
+        ({"activation": {"encodr": "int1"}}, r"pattern 'encodr' matches no .*near it: encoder"),
+        ({"activation": {"encoder.weight_hh_l0": "int1"}}, "give both the same activation"),
         ({"method": "lloyd"}, "method must be one of gq, int8, lsq, got 'lloyd'"),
         ({"method": "int8"}, 'method "int8" has 8 bits only'),
         ({"mu": -1.0}, "mu must be 0 or more"),
@@ -380,7 +403,8 @@ def test_conv1d_is_a_drop_in(
     y = converted(x)
     same([y], [prepared.eval()(x)])
     torch.testing.assert_close(y, trained, atol=1e-4, rtol=0)
-    torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
+    if groups > 1 or activation not in FEW_BITS:
+        torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
 
 
 def test_padding_row_of_an_embedding_is_zero():

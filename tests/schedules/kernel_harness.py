@@ -25,6 +25,7 @@ VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76")
 SCALAR = [("x86-64", "scalar"), ("arm", "scalar")]
 INT8 = [*((where, "lookup") for where in VECTOR_TARGETS), *SCALAR]
 FP32 = [*((where, "lookup_f32") for where in VECTOR_TARGETS), *SCALAR]
+XNOR = [*((where, "xnor") for where in VECTOR_TARGETS), *SCALAR]
 BASELINE = [(where, "dense_f32") for where in VECTOR_TARGETS]
 #: Families of few bits: exact and rounded tables of partial sums.
 TABLES = [(where, "table", 1) for where in VECTOR_TARGETS]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import BASELINE, FP32, INT8, ROUNDED, TABLES, Kernels, device_for, target
+from kernel_harness import BASELINE, FP32, INT8, ROUNDED, TABLES, XNOR, Kernels, device_for, target
 
 from gq_tvm.schedules import Choice, Product, Schedule, family
 
@@ -55,9 +55,19 @@ def guarded(array: np.ndarray) -> np.ndarray:
     ],
 )
 def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
+    activation = "int8" if name in ("lookup", "table") else "fp32"
+    check_inside(where, name, bits, activation, emulated)
+
+
+@pytest.mark.parametrize("activation", ["int1", "int2"])
+@pytest.mark.parametrize(("where", "name"), [one for one in XNOR if one[0].startswith("x86")])
+def test_kernels_of_few_bits_stay_inside_their_tensors(where, name, activation, emulated):
+    check_inside(where, name, 2, activation, emulated)
+
+
+def check_inside(where, name, bits, activation, emulated):
     where = target(where)
     device = device_for(where, emulated)
-    activation = "int8" if name in ("lookup", "table") else "fp32"
     chosen = family(name)
     functions: dict[str, Any] = {}
     calls: dict[str, tuple[list[np.ndarray], list[tuple[int, ...]]]] = {}
