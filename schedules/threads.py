@@ -6,9 +6,9 @@ from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.targets import Target
 
-#: Vector multiplications below which a product is done before other threads are of use. Starting
-#: them takes about 3 us, in which a core does some 10 000.
-_LEAST = 2**15
+#: Vector multiplications below which other threads are of little use: starting them takes 1 to 3
+#: us, in which a core does several thousand.
+_LEAST = 2**14
 _ROWS = 4  # taken for a number of rows known only at run time: a streaming chunk
 
 
