@@ -2,8 +2,8 @@
 # make test    every test; make fast: those of a few seconds
 # make lint    format, style and types; make format: put the first two right
 # make wheel   dist/*.whl
-# make benchmark        every figure of docs/performance.md, ours and peers': an hour, nothing else running
-# make benchmark-quick  a few of them, in minutes, beside the repository's own
+# make benchmark  every figure of docs/performance.md, ours and peers'; about an hour
+# make benchmark-quick  a few of them in minutes, into build/benchmark
 #
 # Each sets up what it needs in .venv and the cache (GQ_TVM_CACHE, or ~/.cache/gq-tvm), once.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -24,8 +25,17 @@ _DOCS = Path(__file__).parents[1] / "docs"
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
-    results = _opened(options.out)
+    here = machine.describe()
+    results = Results.load(options.out) if options.out.exists() else Results(here)
+    for path in options.merge:
+        results.merge(Results.load(path))
+        results.save(options.out)
     if not options.report_only:
+        if results.machine["cpu"] != here["cpu"]:
+            raise Error(
+                f"{options.out} holds figures of another machine ({results.machine['cpu']}); name "
+                "another file with --out, or remove it"
+            )
         _measure(options, results)
     write_report(results, options.report)
     print(f"wrote {options.report} from {options.out}")
@@ -69,20 +79,6 @@ def _measure(options: argparse.Namespace, results: Results) -> None:
         print(f"  {len(figures.rows)} rows; hot us: {', '.join(shown)}", flush=True)
 
 
-def _opened(path: Path) -> Results:
-    """The figures that are there already, if they are this machine's."""
-    here = machine.describe()
-    if not path.exists():
-        return Results(here)
-    results = Results.load(path)
-    if results.machine["cpu"] != here["cpu"]:
-        raise Error(
-            f"{path} holds figures of another machine ({results.machine['cpu']}); name another "
-            "file with --out, or remove it"
-        )
-    return results
-
-
 def _say(line: str) -> None:
     if sys.stdout.isatty():
         print(f"  {line[:76]:76}", end="\r", flush=True)
@@ -98,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", action="store_true", help="measure linear layers")
     parser.add_argument("--models", action="store_true", help="measure whole models")
     parser.add_argument("--ceilings", action="store_true", help="measure the machine's ceilings")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(%(default)s)")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2][:cores], choices=range(1, cores + 1),
+        metavar="N", help="numbers of threads (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--only", metavar="REGEX", default="", help="problems with such names")
     parser.add_argument(
         "--systems",
@@ -114,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="leave out problems the file has figures of"
     )
+    parser.add_argument(
+        "--merge", type=Path, metavar="FILE", nargs="+", default=[],
+        help="add the figures of other files first",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=_DOCS / "performance.json", help="the figures (%(default)s)"
     )

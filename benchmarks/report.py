@@ -208,7 +208,7 @@ def _rows(figures: Figures) -> str:
     ordered = sorted(figures.rows, key=lambda row: row.timing.hot_min)
     lines = [
         [
-            row.label, f"{row.bits:g}", row.activation, row.codebook or "uniform",
+            row.label, f"{row.bits:g}", row.activation, _levels(row),
             f"{row.weight_bytes / 1e3:,.0f}", _us(row.timing.hot_min), _us(row.timing.hot_median),
             _us(row.timing.cold_median), _error(row.error), _error(row.arithmetic_error),
             row.detail,
@@ -235,6 +235,11 @@ def _absent_section(results: Results) -> str:
         return ""
     lines = ([label, why, str(count)] for (label, why), count in reasons.items())
     return "## Not measured\n\n" + _table(["candidate", "why", "problems"], lines)
+
+
+def _levels(row: Row) -> str:
+    """Whose codebook the weights are in, or that their levels are uniform."""
+    return row.codebook or ("uniform" if row.bits < 16 else "-")
 
 
 def _us(value: float) -> str:

@@ -88,6 +88,20 @@ class Results:
         """Put a problem in, in place of an earlier measurement of it."""
         self.figures[key(figures.problem)] = figures
 
+    def merge(self, other: Results) -> None:
+        """Put the figures of another file in, in place of those of the same problems.
+
+        Raises:
+            Error: it holds another machine's.
+        """
+        if other.machine["cpu"] != self.machine["cpu"]:
+            raise Error(
+                f"figures of {other.machine['cpu']} and of {self.machine['cpu']} cannot stand in "
+                "one file; keep one for each"
+            )
+        self.ceilings.update(other.ceilings)
+        self.figures.update(other.figures)
+
     def find(self, kind: str, threads: int) -> list[Figures]:
         """The problems of a kind at a number of threads."""
         wanted = (kind, threads)

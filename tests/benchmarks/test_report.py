@@ -70,6 +70,20 @@ def test_a_later_measurement_replaces_the_earlier(have):
     assert have.figures[key(later.problem)] is later
 
 
+def test_files_merge(have):
+    later = layer([row(OURS, "4 bit", 4, 1, 1)])
+    have.merge(results(later))
+    assert have.figures[key(later.problem)] is later
+    assert len(have.figures) == 3
+
+
+def test_another_machines_file_does_not_merge(have):
+    other = results()
+    other.machine["cpu"] = "Another CPU"
+    with pytest.raises(Error, match="Another CPU"):
+        have.merge(other)
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"format": "gq-tvm benchmarks", "version": 0}', "[]"])
 def test_a_file_of_something_else(tmp_path, text):
     path = tmp_path / "figures.json"
