@@ -14,7 +14,7 @@ LEVELS = {"L1": 24 << 10, "L2": 384 << 10, "L3": 4 << 20, "DRAM": 256 << 20}
 FP32, INT8, LOOKUP_DOT, BINARY = "fp32", "int8 dot", "look-up then dot", "1 x 1 bit"
 
 
-def measure(threads: int, say: Callable[[str], object], rounds: int = 15) -> dict[str, Any]:
+def measure(threads: int, say: Callable[[str], object], rounds: int = 75) -> dict[str, Any]:
     """Measure with ``threads`` threads at once.
 
     Returns:

@@ -202,7 +202,7 @@ double read_rate(size_t bytes, int threads, int rounds) {
   char *buffer = aligned_alloc(4096, bytes * threads);
   if (!buffer) return 0;
   memset(buffer, 1, bytes * threads);
-  long count = (64l << 20) / (long)bytes;
+  long count = (16l << 20) / (long)bytes;
   if (count < 1) count = 1;
   Job job = {.buffer = buffer, .bytes = bytes, .count = count, .rounds = rounds};
   double result = rate(&job, threads, (double)bytes * count);
@@ -216,7 +216,7 @@ const char *ceiling_name(int i) { return CEILINGS[i].name; }
 
 // Operations a second of one of the ceilings.
 double ceiling_rate(int i, int threads, int rounds) {
-  long count = 1000000;
+  long count = 200000;
   Job job = {.ceiling = i, .count = count, .rounds = rounds};
   return rate(&job, threads, 12.0 * count * CEILINGS[i].operations);
 }
