@@ -7,7 +7,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 MODEL_BITS = (8, 4, 3, 2, 1)
 #: Bits a layer of the LSTM models when they are mixed: fewer further from the input.
 MIXED = {5: (3, 3, 2, 2, 2), 2: (4, 4)}
-# Bits of the row that calls from Python, and of those with fp32 activations.
-_CALL_BITS = 4
+# Bits of the rows with fp32 activations.
 _FLOAT_BITS = (4,)
 # Plain loops, for machines without vector code: too slow at these sizes to take turns with.
 _PLAIN = "scalar"
@@ -42,12 +41,18 @@ _PLAIN = "scalar"
 
 @dataclass(frozen=True)
 class _Version:
-    """A weight and the kernel for it; ``kernel`` is "auto" or the name of a family."""
+    """A weight, the kernel for it, and how it is called.
+
+    Attributes:
+        kernel: "auto" or the name of a family.
+        way: "" for a bound call, as peers are called; "kernel alone" without the runtime around
+            it; "net(x)" as a user calls, inputs checked and outputs made anew.
+    """
 
     bits: int
     activation: str
     kernel: str
-    whole_call: bool = False
+    way: str = ""
 
     @property
     def name(self) -> str:
@@ -56,8 +61,8 @@ class _Version:
             parts.append(f"x {self.activation}")
         if self.kernel != "auto":
             parts.append(self.kernel)
-        if self.whole_call:
-            parts.append("net(x)")
+        if self.way:
+            parts.append(self.way)
         return " ".join(parts)
 
 
@@ -81,11 +86,10 @@ def _layer(problem: Layer) -> list[Candidate]:
 def _versions(target: Target, problem: Layer) -> Iterator[_Version]:
     """Every bit-width as ``auto`` has it, and by name every family where there is a choice."""
     for bits in BITS:
-        yield _Version(bits, "int8", "auto")
+        yield from (_Version(bits, "int8", "auto", way) for way in ("", "kernel alone", "net(x)"))
         families = _families(target, problem, bits, "int8")
         if len(families) > 1:
             yield from (_Version(bits, "int8", family.name) for family in families)
-    yield _Version(_CALL_BITS, "int8", "auto", whole_call=True)
     for bits, activation in itertools.product(BITS, set(ACTIVATIONS) - {"int8"}):
         wanted = _FLOAT_BITS if activation == "fp32" else BITS
         if bits in wanted and _families(target, problem, bits, activation):
@@ -106,15 +110,19 @@ def _families(target: Target, problem: Layer, bits: int, activation: str) -> lis
 
 
 def _prepare_layer(problem: Layer, version: _Version) -> Ready:
-    layer = _compressed(problem, version.bits)
-    x = torch.from_numpy(problem.x)
-    net = _built(nn.Sequential(layer), (x,), problem.threads, version.kernel, version.activation)
+    net = _layer_net(problem, version.bits, version.activation, version.kernel)
     size = sum(one.bytes for one in net.layers)
     detail = f"{net.layers[0].kernel}: {net.layers[0].schedule}"
-    if version.whole_call:
+    if version.way == "net(x)":
         return Ready(partial(net, problem.x), lambda: net(problem.x), size, detail, keep=net)
-    run, output = _bound(net, problem.x)
+    run, output = (_kernel if version.way else _bound)(net, problem.x)
     return Ready(run, output, size, detail, keep=net)
+
+
+@lru_cache(maxsize=1)  # the ways to call one artefact follow each other
+def _layer_net(problem: Layer, bits: int, activation: str, kernel: str) -> Any:
+    layer, x = _compressed(problem, bits), torch.from_numpy(problem.x)
+    return _built(nn.Sequential(layer), (x,), problem.threads, kernel, activation)
 
 
 @cache
@@ -213,25 +221,29 @@ def _built(
 def _bound(net: Any, *inputs: np.ndarray) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
     """A call without arguments, and what it wrote."""
     if not hasattr(net, "bind"):  # DROP AT MERGE, down to its return
-        layer = net.layers[0]
-        if len(inputs) > 1 or len(net.layers) > 1:
-            result: list[Any] = []
+        if len(net.layers) == 1:
+            return _kernel(net, *inputs)
+        result: list[Any] = []
 
-            def call() -> None:
-                result[:] = [net(*inputs)]
+        def call() -> None:
+            result[:] = [net(*inputs)]
 
-            return call, lambda: result[0][0] if isinstance(result[0], tuple) else result[0]
-        kernels = net.kernels
-        y = aligned(np.zeros(layer.call["outputs"][0][1:]))
-        arguments = [
-            kernels._parameters[one] if isinstance(one, str) else kernels._device.tensor(inputs[0])
-            for one in layer.call["arguments"]
-        ]
-        function = kernels._code.imports[0][layer.call["symbol"]]
-        return partial(function, *arguments, kernels._device.tensor(y)), lambda: y
+        return call, lambda: result[0][0] if isinstance(result[0], tuple) else result[0]
     bound = net.bind(*inputs)
 
     def output() -> np.ndarray:
         return bound.outputs[0] if isinstance(bound.outputs, tuple) else bound.outputs
 
     return bound, output
+
+
+def _kernel(net: Any, x: np.ndarray) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
+    """The kernel of a one-layer model as a call without arguments, and what it wrote."""
+    kernels, call = net.kernels, net.layers[0].call
+    y = aligned(np.zeros(call["outputs"][0][1:]))
+    arguments = [
+        kernels._parameters[one] if isinstance(one, str) else kernels._device.tensor(x)
+        for one in call["arguments"]
+    ]
+    function = kernels._code.imports[0][call["symbol"]]
+    return partial(function, *arguments, kernels._device.tensor(y)), lambda: y
