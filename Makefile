@@ -2,6 +2,8 @@
 # make test    every test; make fast: those of a few seconds
 # make lint    format, style and types; make format: put the first two right
 # make wheel   dist/*.whl
+# make benchmark  every figure of docs/performance.md, ours and peers'; about an hour
+# make benchmark-quick  a few of them in minutes, into build/benchmark
 #
 # Each sets up what it needs in .venv and the cache (GQ_TVM_CACHE, or ~/.cache/gq-tvm), once.
 
@@ -18,7 +20,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test fast lint format wheel setup device speech-tools clean
+.PHONY: demo test fast lint format wheel benchmark benchmark-quick setup device speech-tools clean
 
 demo: setup
 	$(PY) -m gq_tvm.demo
@@ -42,6 +44,14 @@ wheel: .venv/.installed
 	rm -rf build
 	$(PY) -m build --wheel --no-isolation
 
+# BENCHMARK takes options of `python -m benchmarks`, e.g. BENCHMARK="--models --threads 1".
+benchmark: .venv-benchmarks/.installed
+	.venv-benchmarks/bin/python -m benchmarks $(BENCHMARK)
+
+benchmark-quick: .venv-benchmarks/.installed
+	.venv-benchmarks/bin/python -m benchmarks --quick --threads 1 \
+	    --out build/benchmark/performance.json --report build/benchmark/performance.md $(BENCHMARK)
+
 setup: .venv/.installed device
 
 .venv/.installed: pyproject.toml
@@ -51,6 +61,14 @@ setup: .venv/.installed device
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@$(PY) -m pip install -qq $(TORCH)
 	@$(PY) -m pip install -qq --editable ".[dev]"
+	@touch $@
+
+# gq-tvm and its peers in one environment, so that they run in one process.
+.venv-benchmarks/.installed: pyproject.toml benchmarks/requirements.txt
+	@echo "Installing the peers into .venv-benchmarks (minutes the first time)"
+	@test -x .venv-benchmarks/bin/python || $(PYTHON) -m venv .venv-benchmarks
+	@.venv-benchmarks/bin/python -m pip install -qq $(TORCH)
+	@.venv-benchmarks/bin/python -m pip install -qq --editable . -r benchmarks/requirements.txt
 	@touch $@
 
 # The emulated ARM board. Where it cannot be had its tests are skipped, but never in CI. The stamp

@@ -1,0 +1,1 @@
+"""Performance of gq-tvm and of what one would use instead, in one process: ``make benchmark``."""

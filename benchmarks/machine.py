@@ -1,0 +1,110 @@
+"""What the figures were measured on, as far as the system tells."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_CPU = Path("/sys/devices/system/cpu/cpu0")
+_PACKAGES = (
+    "apache-tvm", "torch", "numpy", "ai-edge-litert", "onnxruntime", "openvino", "nncf", "onnx",
+)  # fmt: skip
+# The flags that decide which kernels a library takes.
+_VECTOR = (
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi", "avx512_vnni",
+    "avx512_bf16", "avx512_vpopcntdq", "gfni", "amx_int8", "asimd", "asimddp", "i8mm", "bf16",
+    "sve",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """The machine: what must be equal for figures to stand in one file."""
+    return {
+        "cpu": cpu_model(),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "caches": caches(),
+        "vector_features": [flag for flag in _VECTOR if flag in flags()],
+        "governor": _read(_CPU / "cpufreq/scaling_governor") or "not visible",
+        "virtual": "hypervisor" in flags(),
+        "kernel": platform.release(),
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """When, with which versions, and beside how much else a problem was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "load": [round(one, 2) for one in os.getloadavg()],
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def cpu_model() -> str:
+    """The name the CPU gives itself, with the numbers that tell its design where it has them."""
+    facts = dict(_cpuinfo())
+    name = facts.get("model name") or facts.get("CPU part") or platform.processor() or "unknown"
+    if "cpu family" in facts:
+        return f"{name} (family {facts['cpu family']}, model {facts['model']})"
+    return name
+
+
+def flags() -> list[str]:
+    """The features of the CPU under Linux's names."""
+    facts = dict(_cpuinfo())
+    return (facts.get("flags") or facts.get("Features") or "").split()
+
+
+def caches() -> dict[str, str]:
+    """Sizes by level, e.g. ``{"L1d": "32K", "L2": "1024K"}``."""
+    found = {}
+    for index in sorted((_CPU / "cache").glob("index*")):
+        kind, level = _read(index / "type"), _read(index / "level")
+        if kind and kind != "Instruction":
+            found[f"L{level}{'d' if kind == 'Data' else ''}"] = _read(index / "size")
+    return found
+
+
+def _cpuinfo() -> list[tuple[str, str]]:
+    text = _read(Path("/proc/cpuinfo"))
+    lines = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
+    return [(key.strip(), value.strip()) for key, _, value in lines]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    """The commit, with a + if files that are tracked were changed since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/docs"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + "+" * bool(changed)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
