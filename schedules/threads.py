@@ -9,6 +9,7 @@ from gq_tvm.targets import Target
 #: Vector multiplications below which other threads are of little use: starting them takes 1 to 3
 #: us, in which a core does several thousand.
 _LEAST = 2**14
+_WEIGHTS = {"fp32": 1, "int8": 4, "int2": 16, "int1": 32}  # a lane takes at once
 _ROWS = 4  # taken for a number of rows known only at run time: a streaming chunk
 
 
@@ -21,5 +22,5 @@ def worth_threads(target: Target, product: Product) -> bool:
     if isa is None:
         return False  # scalar kernels know of no threads
     rows = 1 if product.gates else product.rows if product.rows is not None else _ROWS
-    weights = isa.lanes * (4 if product.activation == "int8" else 1)  # in one multiplication
+    weights = isa.lanes * _WEIGHTS[product.activation]  # in one multiplication
     return product.n * product.k * rows >= _LEAST * weights
