@@ -12,6 +12,7 @@ import platform
 import tempfile
 import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def measure(size: int, rounds: int) -> dict[str, float]:
             for way, timer in timers.items():
                 best[way] = min(best[way], *timer(CALLS))
             for way, call in calls.items():
-                seconds = at_depth(depth, lambda call=call: timeit.timeit(call, number=CALLS))
+                seconds = at_depth(depth, partial(timeit.timeit, call, number=CALLS))
                 best[way] = min(best[way], seconds / CALLS)
     return {way: 1e6 * seconds for way, seconds in best.items()}
 
