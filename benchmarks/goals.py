@@ -221,13 +221,13 @@ def _threads(results: Results) -> Reached:
 
 
 def _overhead(results: Results) -> Reached:
-    name = f"a call net(x) of a one-layer model costs at most {OVERHEAD:.0f} us more than bound"
+    name = f"a call net(x) of a one-layer model costs at most {OVERHEAD:.0f} us beside its kernel"
     found = []
     for figures in results.find("layer", 1):
-        call, bound = _ours(figures, "4 bit net(x)"), automatic(figures, 4)
-        if figures.problem["rows"] == 1 and call and bound:
-            more = call.timing.hot_min - bound.timing.hot_min
-            found.append((bound.timing.hot_min, more, figures.problem["name"]))
+        call, kernel = _ours(figures, "4 bit net(x)"), _ours(figures, "4 bit kernel alone")
+        if figures.problem["rows"] == 1 and call and kernel:
+            more = call.timing.hot_min - kernel.timing.hot_min
+            found.append((kernel.timing.hot_min, more, figures.problem["name"]))
     if not found:
         return Reached(name, "not measured", None)
     _, more, where = min(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
@@ -206,12 +205,9 @@ def _built(
     """Export, compile, save and load; the folder may go once the files are mapped."""
     assert any(isinstance(one, CodebookLayer) for one in model.modules())
     program = torch.export.export(model.eval(), inputs)
-    options: dict[str, Any] = {"activation": activation, "kernel": kernel}
-    if "threads" in inspect.signature(gq_tvm.build).parameters:  # DROP AT MERGE
-        options["threads"] = threads
-    elif threads > 1:
-        raise gq_tvm.Error("kernels run on one thread in this version")
-    artefact = gq_tvm.build(program, target="native", **options)
+    artefact = gq_tvm.build(
+        program, target="native", activation=activation, kernel=kernel, threads=threads
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gq"
         artefact.save(path)
@@ -220,15 +216,6 @@ def _built(
 
 def _bound(net: Any, *inputs: np.ndarray) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
     """A call without arguments, and what it wrote."""
-    if not hasattr(net, "bind"):  # DROP AT MERGE, down to its return
-        if len(net.layers) == 1:
-            return _kernel(net, *inputs)
-        result: list[Any] = []
-
-        def call() -> None:
-            result[:] = [net(*inputs)]
-
-        return call, lambda: result[0][0] if isinstance(result[0], tuple) else result[0]
     bound = net.bind(*inputs)
 
     def output() -> np.ndarray:
