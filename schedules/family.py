@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.ops.reference import common_codebook
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.schedules.vector_math import EPILOGUES
 from gq_tvm.targets import Target
-
-__all__ = ["EPILOGUES", "MOST_INT8_K", "OPAQUE", "Family", "Product", "shared_codebook"]
-
 
 #: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
 OPAQUE = 8
@@ -39,6 +36,7 @@ class Product:
         activation: ``"int8"`` (quantised per row inside the kernel) or ``"fp32"``.
         rows: Rows of the activations; None if known only at run time.
         recurrent: The product is the h-part of an LSTM (n = 4H, k = H), done by `recurrence`.
+        glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
     """
 
     n: int
@@ -47,6 +45,12 @@ class Product:
     activation: str
     rows: int | None = None
     recurrent: bool = False
+    glu: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a linear kernel."""
+        return self.n // 2 if self.glu else self.n
 
     @property
     def fits_int32(self) -> bool:
@@ -86,12 +90,17 @@ class Family(ABC):
             codebook: f32 [1 or N, 2^bits].
 
         Returns:
-            The kernels' operands, in the order they take them. One is called ``"scale"``, f32
-            [Np] with Np >= N; the bias is padded to its length.
+            The kernels' operands, in the order they take them.
 
         Raises:
             Error: the codebook's rows are not multiples of one codebook.
         """
+
+    def pack_bias(
+        self, target: Target, product: Product, schedule: Schedule, bias: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Lay a bias f32 [N] out for the kernels: f32 [Np], in the order of the packed rows."""
+        return bias
 
     @abstractmethod
     def linear(
@@ -99,13 +108,14 @@ class Family(ABC):
         target: Target,
         product: Product,
         schedule: Schedule,
-        epilogue: str | None,
+        epilogue: Epilogue | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
-        """The kernel of ``y = epilogue(x W^T + bias)``.
+        """The kernel of ``y = residual + scale * activation(x W^T + bias)``.
 
-        Its arguments: x f32 [m, K], the operands, bias f32 [Np], y f32 [m, N] (output). The
-        epilogue is None or one of `EPILOGUES`. `parallel` lets it use the runtime's threads.
+        Its arguments: x f32 [m, K], the operands, bias f32 [Np], residual f32 [m, outputs] if the
+        epilogue has one, y f32 [m, outputs] (output). No epilogue stores ``x W^T + bias``.
+        `parallel` lets it use the runtime's threads.
         """
 
     @abstractmethod

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.schedules.engine import Engine
+from gq_tvm.schedules.epilogue import Epilogue, glu_order
 from gq_tvm.schedules.family import Family, Product, shared_codebook
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.linear import linear
@@ -49,23 +50,34 @@ class VectorFamily(Family):
         codebook: NDArray[np.float32],
     ) -> dict[str, NDArray]:
         table, scale = shared_codebook(replace(product, activation=self.activation), codebook)
-        if product.recurrent:
-            order = gate_order(product.k, INSTRUCTION_SETS[target.instruction_set].lanes)
-            indices, scale = indices[order], np.where(order < 0, np.float32(0), scale[order])
+        order = self._order(target, product, schedule)
+        if order is not None:
+            indices, scale = indices[order], _in_order(scale, order)
         return self._engine(target, product, schedule).operands(indices, table, scale)
 
+    def pack_bias(
+        self, target: Target, product: Product, schedule: Schedule, bias: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        order = self._order(target, product, schedule)
+        bias = bias if order is None else _in_order(bias, order)
+        padded = self._engine(target, product, schedule).padded_n
+        return np.pad(bias, (0, padded - len(bias)))
+
     def space(self, target: Target, product: Product) -> list[Schedule]:
-        return self.engine.space(INSTRUCTION_SETS[target.instruction_set], product)
+        space = self.engine.space(INSTRUCTION_SETS[target.instruction_set], product)
+        # A value of a GLU and its gate are vectors of the same tile.
+        return [one for one in space if one.vectors % 2 == 0] if product.glu else space
 
     def linear(
         self,
         target: Target,
         product: Product,
         schedule: Schedule,
-        epilogue: str | None,
+        epilogue: Epilogue | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
-        return linear(self._engine(target, product, schedule), product.rows, epilogue, parallel)
+        engine = self._engine(target, product, schedule)
+        return linear(engine, product.rows, product.outputs, epilogue, parallel)
 
     def recurrence(
         self, target: Target, product: Product, schedule: Schedule, parallel: bool = False
@@ -73,6 +85,20 @@ class VectorFamily(Family):
         return recurrence(self._engine(target, product, schedule), product.k, parallel)
 
     def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
+        order = self._order(target, product, schedule)
+        n = product.n if order is None else len(order)
         isa = INSTRUCTION_SETS[target.instruction_set]
-        n = len(gate_order(product.k, isa.lanes)) if product.recurrent else product.n
         return self.engine(isa, n, product.k, product.bits, schedule)
+
+    def _order(
+        self, target: Target, product: Product, schedule: Schedule
+    ) -> NDArray[np.int64] | None:
+        """The source row of each packed row, -1 for padding; None if they stay in order."""
+        lanes = INSTRUCTION_SETS[target.instruction_set].lanes
+        if product.recurrent:
+            return gate_order(product.k, lanes)
+        return glu_order(product.n, lanes, schedule.vectors) if product.glu else None
+
+
+def _in_order(per_row: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.where(order < 0, np.float32(0), per_row[order])
