@@ -17,11 +17,19 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.passes.operators import INPUTS, attributes, is_operator, packed
+from gq_tvm.passes.operators import (
+    DEPTHWISE,
+    INPUTS,
+    LINEAR,
+    RESIDUAL,
+    attributes,
+    is_operator,
+    packed,
+)
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import product_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Schedule, direct, family
+from gq_tvm.schedules import Schedule, depthwise, direct, family
 from gq_tvm.targets import Target
 
 
@@ -47,23 +55,28 @@ class PackWeights(ModulePass):
         at = attributes(call)
         split = INPUTS[call.op.name]
         inputs, weights = list(call.args[:split]), call.args[split:]
+        residual: list[relax.Expr] = []
+        if is_operator(call, LINEAR):
+            weights, residual = call.args[split:RESIDUAL], list(call.args[RESIDUAL:])
         indices, codebook, *bias = (_constant(one, at["layer"]) for one in weights)
         check_indices(at["layer"], indices, codebook, at["bits"])
         operands = self._operands(call, at, indices, codebook)
         layer = self._record(call, at, indices, operands)
         names = list(layer.parameters)
         if bias:
-            name = self.parameters.add(f"{layer.name}.bias", _padded(bias[0], operands))
+            name = self.parameters.add(f"{layer.name}.bias", self._bias(call, at, bias[0]))
             names.append(name)
-        attrs = {**at, "kind": layer.kind, "shape": list(indices.shape)}
+        attrs = {**at, "kind": _kind(call), "shape": list(indices.shape)}
         arrays = self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
-        return packed([*inputs, *arguments], call.ty, attrs)
+        return packed([*inputs, *arguments, *residual], call.ty, attrs)
 
     def _operands(
         self, call: relax.Call, at: dict[str, Any], indices: NDArray, codebook: NDArray
     ) -> dict[str, NDArray]:
         product = product_of(call)
+        if is_operator(call, DEPTHWISE):
+            return depthwise.pack(indices, codebook, at["bits"])
         if product is None:
             return direct.pack(indices, codebook, at["bits"])
         try:
@@ -72,6 +85,14 @@ class PackWeights(ModulePass):
         except Error as refusal:
             raise Error(f"layer {at['layer']}: {refusal}") from None
 
+    def _bias(self, call: relax.Call, at: dict[str, Any], bias: NDArray) -> NDArray[np.float32]:
+        product = product_of(call)
+        bias = bias.astype(np.float32)
+        if product is None:
+            return bias
+        schedule = Schedule.parse(at["schedule"])
+        return family(at["kernel"]).pack_bias(self.target, product, schedule, bias)
+
     def _record(
         self,
         call: relax.Call,
@@ -79,18 +100,18 @@ class PackWeights(ModulePass):
         indices: NDArray,
         operands: dict[str, NDArray],
     ) -> Layer:
-        kind = call.op.name.removeprefix("relax.gq.codebook_")
+        depthwise_layer = is_operator(call, DEPTHWISE)
         names = [self.parameters.add(f"{at['layer']}.{key}", operands[key]) for key in operands]
         owner = next(
             (one.name for one in self.parameters.layers if one.parameters[0] == names[0]), None
         )
         layer = Layer(
             name=at["layer"],
-            kind=kind,
+            kind="conv1d" if depthwise_layer else _kind(call),
             shape=list(indices.shape),
             bits=at["bits"],
             activation=at.get("activation", "fp32"),
-            kernel=at.get("kernel") or direct.NAME,
+            kernel=at.get("kernel") or (depthwise if depthwise_layer else direct).NAME,
             schedule=at.get("schedule", ""),
             parameters=names,
             bytes=sum(array.nbytes for array in operands.values()),
@@ -99,6 +120,11 @@ class PackWeights(ModulePass):
         if layer not in self.parameters.layers:
             self.parameters.layers.append(layer)
         return layer
+
+
+def _kind(call: relax.Call) -> str:
+    """What the operator of a call is called behind ``codebook_``."""
+    return str(call.op.name).removeprefix("relax.gq.codebook_")
 
 
 def check_indices(layer: str, indices: NDArray, codebook: NDArray, bits: int) -> None:
@@ -128,9 +154,3 @@ def _constant(expr: relax.Expr, layer: str) -> NDArray[Any]:
             "and bias as buffers or parameters"
         )
     return np.asarray(expr.value.numpy())
-
-
-def _padded(bias: NDArray, operands: dict[str, NDArray]) -> NDArray[np.float32]:
-    """The bias with zeros up to the length of the operand "scale", where there is one."""
-    size = len(operands["scale"]) if "scale" in operands else len(bias)
-    return np.pad(bias.astype(np.float32), (0, size - len(bias)))

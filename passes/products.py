@@ -8,6 +8,7 @@ from tvm import relax
 
 from gq_tvm.passes.operators import INPUTS, LINEAR, RECURRENCE, attributes, is_operator, shape_of
 from gq_tvm.schedules import Product
+from gq_tvm.schedules.epilogue import Epilogue
 
 PRODUCTS = (LINEAR, RECURRENCE)  # the operators whose kernels come from a family
 
@@ -23,4 +24,5 @@ def product_of(call: relax.Call) -> Product | None:
     )
     rows = prod(leading) if all(isinstance(size, int) for size in leading) else None
     recurrent = is_operator(call, RECURRENCE)
-    return Product(n, k, at["bits"], at["activation"], rows, recurrent)
+    glu = not recurrent and Epilogue.parse(at["epilogue"]).glu
+    return Product(n, k, at["bits"], at["activation"], rows, recurrent, glu)
