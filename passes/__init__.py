@@ -9,17 +9,21 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from gq_tvm.passes.cancel_reshapes import CancelReshapes
 from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.expand_conv import ExpandConv
+from gq_tvm.passes.fold_batch_norm import FoldBatchNorm
 from gq_tvm.passes.fuse_epilogue import FuseEpilogue
 from gq_tvm.passes.harden import Harden
 from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
+from gq_tvm.passes.lower_float import LowerFloat
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.rewriter import ModulePass, calls_of
+from gq_tvm.passes.sink_transposes import SinkTransposes
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import Database
 from gq_tvm.targets import Target
@@ -62,6 +66,8 @@ def lower(
         ChooseKernel(target, kernel, database, 2 if parallel else 1),  # of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target, parameters, parallel),  # its PrimFunc, called
+        LowerFloat(target),  # vector kernels for float operators
+        CancelReshapes(),  # those between one kernel's matrix and the next one's
         relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),  # only now: earlier it would expand codebooks
@@ -93,7 +99,9 @@ def _down_to_products(
 ) -> list[ModulePass]:
     return [
         MatchCodebook(names, activation or "fp32", warn),  # look-ups spelled in PyTorch
-        FuseEpilogue(),  # relu, sigmoid, tanh, silu into the kernel before them
+        FoldBatchNorm(),  # into the codebook and the bias of the layer before it
+        ExpandConv(),  # products over unfolded frames, depthwise kernels, on [B, T, C]
+        SinkTransposes(),  # the transpositions around them cancel
+        FuseEpilogue(),  # activations, factors and residuals into the kernel before them
         Harden(),  # no read out of bounds, no NaN lost
-        ExpandConv(),  # convolutions in one group are products over unfolded frames
     ]

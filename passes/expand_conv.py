@@ -1,7 +1,9 @@
-"""Make a convolution in one group a matrix product over unfolded frames.
+"""Make a convolution a layer over frames of channels, between two transpositions.
 
-Each output frame becomes a row of C * k inputs, channel major and tap minor as the weight is laid
-out. Convolutions in several groups stay: their rows are too short for a product kernel.
+One in one group becomes a matrix product over unfolded frames: each output frame is a row of C * k
+inputs, channel major and tap minor as the weight is laid out. One in as many groups as channels
+becomes ``codebook_depthwise``. Zero frames put in front or behind by ``nn.pad`` become part of
+either. Other convolutions stay: their rows are too short for a product kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from gq_tvm.errors import Error
 from gq_tvm.passes.operators import (
     CONV1D,
     attributes,
+    codebook_depthwise,
     codebook_linear,
     conv1d_frames,
     is_operator,
@@ -24,10 +27,12 @@ from gq_tvm.passes.operators import (
 )
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 
+_FRAMES_LAST = [0, 2, 1]
+
 
 @tvm.transform.module_pass(opt_level=0)
 class ExpandConv(ModulePass):
-    """codebook_conv1d with groups=1 becomes unfold, codebook_linear and a transposition."""
+    """codebook_conv1d becomes codebook_linear or codebook_depthwise on [B, T, C]."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
@@ -38,41 +43,61 @@ def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
     if not is_operator(call, CONV1D):
         return None
     at = attributes(call)
-    if at["groups"] != 1:
-        return None
     x, indices, codebook, bias = call.args
+    rows, group_channels, taps = shape_of(indices)
+    depthwise = group_channels == 1 and rows == at["groups"] > 1
+    if at["groups"] != 1 and not depthwise:
+        return None
     if not isinstance(indices, GenericConst):
         raise Error(f"layer {at['layer']}: its weight is computed while the model runs")
-    rows, channels, taps = shape_of(indices)
-    flat = relax.const(np.ascontiguousarray(indices.value.numpy()).reshape(rows, channels * taps))
-    plain = taps == 1 and at["stride"] == 1 and at["padding"] == 0
-    unfolded = (
-        relax.op.permute_dims(x, [0, 2, 1])
-        if plain
-        else rewriter.builder_.call_te(
-            _unfold, x, taps, at["stride"], at["padding"], at["dilation"]
+    x, left, right = _unpadded(rewriter, x, at["padding"])
+    if depthwise:
+        y = codebook_depthwise(
+            rewriter.emit(relax.op.permute_dims(x, _FRAMES_LAST)),
+            indices,
+            codebook,
+            bias,
+            left=left,
+            right=right,
+            **{key: at[key] for key in ("bits", "stride", "dilation", "layer", "epilogue")},
         )
+        return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
+    plain = taps == 1 and at["stride"] == 1 and left == right == 0
+    unfolded = (
+        relax.op.permute_dims(x, _FRAMES_LAST)
+        if plain
+        else rewriter.builder_.call_te(_unfold, x, taps, at["stride"], left, right, at["dilation"])
     )
-    product = codebook_linear(
+    flat = np.ascontiguousarray(indices.value.numpy()).reshape(rows, group_channels * taps)
+    y = codebook_linear(
         rewriter.emit(unfolded),
-        flat,
+        relax.const(flat),
         codebook,
         bias,
-        bits=at["bits"],
-        activation=at["activation"],
-        layer=at["layer"],
-        epilogue=at["epilogue"],
+        **{key: at[key] for key in ("bits", "activation", "layer", "epilogue")},
     )
-    return relax.op.permute_dims(rewriter.emit(product), [0, 2, 1])
+    return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
 
 
-def _unfold(x: te.Tensor, taps: int, stride: int, padding: int, dilation: int) -> te.Tensor:
+def _unpadded(rewriter: CallRewriter, x: relax.Expr, padding: int) -> tuple[relax.Expr, int, int]:
+    """What a convolution of `x` [B, C, T] reads, and how many zero frames stand at either end."""
+    pad = rewriter.builder_.lookup_binding(x) if isinstance(x, relax.Var) else None
+    if is_operator(pad, "relax.nn.pad") and pad.attrs.pad_mode == "constant":
+        *others, left, right = (int(width) for width in pad.attrs.pad_width)
+        if not any(others) and min(left, right) >= 0 and float(pad.attrs.pad_value) == 0:
+            return pad.args[0], padding + left, padding + right
+    return x, padding, padding
+
+
+def _unfold(
+    x: te.Tensor, taps: int, stride: int, left: int, right: int, dilation: int
+) -> te.Tensor:
     """x f32 [B, C, T] -> f32 [B, T', C * taps], zeros outside."""
     batch, channels, frames = x.shape
-    frames_out = conv1d_frames(frames, taps, stride, padding, dilation)
+    frames_out = conv1d_frames(frames, taps, stride, left + right, dilation)
 
     def value(b: Any, t: Any, r: Any) -> Any:
-        at = t * stride + r % taps * dilation - padding
+        at = t * stride + r % taps * dilation - left
         inside = tirx.all(at >= 0, at < frames)
         return tirx.if_then_else(inside, x[b, r // taps, at], tirx.const(0, x.dtype))
 

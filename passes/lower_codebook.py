@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
 from tvm.ir import GlobalVar, IRModule
 
-from gq_tvm.passes.operators import PACKED, WEIGHTS, attributes, is_operator, part_name, shape_of
+from gq_tvm.passes.kernels import Kernels
+from gq_tvm.passes.operators import (
+    PACKED,
+    WEIGHTS,
+    attributes,
+    is_operator,
+    part_name,
+    shape_of,
+    volume,
+)
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules import Choice, Product, Schedule, direct, family
+from gq_tvm.schedules.depthwise import Depthwise, depthwise
+from gq_tvm.schedules.epilogue import Epilogue
+from gq_tvm.schedules.float_ops import lanes_of
 from gq_tvm.schedules.threads import worth_threads
 from gq_tvm.targets import Target
 
@@ -25,11 +36,11 @@ class LowerCodebook(ModulePass):
         self.target = target
         self.parallel = parallel
         self.parameters = parameters
-        self._kernels: dict[tuple[Any, ...], GlobalVar] = {}
+        self._kernels = Kernels()
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
-        self._kernels = {}
+        self._kernels = Kernels()
         return CallRewriter(module, self._lower).run()
 
     def _lower(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
@@ -45,18 +56,20 @@ class LowerCodebook(ModulePass):
         n, k = shape
         x, *operands = call.args
         flat, rows = _flat_rows(rewriter, x, k)
-        known = rows if isinstance(rows, int) else None
-        product = Product(n, k, at["bits"], at["activation"], known)
+        epilogue = Epilogue.parse(at["epilogue"])
+        product = Product(n, k, at["bits"], at["activation"], _known(rows), glu=epilogue.glu)
         schedule = Schedule.parse(at["schedule"])
-        epilogue = at["epilogue"] or None
-        kernel = self._kernel(
+        kernel = self._kernels.get(
             rewriter,
             ("linear", at["kernel"], product, schedule, epilogue),
             lambda: family(at["kernel"]).linear(
                 self.target, product, schedule, epilogue, self._parallel(product)
             ),
         )
-        y = self._call(rewriter, at, kernel, [flat, *operands], [[shape_of(flat)[0], n]])
+        outputs = [shape_of(flat)[0], product.outputs]
+        if epilogue.residual and flat is not x:
+            operands[-1] = rewriter.emit(relax.op.reshape(operands[-1], outputs))
+        y = self._call(rewriter, at, kernel, [flat, *operands], [outputs])
         return relax.op.reshape(y, call.ty.shape) if flat is not x else y
 
     def _lstm(
@@ -65,9 +78,9 @@ class LowerCodebook(ModulePass):
         n, k = shape
         _batch, steps, _width = shape_of(call.args[0])
         x_part, h_part = _choice(at, "_ih", n, k), _choice(at, "_hh", n, n // 4)
-        known = steps if isinstance(steps, int) else None
+        known = _known(steps)
         parts = [(one.family.name, one.product, one.schedule) for one in (x_part, h_part)]
-        kernel = self._kernel(
+        kernel = self._kernels.get(
             rewriter,
             ("lstm", *parts, known),
             lambda: h_part.family.lstm(
@@ -85,15 +98,15 @@ class LowerCodebook(ModulePass):
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         ids, weights, table = call.args
-        flat = rewriter.emit(relax.op.reshape(ids, [_volume(shape_of(ids))]))
+        flat = rewriter.emit(relax.op.reshape(ids, [volume(shape_of(ids))]))
         codebooks = shape_of(table)[0]
-        kernel = self._kernel(
+        kernel = self._kernels.get(
             rewriter,
             ("embedding", shape, at["bits"], codebooks),
             lambda: direct.embedding((shape[0], shape[1]), at["bits"], codebooks),
         )
         y = self._call(
-            rewriter, at, kernel, [flat, weights, table], [[_volume(shape_of(ids)), shape[1]]]
+            rewriter, at, kernel, [flat, weights, table], [[volume(shape_of(ids)), shape[1]]]
         )
         return relax.op.reshape(y, call.ty.shape)
 
@@ -102,33 +115,43 @@ class LowerCodebook(ModulePass):
     ) -> relax.Expr:
         options = {key: at[key] for key in ("stride", "padding", "dilation", "groups")}
         codebooks = shape_of(call.args[2])[0]
-        epilogue = at["epilogue"] or None
-        kernel = self._kernel(
+        activation = Epilogue.parse(at["epilogue"]).activation
+        kernel = self._kernels.get(
             rewriter,
-            ("conv1d", shape, at["bits"], codebooks, *options.values(), epilogue),
+            ("conv1d", shape, at["bits"], codebooks, *options.values(), activation),
             lambda: direct.grouped_conv1d(
                 (shape[0], shape[1], shape[2]),
                 at["bits"],
                 codebooks,
-                epilogue=epilogue,
+                activation=activation,
                 **options,
             ),
         )
         return self._call(rewriter, at, kernel, call.args, [list(call.ty.shape)])
 
-    def _kernel(
-        self,
-        rewriter: CallRewriter,
-        key: tuple[Any, ...],
-        make: Callable[[], tirx.PrimFunc],
-    ) -> GlobalVar:
-        """The function of a kernel, made when it is first asked for."""
-        if key not in self._kernels:
-            kernel = make()
-            name = kernel.attrs.get("global_symbol", key[0]) if kernel.attrs else key[0]
-            kernel = kernel.without_attr("global_symbol")
-            self._kernels[key] = rewriter.builder_.add_func(kernel, str(name))
-        return self._kernels[key]
+    def _depthwise(
+        self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
+    ) -> relax.Expr:
+        channels, _, taps = shape
+        codebooks = shape_of(call.args[2])[0] // 2 ** at["bits"]
+        (batch, frames, _), (_, frames_out, _) = shape_of(call.args[0]), shape_of(call)
+        of = Depthwise(
+            channels=channels,
+            taps=taps,
+            bits=at["bits"],
+            codebooks=codebooks,
+            stride=at["stride"],
+            left=at["left"],
+            dilation=at["dilation"],
+            activation=Epilogue.parse(at["epilogue"]).activation,
+            batch=_known(batch),
+            frames=_known(frames),
+            frames_out=_known(frames_out),
+        )
+        kernel = self._kernels.get(
+            rewriter, ("depthwise", of), lambda: depthwise(lanes_of(self.target), of)
+        )
+        return self._call(rewriter, at, kernel, call.args, [list(call.ty.shape)])
 
     def _call(
         self,
@@ -169,6 +192,11 @@ def _choice(at: dict[str, Any], part: str, n: int, k: int) -> Choice:
     return Choice(product, family(at[f"kernel{part}"]), Schedule.parse(at[f"schedule{part}"]))
 
 
+def _known(size: Any) -> int | None:
+    """A size a kernel is made for; None if it is known only at run time."""
+    return size if isinstance(size, int) else None
+
+
 def _tensor(ty: relax.TensorType) -> list[Any]:
     sizes = [int(size) if isinstance(size, int | tirx.IntImm) else str(size) for size in ty.shape]
     return [str(ty.dtype), *sizes]
@@ -179,14 +207,5 @@ def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> tuple[relax.Exp
     *leading, _ = shape_of(x)
     if len(leading) == 1:
         return x, leading[0]
-    rows = _volume(leading)
+    rows = volume(leading)
     return rewriter.emit(relax.op.reshape(x, [rows, k])), rows
-
-
-def _volume(sizes: list[Any]) -> Any:
-    """The product of sizes, an int if all are."""
-    volume: Any = 1
-    for size in sizes:
-        volume = volume * size
-    simple = tvm.sym.Analyzer().simplify(volume) if not isinstance(volume, int) else volume
-    return int(simple) if isinstance(simple, tirx.IntImm) else simple

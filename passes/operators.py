@@ -6,29 +6,36 @@ weight is laid out for its kernel: inputs, the kernel's operands, outputs given 
 
 Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
 chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them),
-``origin`` (whence that is known) and ``epilogue`` (the activation function fused behind, "" for
-none).
+``origin`` (whence that is known) and ``epilogue`` (what is fused behind, as ``Epilogue`` spells it;
+of convolutions, an activation only).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import tvm
 from tvm import relax
 from tvm.ir import Op, _ffi_api
 
+from gq_tvm.schedules.epilogue import Epilogue
+
 PACKED = "relax.gq.packed"
 LINEAR = "relax.gq.codebook_linear"
 LSTM = "relax.gq.codebook_lstm"
 CONV1D = "relax.gq.codebook_conv1d"
+DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
-CODEBOOK_OPERATORS = (LINEAR, LSTM, CONV1D, EMBEDDING)
+CODEBOOK_OPERATORS = (LINEAR, LSTM, CONV1D, DEPTHWISE, EMBEDDING)
 
 # Where the indices of an operator's weights stand among its arguments (their codebooks stand behind
 # them), by the ending of the attributes ``bits``, ``kernel`` and ``schedule`` that speak of them.
-WEIGHTS = {LINEAR: {"": 1}, LSTM: {"_ih": 3, "_hh": 5}, CONV1D: {"": 1}, EMBEDDING: {"": 1}}
+WEIGHTS = {LSTM: {"_ih": 3, "_hh": 5}} | {
+    one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
+}
+
+RESIDUAL = 4  # where a linear layer's residual stands among its arguments, if it has one
 
 
 def codebook_linear(
@@ -36,6 +43,7 @@ def codebook_linear(
     indices: relax.Expr,
     codebook: relax.Expr,
     bias: relax.Expr,
+    residual: relax.Expr | None = None,
     *,
     bits: int,
     activation: str,
@@ -44,10 +52,14 @@ def codebook_linear(
     kernel: str = "",
     schedule: str = "",
 ) -> relax.Call:
-    """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N]."""
+    """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N].
+
+    The epilogue may halve N (``glu``) and may add a residual, which has the shape of the result.
+    """
     attrs = {"bits": bits, "activation": activation, "layer": layer}
     attrs |= {"epilogue": epilogue, "kernel": kernel, "schedule": schedule}
-    return _call(LINEAR, [x, indices, codebook, bias], attrs)
+    last = [] if residual is None else [residual]
+    return _call(LINEAR, [x, indices, codebook, bias, *last], attrs)
 
 
 def codebook_lstm(
@@ -109,6 +121,29 @@ def codebook_conv1d(
     return _call(CONV1D, [x, indices, codebook, bias], attrs)
 
 
+def codebook_depthwise(
+    x: relax.Expr,
+    indices: relax.Expr,
+    codebook: relax.Expr,
+    bias: relax.Expr,
+    *,
+    bits: int,
+    stride: int,
+    left: int,
+    right: int,
+    dilation: int,
+    layer: str,
+    epilogue: str = "",
+) -> relax.Call:
+    """x f32 [B, T, C], indices u8 [C, 1, k], bias f32 [C] -> f32 [B, T', C].
+
+    ``left`` and ``right`` are the zero frames at either end; arithmetic is fp32.
+    """
+    attrs: dict[str, Any] = {"bits": bits, "stride": stride, "left": left, "right": right}
+    attrs |= {"dilation": dilation, "layer": layer, "epilogue": epilogue}
+    return _call(DEPTHWISE, [x, indices, codebook, bias], attrs)
+
+
 def codebook_embedding(
     ids: relax.Expr, indices: relax.Expr, codebook: relax.Expr, *, bits: int, layer: str
 ) -> relax.Call:
@@ -130,6 +165,11 @@ def with_attrs(call: relax.Call, **changes: Any) -> relax.Call:
     return _call(call.op.name, call.args, {**attributes(call), **changes})
 
 
+def with_args(call: relax.Call, args: Sequence[relax.Expr], **changes: Any) -> relax.Call:
+    """A codebook operator's call with other arguments, and some attributes changed."""
+    return _call(call.op.name, args, {**attributes(call), **changes})
+
+
 def attributes(call: relax.Call) -> dict[str, Any]:
     """The attributes of a codebook operator's call, as plain Python values."""
     return {str(key): _plain(value) for key, value in call.attrs.items()}
@@ -140,9 +180,22 @@ def part_name(layer: str, part: str) -> str:
     return layer + part.replace("_", ".")
 
 
-def is_operator(expr: Any, *names: str) -> bool:
+def is_operator(expr: Any, *names: str) -> TypeGuard[Any]:
     """Whether `expr` is a call of one of the operators `names`."""
     return isinstance(expr, relax.Call) and isinstance(expr.op, Op) and expr.op.name in names
+
+
+def same_shape(a: relax.Expr, b: relax.Expr) -> bool:
+    """Whether two tensors have the same shape for sure."""
+    left, right = shape_of(a), shape_of(b)
+    return len(left) == len(right) and all(map(equal_sizes, left, right))
+
+
+def equal_sizes(a: Any, b: Any) -> bool:
+    """Whether two sizes are equal for sure."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return bool(tvm.sym.Analyzer().can_prove_equal(a, b))
 
 
 def shape_of(expr: relax.Expr) -> list[Any]:
@@ -150,9 +203,23 @@ def shape_of(expr: relax.Expr) -> list[Any]:
     return [int(s) if isinstance(s, int | tvm.tirx.IntImm) else s for s in expr.ty.shape]
 
 
+def volume(sizes: Sequence[Any]) -> Any:
+    """The product of sizes, an int if all are."""
+    product: Any = 1
+    for size in sizes:
+        product = product * size
+    return simplified(product)
+
+
+def simplified(size: Any) -> Any:
+    """The same size in a simpler form, an int if it is one."""
+    simple = size if isinstance(size, int) else tvm.sym.Analyzer().simplify(size)
+    return int(simple) if isinstance(simple, tvm.tirx.IntImm) else simple
+
+
 def conv1d_frames(frames: Any, taps: int, stride: int, padding: int, dilation: int) -> Any:
-    """Output frames of a convolution over `frames` frames."""
-    return (frames + (2 * padding - dilation * (taps - 1) - 1)) // stride + 1
+    """Output frames of a convolution over `frames` frames, `padding` of zeros in all beside."""
+    return simplified((frames + (padding - dilation * (taps - 1) - 1)) // stride + 1)
 
 
 def _call(name: str, args: Sequence[relax.Expr], attrs: dict[str, Any]) -> relax.Call:
@@ -167,7 +234,8 @@ def _plain(value: Any) -> Any:
 
 def _linear_type(call: relax.Call, _: Any) -> relax.Type:
     x, indices = call.args[0], call.args[1]
-    return relax.TensorType([*shape_of(x)[:-1], shape_of(indices)[0]], "float32")
+    outputs = Epilogue.parse(attributes(call)["epilogue"]).outputs(shape_of(indices)[0])
+    return relax.TensorType([*shape_of(x)[:-1], outputs], "float32")
 
 
 def _lstm_type(call: relax.Call, _: Any) -> relax.Type:
@@ -181,8 +249,16 @@ def _conv1d_type(call: relax.Call, _: Any) -> relax.Type:
     batch, _channels, frames = shape_of(call.args[0])
     rows, _group_channels, taps = shape_of(call.args[1])
     at = attributes(call)
-    frames = conv1d_frames(frames, taps, at["stride"], at["padding"], at["dilation"])
+    frames = conv1d_frames(frames, taps, at["stride"], 2 * at["padding"], at["dilation"])
     return relax.TensorType([batch, rows, frames], "float32")
+
+
+def _depthwise_type(call: relax.Call, _: Any) -> relax.Type:
+    batch, frames, channels = shape_of(call.args[0])
+    taps, at = shape_of(call.args[1])[2], attributes(call)
+    padding = at["left"] + at["right"]
+    frames = conv1d_frames(frames, taps, at["stride"], padding, at["dilation"])
+    return relax.TensorType([batch, frames, channels], "float32")
 
 
 def _embedding_type(call: relax.Call, _: Any) -> relax.Type:
@@ -199,9 +275,10 @@ def _register() -> None:
     state = ("h0", "c0")
     weights = ("indices_ih", "codebook_ih", "indices_hh", "codebook_hh")
     for name, arguments, infer in (
-        (LINEAR, linear, _linear_type),
+        (LINEAR, None, _linear_type),  # with or without a residual
         (LSTM, ("x", *state, *weights, "bias"), _lstm_type),
         (CONV1D, linear, _conv1d_type),
+        (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", "indices", "codebook"), _embedding_type),
         (PACKED, None, _packed_type),
     ):

@@ -17,11 +17,18 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.passes.operators import WEIGHTS, attributes, is_operator, packed, part_name
+from gq_tvm.passes.operators import (
+    DEPTHWISE,
+    WEIGHTS,
+    attributes,
+    is_operator,
+    packed,
+    part_name,
+)
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Schedule, direct, family
+from gq_tvm.schedules import Schedule, depthwise, direct, family
 from gq_tvm.targets import Target
 
 
@@ -47,13 +54,15 @@ class PackWeights(ModulePass):
         at, places = attributes(call), WEIGHTS[call.op.name]
         weights = [self._weight(call, at, part) for part in places]
         names = [name for weight in weights for name in weight.parameters]
-        for bias in call.args[max(places.values()) + 2 :]:
+        behind = max(places.values()) + 2
+        for bias in call.args[behind : behind + 1]:
             array = self._bias(call, weights[0], _constant(bias, at["layer"]))
             names.append(self.parameters.add(f"{at['layer']}.bias", array))
+        residual = call.args[behind + 1 :]
         inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
-        attrs = {**at, "kind": weights[0].kind, "shape": weights[0].shape}
-        return packed([*inputs, *arguments], call.ty, attrs)
+        attrs = {**at, "kind": _kind(call), "shape": weights[0].shape}
+        return packed([*inputs, *arguments, *residual], call.ty, attrs)
 
     def _weight(self, call: relax.Call, at: dict[str, Any], part: str) -> Layer:
         """Lay out the weight behind the ending `part` of `WEIGHTS`, and put it in the table."""
@@ -64,7 +73,9 @@ class PackWeights(ModulePass):
         check_indices(name, indices, codebook, bits)
         product = products_of(call).get(part)
         if product is None:
-            operands = direct.pack(indices, codebook, bits)
+            kernel = (depthwise if is_operator(call, DEPTHWISE) else direct).NAME
+            pack = depthwise.pack if is_operator(call, DEPTHWISE) else direct.pack
+            operands = pack(indices, codebook, bits)
         else:
             try:
                 operands = family(kernel).pack(
@@ -78,11 +89,11 @@ class PackWeights(ModulePass):
         )
         layer = Layer(
             name=name,
-            kind=call.op.name.removeprefix("relax.gq.codebook_"),
+            kind="conv1d" if is_operator(call, DEPTHWISE) else _kind(call),
             shape=list(indices.shape),
             bits=bits,
             activation=at.get("activation", "fp32"),
-            kernel=kernel or direct.NAME,
+            kernel=kernel,
             schedule=schedule,
             origin=at.get(f"origin{part}", ""),
             parameters=names,
@@ -102,6 +113,11 @@ class PackWeights(ModulePass):
             return bias.astype(np.float32)
         schedule = Schedule.parse(weight.schedule)
         return family(weight.kernel).pack_bias(self.target, products[0], schedule, bias)
+
+
+def _kind(call: relax.Call) -> str:
+    """What the operator of a call is called behind ``codebook_``."""
+    return str(call.op.name).removeprefix("relax.gq.codebook_")
 
 
 def check_indices(layer: str, indices: NDArray, codebook: NDArray, bits: int) -> None:

@@ -8,6 +8,7 @@ from tvm import relax
 
 from gq_tvm.passes.operators import LINEAR, LSTM, WEIGHTS, attributes, is_operator, shape_of
 from gq_tvm.schedules import Product
+from gq_tvm.schedules.epilogue import Epilogue
 
 
 def products_of(call: relax.Call) -> dict[str, Product]:
@@ -20,9 +21,10 @@ def products_of(call: relax.Call) -> dict[str, Product]:
     at, gates = attributes(call), is_operator(call, LSTM)
     sizes = shape_of(call.args[0])[:-1]
     frames = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+    glu = not gates and Epilogue.parse(at["epilogue"]).glu
     products = {}
     for part, place in WEIGHTS[call.op.name].items():
         n, k = shape_of(call.args[place])
         rows = 1 if part == "_hh" else frames  # h: step by step, one sequence after another
-        products[part] = Product(n, k, at[f"bits{part}"], at["activation"], rows, gates)
+        products[part] = Product(n, k, at[f"bits{part}"], at["activation"], rows, gates, glu)
     return products

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import tvm
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -115,6 +116,15 @@ class BindingRewriter(PyExprMutator):
         super().visit_var_binding_(
             binding if value is None else relax.VarBinding(binding.var, value)
         )
+
+    def run(self) -> IRModule:
+        """Rewrite the Relax functions of the module and return it, without what is unused now."""
+        module = self.builder_.get()
+        for gvar, function in module.functions_items():
+            if isinstance(function, relax.Function):
+                self.builder_.update_func(gvar, self.visit_expr(function))
+        cleanup = (relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination())
+        return tvm.transform.Sequential(cleanup)(self.builder_.get())
 
 
 def calls_of(module: IRModule) -> list[relax.Call]:

@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from gq_tvm.schedules.family import OPAQUE
-from gq_tvm.schedules.scalar import apply_epilogue, index_at, pack_rows, row_bytes
+from gq_tvm.schedules.scalar import apply_activation, index_at, pack_rows, row_bytes
 
 NAME = "direct"  # what the table of layers calls these kernels
 
@@ -73,7 +73,7 @@ def grouped_conv1d(
     padding: int,
     dilation: int,
     groups: int,
-    epilogue: str | None,
+    activation: str,
 ) -> tirx.PrimFunc:
     """The kernel of a Conv1d in groups, weight [N, C / groups, taps].
 
@@ -119,7 +119,7 @@ def grouped_conv1d(
                                         t * stride + tap * dilation - padding,
                                     ]
                                 )
-                    y[b, j, t] = apply_epilogue(epilogue, total[0])
+                    y[b, j, t] = apply_activation(activation, total[0])
 
     return direct_conv1d
 

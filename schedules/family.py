@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.ops.reference import common_codebook
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.schedules.vector_math import EPILOGUES
 from gq_tvm.targets import Target
-
-__all__ = ["EPILOGUES", "MOST_INT8_K", "OPAQUE", "Family", "Product", "shared_codebook"]
-
 
 #: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
 OPAQUE = 8
@@ -42,6 +39,7 @@ class Product:
         rows: Rows of the activations; None if known only at run time.
         gates: It is one of the two products of an LSTM layer (n = 4H, gates in PyTorch's order i,
             f, g, o), computed by the kernel `lstm`.
+        glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
     """
 
     n: int
@@ -50,12 +48,18 @@ class Product:
     activation: str
     rows: int | None = None
     gates: bool = False
+    glu: bool = False
 
     @property
     def sizes(self) -> str:
         """Its sizes in words: ``4096x1024, 1 row``."""
         rows = {None: "any rows", 1: "1 row"}.get(self.rows, f"{self.rows} rows")
         return f"{self.n}x{self.k}, {rows}"
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a linear kernel."""
+        return self.n // 2 if self.glu else self.n
 
     @property
     def fits_int32(self) -> bool:
@@ -107,12 +111,17 @@ class Family(ABC):
             codebook: f32 [1 or N, 2^bits].
 
         Returns:
-            The kernels' operands, in the order they take them. One is called ``"scale"``, f32
-            [Np] with Np >= N.
+            The kernels' operands, in the order they take them.
 
         Raises:
             Error: the codebook's rows are not multiples of one codebook.
         """
+
+    def pack_bias(
+        self, target: Target, product: Product, schedule: Schedule, bias: NDArray
+    ) -> NDArray[np.float32]:
+        """Lay a bias f32 [N] out for the kernels: f32 [Np], in the order of the packed rows."""
+        return bias.astype(np.float32)
 
     @abstractmethod
     def linear(
@@ -120,20 +129,15 @@ class Family(ABC):
         target: Target,
         product: Product,
         schedule: Schedule,
-        epilogue: str | None,
+        epilogue: Epilogue | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
-        """The kernel of ``y = epilogue(x W^T + bias)``.
+        """The kernel of ``y = residual + scale * activation(x W^T + bias)``.
 
-        Its arguments: x f32 [m, K], the operands, bias f32 [Np], y f32 [m, N] (output). The
-        epilogue is None or one of `EPILOGUES`. `parallel` lets it use the runtime's threads.
+        Its arguments: x f32 [m, K], the operands, bias f32 [Np], residual f32 [m, outputs] if the
+        epilogue has one, y f32 [m, outputs] (output). No epilogue stores ``x W^T + bias``.
+        `parallel` lets it use the runtime's threads.
         """
-
-    def pack_bias(
-        self, target: Target, product: Product, schedule: Schedule, bias: NDArray
-    ) -> NDArray[np.float32]:
-        """Lay a bias [N] out for the kernels: f32 [Np], as long as the operand "scale"."""
-        return bias.astype(np.float32)
 
     @abstractmethod
     def lstm(

@@ -18,6 +18,7 @@ from tvm.script import tirx as T
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
@@ -79,39 +80,69 @@ class Scalar(Family):
         target: Target,
         product: Product,
         schedule: Schedule,
-        epilogue: str | None,
+        epilogue: Epilogue | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
         """See `Family.linear`."""
         m = tirx.Var("m", "int64") if product.rows is None else product.rows
-        n, k, bits = product.n, product.k, product.bits
+        n, k, bits, outputs = product.n, product.k, product.bits, product.outputs
         size, entries = n * row_bytes(k, bits) + 1, 2**bits
         element, accumulator = _dtypes(product)
         load_row, dot = _load_row(product), _dot(product)
+        after = epilogue or Epilogue()
+        glu, activation, factor = product.glu, after.activation, after.scale
+
+        @T.macro
+        def body(x, weights, table, scale, bias, residual, y):
+            row = T.sblock_alloc_buffer((k,), element)
+            row_scale = T.sblock_alloc_buffer((1,), "float32")
+            total = T.sblock_alloc_buffer((1,), accumulator)
+            value = T.sblock_alloc_buffer((1,), "float32")
+            for i in range(m):
+                load_row(x, i, row, row_scale)
+                for j in range(outputs):
+                    dot(row, weights, table, j, total)
+                    value[0] = T.Cast("float32", total[0]) * (row_scale[0] * scale[j]) + bias[j]
+                    if glu:
+                        dot(row, weights, table, j + outputs, total)
+                        value[0] = value[0] * T.sigmoid(
+                            T.Cast("float32", total[0]) * (row_scale[0] * scale[j + outputs])
+                            + bias[j + outputs]
+                        )
+                    else:
+                        value[0] = apply_activation(activation, value[0])
+                    if residual is None:
+                        y[i, j] = T.float32(factor) * value[0]
+                    else:
+                        y[i, j] = residual[i, j] + T.float32(factor) * value[0]
 
         @T.prim_func(s_tir=True)
-        def scalar_linear(
+        def plain(
             x: T.Buffer((m, k), "float32"),
             weights: T.Buffer((size,), "uint8"),
             table: T.Buffer((entries,), element),
             scale: T.Buffer((n,), "float32"),
             bias: T.Buffer((n,), "float32"),
-            y: T.Buffer((m, n), "float32"),
+            y: T.Buffer((m, outputs), "float32"),
         ):
             T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
-            row = T.sblock_alloc_buffer((k,), element)
-            row_scale = T.sblock_alloc_buffer((1,), "float32")
-            total = T.sblock_alloc_buffer((1,), accumulator)
-            for i in range(m):
-                load_row(x, i, row, row_scale)
-                for j in range(n):
-                    dot(row, weights, table, j, total)
-                    y[i, j] = apply_epilogue(
-                        epilogue,
-                        T.Cast("float32", total[0]) * (row_scale[0] * scale[j]) + bias[j],
-                    )
+            body(x, weights, table, scale, bias, None, y)
 
-        return scalar_linear
+        @T.prim_func(s_tir=True)
+        def with_residual(
+            x: T.Buffer((m, k), "float32"),
+            weights: T.Buffer((size,), "uint8"),
+            table: T.Buffer((entries,), element),
+            scale: T.Buffer((n,), "float32"),
+            bias: T.Buffer((n,), "float32"),
+            residual: T.Buffer((m, outputs), "float32"),
+            y: T.Buffer((m, outputs), "float32"),
+        ):
+            T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
+            body(x, weights, table, scale, bias, residual, y)
+
+        made = with_residual if after.residual else plain
+        return made.with_attr("global_symbol", "scalar_linear")
 
     def lstm(
         self,
@@ -190,19 +221,17 @@ class Scalar(Family):
         return scalar_lstm
 
 
-def apply_epilogue(epilogue: str | None, value: tirx.PrimExpr) -> tirx.PrimExpr:
-    """The activation function `epilogue` of a f32 value; NaN stays NaN."""
-    if epilogue is None:
-        return value
-    if epilogue == "relu":
+def apply_activation(name: str, value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """One of `vector_math.FUNCTIONS` of a f32 value, or itself; NaN stays NaN."""
+    if name == "relu":
         return T.max(T.float32(0), value)  # in this order a NaN is what comes out
-    if epilogue == "sigmoid":
+    if name == "sigmoid":
         return T.sigmoid(value)
-    if epilogue == "tanh":
+    if name == "tanh":
         return T.tanh(value)
-    if epilogue == "silu":
+    if name == "silu":
         return value * T.sigmoid(value)
-    raise ValueError(f"no epilogue {epilogue!r}")
+    return value
 
 
 def _dtypes(product: Product) -> tuple[str, str]:

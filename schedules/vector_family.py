@@ -10,6 +10,7 @@ from tvm import tirx
 
 from gq_tvm.errors import Error
 from gq_tvm.schedules.engine import Engine
+from gq_tvm.schedules.epilogue import Epilogue, glu_order
 from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS, InstructionSet
 from gq_tvm.schedules.linear import linear
@@ -63,32 +64,35 @@ class VectorFamily(Family):
     ) -> dict[str, NDArray]:
         arithmetic = self.arithmetic(product)
         table, scale = shared_codebook(replace(product, activation=arithmetic), codebook)
-        if product.gates:
-            order = _gate_order(target, product)
+        order = self._order(target, product, schedule)
+        if order is not None:
             indices, scale = indices[order], _in_order(scale, order)
         return self._engine(target, product, schedule).operands(indices, table, scale)
 
     def pack_bias(
         self, target: Target, product: Product, schedule: Schedule, bias: NDArray
     ) -> NDArray[np.float32]:
-        if product.gates:
-            bias = _in_order(bias, _gate_order(target, product))
-        padded_n = self._engine(target, product, schedule).padded_n
-        return np.pad(bias.astype(np.float32), (0, padded_n - len(bias)))
+        order = self._order(target, product, schedule)
+        bias = bias.astype(np.float32) if order is None else _in_order(bias, order)
+        padded = self._engine(target, product, schedule).padded_n
+        return np.pad(bias, (0, padded - len(bias)))
 
     def space(self, target: Target, product: Product) -> list[Schedule]:
         isa = INSTRUCTION_SETS[target.instruction_set]
-        return self._able(isa, product)[0].space(isa, product)
+        space = self._able(isa, product)[0].space(isa, product)
+        # A value of a GLU and its gate are vectors of the same tile.
+        return [one for one in space if one.vectors % 2 == 0] if product.glu else space
 
     def linear(
         self,
         target: Target,
         product: Product,
         schedule: Schedule,
-        epilogue: str | None,
+        epilogue: Epilogue | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
-        return linear(self._engine(target, product, schedule), product.rows, epilogue, parallel)
+        engine = self._engine(target, product, schedule)
+        return linear(engine, product.rows, product.outputs, epilogue, parallel)
 
     def lstm(
         self,
@@ -105,12 +109,22 @@ class VectorFamily(Family):
         return [one for one in self.engines if one.supports(isa, product)]
 
     def _engine(self, target: Target, product: Product, schedule: Schedule) -> Engine:
+        order = self._order(target, product, schedule)
+        n = product.n if order is None else len(order)
         isa = INSTRUCTION_SETS[target.instruction_set]
-        n = len(_gate_order(target, product)) if product.gates else product.n
         return self._make(isa, n, product, schedule)
 
     def _make(self, isa: InstructionSet, n: int, product: Product, schedule: Schedule) -> Engine:
         return self._able(isa, product)[0](isa, n, product.k, product.bits, schedule)
+
+    def _order(
+        self, target: Target, product: Product, schedule: Schedule
+    ) -> NDArray[np.int64] | None:
+        """The source row of each packed row, -1 for padding; None if they stay in order."""
+        lanes = INSTRUCTION_SETS[target.instruction_set].lanes
+        if product.gates:
+            return gate_order(product.n // 4, lanes)
+        return glu_order(product.n, lanes, schedule.vectors) if product.glu else None
 
 
 def _engine_of(target: Target, part: Choice) -> Engine:
@@ -122,10 +136,6 @@ def _engine_of(target: Target, part: Choice) -> Engine:
     return part.family._engine(target, part.product, part.schedule)
 
 
-def _gate_order(target: Target, product: Product) -> NDArray[np.int64]:
-    return gate_order(product.n // 4, INSTRUCTION_SETS[target.instruction_set].lanes)
-
-
-def _in_order(values: NDArray, order: NDArray[np.int64]) -> NDArray[np.float32]:
+def _in_order(per_row: NDArray, order: NDArray[np.int64]) -> NDArray[np.float32]:
     """Values [N] at the rows of ``order``, zero where it has none."""
-    return np.where(order < 0, np.float32(0), values[order])
+    return np.where(order < 0, np.float32(0), per_row[order])

@@ -24,49 +24,62 @@ _ROUNDER = 1.5 * 2**23 + 127
 
 
 class VectorMath:
-    """Functions of ``float32 x lanes`` expressions."""
+    """Functions of ``float32 x lanes`` expressions; of scalars where ``lanes`` is 1."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        self._type = f"float32x{lanes}"
+        self._type = "float32" if lanes == 1 else f"float32x{lanes}"
+        self._integers = "int32" if lanes == 1 else f"int32x{lanes}"
+        self._suffix = "f32" if lanes == 1 else f"v{lanes}f32"
 
     def constant(self, value: float) -> Expr:
         """A vector with ``value`` in every lane."""
-        return T.broadcast(T.float32(value), self.lanes)
+        return self.spread(T.float32(value))
+
+    def spread(self, value: Expr) -> Expr:
+        """A vector with the scalar ``value`` in every lane."""
+        return value if self.lanes == 1 else T.broadcast(value, self.lanes)
 
     def clamp(self, x: Expr, low: float, high: float) -> Expr:
         """Limit to [low, high]; NaN stays NaN."""
-        return T.bind(self._extreme("minimum", self._extreme("maximum", x, low), high))
+        above = self.maximum(x, self.constant(low))
+        return T.bind(self._extreme("minimum", above, self.constant(high)))
 
-    def _extreme(self, name: str, x: Expr, bound: float) -> Expr:
+    def maximum(self, a: Expr, b: Expr) -> Expr:
+        """The larger of two; NaN if either is."""
+        return self._extreme("maximum", a, b)
+
+    def _extreme(self, name: str, a: Expr, b: Expr) -> Expr:
         # Not T.max: it loses NaN. Not Select: TVM's simplifier inlines every bound value into
         # its condition and never comes back from nested ones.
-        return T.call_llvm_pure_intrin(
-            self._type, f"llvm.{name}.v{self.lanes}f32", x, self.constant(bound)
-        )
+        return T.call_llvm_pure_intrin(self._type, f"llvm.{name}.{self._suffix}", a, b)
+
+    def exp(self, x: Expr) -> Expr:
+        """``e^x`` for x up to 88; below -88 it is exactly 0, a float of exponent 0."""
+        return self.exp_plus(self.clamp(x, -88.0, 88.0), 0.0)
 
     def exp_plus(self, x: Expr, addend: float) -> Expr:
-        """``e^x + addend`` for x in [-87, 88]."""
-        integer = f"int32x{self.lanes}"
+        """``e^x + addend`` for x in [-88, 88]."""
         # As bits in between: TVM would take (a + b) - b for a.
-        bits = T.bind(T.reinterpret(integer, x * self.constant(_LOG2_E) + self.constant(_ROUNDER)))
+        rounded = x * self.constant(_LOG2_E) + self.constant(_ROUNDER)
+        bits = T.bind(T.reinterpret(self._integers, rounded))
         n = T.bind(T.reinterpret(self._type, bits) - self.constant(_ROUNDER))
         r = T.bind(x - n * self.constant(_LN2))  # fused, or at worst 5e-6 off at the ends of x
         series = self.constant(_SERIES[-1])
         for coefficient in _SERIES[-2::-1]:
             series = series * r + self.constant(coefficient)
         q = T.bind(series * r)
-        shifted = T.shift_left(bits, T.broadcast(T.int32(23), self.lanes))  # the exponent 127 + n
+        shifted = T.shift_left(bits, self.spread(T.int32(23)))  # the exponent 127 + n
         scale = T.bind(T.reinterpret(self._type, shifted))
         return T.bind(scale * q + (scale + self.constant(addend)))
 
     def round(self, x: Expr) -> Expr:
         """Round to the nearest integer, ties to even."""
-        return T.call_llvm_pure_intrin(self._type, f"llvm.roundeven.v{self.lanes}f32", x)
+        return T.call_llvm_pure_intrin(self._type, f"llvm.roundeven.{self._suffix}", x)
 
     def relu(self, x: Expr) -> Expr:
         """``max(x, 0)``."""
-        return self._extreme("maximum", x, 0.0)
+        return self.maximum(x, self.constant(0.0))
 
     def sigmoid(self, x: Expr) -> Expr:
         """``1 / (1 + e^-x)``."""
@@ -75,6 +88,10 @@ class VectorMath:
     def sigmoid_divisor(self, x: Expr) -> Expr:
         """``1 + e^-x``, what sigmoid divides by: several functions may share one division."""
         return self.exp_plus(self.constant(0.0) - self.clamp(x, -87.0, 87.0), 1.0)
+
+    def gated(self, value: Expr, gate: Expr) -> Expr:
+        """``value * sigmoid(gate)``."""
+        return value / self.sigmoid_divisor(gate)
 
     def tanh(self, x: Expr) -> Expr:
         """``(e^2x - 1) / (e^2x + 1)``; beyond 10 it is 1 in fp32."""
@@ -88,18 +105,13 @@ class VectorMath:
 
     def silu(self, x: Expr) -> Expr:
         """``x * sigmoid(x)``."""
-        x = T.bind(x)
-        # sigmoid stops falling at -87: beyond it the result is 0, whatever x.
-        return self._extreme("maximum", x, -88.0) * self.sigmoid(x)
+        x = T.bind(self.maximum(x, self.constant(-88.0)))  # beyond it the result is 0, whatever x
+        return x / self.sigmoid_divisor(x)
 
-    def epilogue(self, name: str | None) -> Callable[[Expr], Expr]:
-        """Return the function called ``name``; None is the identity."""
-        if name is None:
-            return lambda x: x
-        return {"relu": self.relu, "sigmoid": self.sigmoid, "tanh": self.tanh, "silu": self.silu}[
-            name
-        ]
+    def function(self, name: str) -> Callable[[Expr], Expr]:
+        """Return the function called ``name``, one of `FUNCTIONS`; "" is the identity."""
+        return getattr(self, name) if name in FUNCTIONS else lambda x: x
 
 
-#: Activation functions a linear kernel can end with.
-EPILOGUES = ("relu", "sigmoid", "tanh", "silu")
+#: Activation functions of one value.
+FUNCTIONS = ("relu", "sigmoid", "tanh", "silu")

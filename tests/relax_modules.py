@@ -43,9 +43,10 @@ def weight(n: int, k: int, bits: int, *, taps: int | None = None, seed: int = 0)
 
 
 def linear(x: relax.Expr, n: int, k: int, bits: int = 4, **attrs: Any) -> relax.Call:
-    seed = attrs.pop("seed", 0)
+    seed, residual = attrs.pop("seed", 0), attrs.pop("residual", None)
     attrs = {"activation": "fp32", "layer": "layer", **attrs}
-    return operators.codebook_linear(x, *weight(n, k, bits, seed=seed), bits=bits, **attrs)
+    indices, codebook, bias = weight(n, k, bits, seed=seed)
+    return operators.codebook_linear(x, indices, codebook, bias, residual, bits=bits, **attrs)
 
 
 def lstm(

@@ -25,6 +25,7 @@ from tvm.relax.frontend.torch.exported_program_translator import (
 
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
+from gq_tvm.frontend.attention import convert_attention, decompositions
 from gq_tvm.passes import operators
 from gq_tvm.passes.parameters import digest
 
@@ -55,7 +56,7 @@ def translate(
     _check_inputs(program, name)
     with warnings.catch_warnings():  # PyTorch deprecates what its own copying of programs uses
         warnings.simplefilter("ignore", FutureWarning)
-        program = program.run_decompositions()
+        program = program.run_decompositions(decompositions(program))
     _check_state(program, name)
     converters = _Converters(program, prefix, activation).table()
     _check_operators(program, name, converters)
@@ -90,6 +91,7 @@ class _Converters:
             "codebook_lstm.default": self._lstm,
             "codebook_conv1d.default": self._conv1d,
             "codebook_embedding.default": self._embedding,
+            "scaled_dot_product_attention.default": convert_attention,
         }
 
     def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:

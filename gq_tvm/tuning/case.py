@@ -56,6 +56,9 @@ class Case:
             x = rng.standard_normal((rows, product.k)).astype(np.float32)
         if rows > 1:
             x[0], x[-1] = 0, 127
+        if product.activation in ("int1", "int2"):  # their levels depend on the whole row
+            few = (x, self.indices, self.codebook, None, product.bits, product.activation)
+            return [x], [reference.codebook_linear(*few)]
         # float64 holds these integers exactly, and its product is the fast one.
         weight = self.codebook[0].astype(np.float64)[self.indices]
         return [x], [(x.astype(np.float64) @ weight.T).astype(np.float32)]

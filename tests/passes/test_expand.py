@@ -54,3 +54,53 @@ def test_a_convolution_in_groups_is_left_alone():
     x = var("x", 2, 4, 9)
     before = module([x], lambda emit: convolution(x, 8, 4, 3, groups=2))
     assert_same(ExpandConv()(before), before)
+
+
+def test_a_convolution_of_single_channels_is_depthwise():
+    x = var("x", 2, 8, 9)
+    got = ExpandConv()(module([x], lambda emit: convolution(x, 8, 8, 3, groups=8, padding=1)))
+    indices, codebook, bias = weight(8, 1, 4, taps=3)
+
+    def after(emit):
+        y = operators.codebook_depthwise(
+            emit(relax.op.permute_dims(x, [0, 2, 1])),
+            *(indices, codebook, bias),
+            bits=4,
+            stride=1,
+            left=1,
+            right=1,
+            dilation=1,
+            layer="conv",
+            epilogue="relu",
+        )
+        return relax.op.permute_dims(emit(y), [0, 2, 1])
+
+    assert_same(got, module([x], after))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_padding_before_a_convolution_is_the_convolutions(groups):
+    x = var("x", 2, 4, 9)
+
+    def body(emit):
+        padded = emit(relax.op.nn.pad(x, [0, 0, 0, 0, 4, 1]))
+        return convolution(padded, 4, 4, 3, groups=groups, dilation=2)
+
+    got = ExpandConv()(module([x], body))
+    if groups == 4:
+        (call,) = calls(got, operators.DEPTHWISE)
+        at = operators.attributes(call)
+        assert (at["left"], at["right"]) == (4, 1)
+    else:
+        (call,) = calls(got, operators.LINEAR)
+        assert operators.shape_of(call.args[0]) == [2, 10, 12]
+
+
+def test_other_padding_stays():
+    x = var("x", 2, 4, 9)
+
+    def body(emit):
+        padded = emit(relax.op.nn.pad(x, [0, 0, 0, 0, 4, 1], pad_value=1.0))
+        return convolution(padded, 4, 4, 3, groups=4)
+
+    assert len(calls(ExpandConv()(module([x], body)), "relax.nn.pad")) == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tvm import tirx
 from gq_tvm import targets
 from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.schedules import Family, Product, Schedule
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target, native
 from gq_tvm.targets.linker import linker
 
@@ -83,23 +85,37 @@ def run_linear(
     target: Target,
     device: Device,
     cases: list[tuple[Product, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-    epilogue: str | None = None,
+    epilogue: str = "",
     schedule: Schedule | None = None,
     parallel: bool = False,
+    residuals: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
-    """Run `family`'s linear kernel for each (product, x, indices, codebook, bias)."""
+    """Run `family`'s linear kernel for each (product, x, indices, codebook, bias).
+
+    Args:
+        family: Whose kernel.
+        target: The device it is compiled for.
+        device: What runs it.
+        cases: What to compute.
+        epilogue: As ``Epilogue`` spells it.
+        schedule: The schedule; the family's first if None.
+        parallel: Whether it uses threads.
+        residuals: A residual for each case, if the epilogue has one.
+    """
+    after = Epilogue.parse(epilogue)
+    cases = [(replace(case[0], glu=after.glu), *case[1:]) for case in cases]
     schedules = [schedule or family.space(target, case[0])[0] for case in cases]
     functions = {
-        f"f{i}": family.linear(target, case[0], schedules[i], epilogue, parallel)
+        f"f{i}": family.linear(target, case[0], schedules[i], after, parallel)
         for i, case in enumerate(cases)
     }
     kernels = Kernels(target, device, functions)
     results = []
     for i, (product, x, indices, codebook, bias) in enumerate(cases):
         operands = family.pack(target, product, schedules[i], indices, codebook)
-        padded = np.pad(bias, (0, len(operands["scale"]) - len(bias)))
-        shape = (len(x), product.n)
-        results += kernels(f"f{i}", [x, *operands.values(), padded], [shape])
+        packed = family.pack_bias(target, product, schedules[i], bias)
+        inputs = [x, *operands.values(), packed, *residuals[i : i + 1]]
+        results += kernels(f"f{i}", inputs, [(len(x), product.outputs)])
     return results
 
 

@@ -19,9 +19,11 @@ from kernel_harness import (
     target,
 )
 
+from gq_tvm.errors import Error
 from gq_tvm.ops import reference
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import FAMILIES, Product, family
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import MOST_INT8_K
 
 
@@ -72,7 +74,7 @@ def assert_exact(where, name, bits, emulated, schedule=None, parallel=False):
     where = target(where)
     cases = [extreme_case(shape, bits, i % 2 == 1) for i, shape in enumerate(SHAPES)]
     results = run_linear(
-        family(name), where, device_for(where, emulated), cases, None, schedule, parallel
+        family(name), where, device_for(where, emulated), cases, "", schedule, parallel
     )
     for case, got in zip(cases, results, strict=True):
         _, x, indices, codebook, _ = case
@@ -170,31 +172,76 @@ def test_rows_that_are_zero_tiny_or_not_finite(where, emulated):
     assert_close(got[5:], (product, x[5:], indices, codebook, bias), 1e-6)
 
 
-@pytest.mark.parametrize("epilogue", ["relu", "sigmoid", "tanh", "silu"])
+ALL = ("x86-64-v4", "x86-64", "cortex-a76")
+EPILOGUES = [
+    "relu", "sigmoid", "tanh", "silu", "glu", "scale=-0.25", "residual", "silu scale=0.5 residual",
+    "glu scale=3.0 residual",
+]  # fmt: skip
+
+
+def apply(epilogue, a, residual):
+    """An epilogue in float64."""
+    with np.errstate(over="ignore"):
+        sigmoid = 1 / (1 + np.exp(-a))
+    linear, gate = np.array_split(a, 2, axis=1) if epilogue.glu else (a, a)
+    y = {
+        "": a,
+        "relu": np.maximum(a, 0),
+        "sigmoid": sigmoid,
+        "tanh": np.tanh(a),
+        "silu": a * sigmoid,
+        "glu": linear / (1 + np.exp(-np.maximum(gate, -700))),
+    }[epilogue.activation]
+    return residual + epilogue.scale * y if epilogue.residual else epilogue.scale * y
+
+
 @pytest.mark.parametrize("where", TARGETS)
-def test_epilogues(where, epilogue, emulated):
+def test_epilogues(where, emulated):
     where = target(where)
     name = "lookup_f32" if where.instruction_set != "scalar" else "scalar"
-    cases = [float_case(shape, 4, "fp32", symbolic=False) for shape in SHAPES]
-    for case, size in zip(cases, (1e-4, 1, 1000), strict=True):
-        case[1][:] *= size  # from almost linear to saturated
-        case[4][:] *= size
     device = device_for(where, emulated)
-    for case, got in zip(
-        cases, run_linear(family(name), where, device, cases, epilogue), strict=True
+    # The instruction sets differ in the functions at most: the rest is the same code.
+    for i, epilogue in enumerate(
+        EPILOGUES if where.name in ALL else EPILOGUES[:1] + EPILOGUES[-2:]
     ):
+        after = Epilogue.parse(epilogue)
+        case = float_case((132, 20, 5) if i % 2 else (14, 7, 3), 4, "fp32", symbolic=i % 3 == 0)
         _, x, indices, codebook, bias = case
+        size = np.array([1e-4, 1, 1000, 1, 1])[: len(x), None]
+        x *= size.astype(np.float32)  # from almost linear to saturated
+        residual = normal_like(np.empty((len(x), after.outputs(len(bias)))))
+        residuals = [residual] if after.residual else []
+        (got,) = run_linear(family(name), where, device, [case], epilogue, residuals=residuals)
         a = x.astype(np.float64) @ codebook[0].astype(np.float64)[indices].T + bias
-        with np.errstate(over="ignore"):
-            sigmoid = 1 / (1 + np.exp(-a))
-        want = {
-            "relu": np.maximum(a, 0),
-            "sigmoid": sigmoid,
-            "tanh": np.tanh(a),
-            "silu": a * sigmoid,
-        }[epilogue]
         # Rounding of `a` itself (1e-5 of its size) shows in the result, hence the slack.
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * max(1, np.abs(a).max()))
+        slack = 1e-6 * np.maximum(1, np.abs(a).max(axis=1, keepdims=True))
+        error = np.abs(got - apply(after, a, residual))
+        assert (error <= 1e-5 * np.abs(got) + 4 * slack).all(), epilogue
+
+
+def normal_like(array):
+    return np.random.default_rng(1).standard_normal(array.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("where", ["x86-64-v4", "cortex-a76"])
+def test_a_glu_of_integers_is_that_of_the_scalar_kernel(where, emulated):
+    where = target(where)
+    cases = [float_case(shape, 3, "int8", symbolic=False) for shape in ((6, 5, 3), (154, 33, 7))]
+    device = device_for(where, emulated)
+    for vector, scalar in zip(
+        run_linear(family("lookup"), where, device, cases, "glu"),
+        run_linear(family("scalar"), where, device, cases, "glu"),
+        strict=True,
+    ):
+        np.testing.assert_allclose(vector, scalar, rtol=1e-5, atol=1e-6)
+
+
+def test_epilogues_as_text():
+    for text in ("", *EPILOGUES):
+        assert str(Epilogue.parse(text)) == text
+    for text in ("gelu", "relu silu", "scale=x"):
+        with pytest.raises(Error, match="is no epilogue"):
+            Epilogue.parse(text)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,6 +11,13 @@ import pytest
 from kernel_harness import BASELINE, FP32, INT8, ROUNDED, TABLES, XNOR, Kernels, device_for, target
 
 from gq_tvm.schedules import Choice, Product, Schedule, family
+from gq_tvm.schedules.depthwise import Depthwise, depthwise, pack
+from gq_tvm.schedules.epilogue import Epilogue
+from gq_tvm.schedules.float_ops import lanes_of
+from gq_tvm.schedules.float_ops.attention import Attention, attention
+from gq_tvm.schedules.float_ops.layer_norm import layer_norm
+from gq_tvm.schedules.float_ops.matmul import matmul
+from gq_tvm.schedules.float_ops.softmax import softmax
 
 LINE = 64  # TVM aligns tensors to it; what is between a tensor's end and it is padding
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -85,10 +92,16 @@ def check_inside(where, name, bits, activation, emulated):
     def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
-    for n, k in ((7, 3), (65, 77)):
-        one = Product(n, k, bits, activation, 5)
-        functions[f"l{n}"] = chosen.linear(where, one, Schedule(), "silu")
-        calls[f"l{n}"] = [normal(5, k), *operands(one), bias(one)], [(5, n)]
+    for n, k, after in (
+        (7, 3, Epilogue("silu")),
+        (65, 77, Epilogue(residual=True)),
+        (70, 20, Epilogue("glu", 0.5, residual=True)),
+    ):
+        one = Product(n, k, bits, activation, 5, glu=after.glu)
+        functions[f"l{n}"] = chosen.linear(where, one, Schedule(), after)
+        residual = [normal(5, one.outputs)] if after.residual else []
+        inputs = [normal(5, k), *operands(one), bias(one), *residual]
+        calls[f"l{n}"] = inputs, [(5, one.outputs)]
     for hidden, width, steps in ((3, 21, 1), (37, 5, 3)):
         x_part, h_part = (
             Product(4 * hidden, k, bits, activation, gates=True) for k in (width, hidden)
@@ -102,9 +115,42 @@ def check_inside(where, name, bits, activation, emulated):
         )
     kernels = Kernels(where, device, functions)
     for label, (arguments, outputs) in calls.items():
-        want = kernels(label, arguments, outputs)
-        arguments = [guarded(array) for array in arguments]
-        made = [guarded(np.full(shape, 7e7, np.float32)) for shape in outputs]
-        kernels.call(label, [*arguments, *made])
-        for got, expected in zip(made, want, strict=True):
-            np.testing.assert_array_equal(got, expected)
+        compare_inside(kernels, label, arguments, outputs)
+
+
+def compare_inside(kernels, label, arguments, outputs):
+    """Between forbidden pages a kernel computes what it computes elsewhere."""
+    want = kernels(label, arguments, outputs)
+    arguments = [guarded(array) for array in arguments]
+    made = [guarded(np.full(shape, 7e7, np.float32)) for shape in outputs]
+    kernels.call(label, [*arguments, *made])
+    for got, expected in zip(made, want, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("where", ["x86-64-v4", "x86-64-v3", "x86-64"])
+def test_float_kernels_stay_inside_their_tensors(where, emulated):
+    where = target(where)
+    lanes = lanes_of(where)
+    attending = Attention(1, 19, 70, 2, 5, 37, 0.5, mask=(True, False, True))
+    convolving = Depthwise(37, 5, 3, 37, 1, 2, 1, "silu", 1, 11, 11)
+    kernels: dict[str, tuple[Any, list[tuple[int, ...]], tuple[int, ...]]] = {
+        "norm": (layer_norm(lanes, 3, 37, 1e-5), [(3, 37), (37,), (37,)], (3, 37)),
+        "softmax": (softmax(lanes, None, None), [(3, 37)], (3, 37)),
+        "matmul": (matmul(lanes, 2, 5, 83, 7), [(2, 5, 7), (2, 7, 83)], (2, 5, 83)),
+        "attention": (
+            attention(lanes, attending),
+            [(1, 19, 2, 5), (1, 70, 2, 5), (1, 70, 2, 37), (1, 1, 19, 70)],
+            (1, 19, 2, 37),
+        ),
+        "depthwise": (depthwise(lanes, convolving), [(1, 11, 37), (37,)], (1, 11, 37)),
+    }
+    rng = np.random.default_rng(0)
+    run = Kernels(where, device_for(where, emulated), {key: one[0] for key, one in kernels.items()})
+    for label, (_, inputs, output) in kernels.items():
+        arguments = [rng.standard_normal(shape).astype(np.float32) for shape in inputs]
+        if label == "depthwise":
+            indices = rng.integers(0, 8, (37, 1, 5)).astype(np.uint8)
+            codebook = rng.standard_normal((37, 8)).astype(np.float32)
+            arguments[1:1] = pack(indices, codebook, 3).values()
+        compare_inside(run, label, arguments, [output])

@@ -15,6 +15,7 @@ from gq_tvm import targets, tune
 from gq_tvm.errors import Error
 from gq_tvm.schedules import FAMILIES, Product, Schedule
 from gq_tvm.schedules.database import read
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.tuning import Task
 from gq_tvm.tuning.bench import Bench
@@ -52,7 +53,7 @@ def test_a_kernel_that_computes_something_else_is_rejected(bench, monkeypatch, a
     def wrong(self, schedule):
         from gq_tvm.schedules import family
 
-        return family(self.family).linear(NATIVE, self.product, schedule, "relu")
+        return family(self.family).linear(NATIVE, self.product, schedule, Epilogue("relu"))
 
     monkeypatch.setattr(Task, "kernel", wrong)
     with pytest.raises(Error, match="wrong result"):

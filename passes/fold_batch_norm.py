@@ -1,0 +1,121 @@
+"""Take a batch norm's constants into the layer before it, or into one product and one sum.
+
+In a model that is not trained any more, ``batch_norm(x) = x * factor + shift`` with a factor and a
+shift per channel. Behind a convolution or a linear layer the factor scales the rows of the codebook
+and the bias: each centroid is rounded once more, to fp32 (relative 2^-24). Where the kernel needs
+rows that are multiples of one codebook this is done only if they stay so: with int8 activations the
+integers are the same ones, and the scales are rounded once more; factors that are zero or negative
+keep the batch norm apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+from tvm.ir import GenericConst, IRModule
+
+from gq_tvm.errors import Error
+from gq_tvm.ops.reference import common_codebook
+from gq_tvm.passes.dataflow import Users, users, values
+from gq_tvm.passes.operators import (
+    CONV1D,
+    LINEAR,
+    attributes,
+    is_operator,
+    shape_of,
+    with_args,
+)
+from gq_tvm.passes.rewriter import BindingRewriter, ModulePass
+
+
+@tvm.transform.module_pass(opt_level=0)
+class FoldBatchNorm(ModulePass):
+    """``nn.batch_norm`` of constants goes into the codebook_conv1d or codebook_linear before it."""
+
+    def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
+        """Rewrite every function."""
+        new: dict[relax.Var, relax.Expr] = {}
+        for _gvar, function in module.functions_items():
+            if isinstance(function, relax.Function):
+                new |= _folded(values(function), users(function))
+        return BindingRewriter(module, new).run() if new else module
+
+
+def _folded(value_of: dict[relax.Var, relax.Expr], users: Users) -> dict[relax.Var, relax.Expr]:
+    """The new values of the variables that change."""
+    new: dict[relax.Var, relax.Expr] = {}
+    for var, norm in value_of.items():
+        if not is_operator(norm, "relax.nn.batch_norm") or not _is_constant(norm):
+            continue
+        first = [user for user in users[var] if _field(value_of.get(user)) == 0]
+        if len(first) != len(users[var]):
+            continue  # its running statistics are read, too
+        factor, shift = _factor_and_shift(norm)
+        x, axis = norm.args[0], int(norm.attrs.axis)
+        layer = value_of.get(x)
+        folded = None
+        rows_axis = 1 if is_operator(layer, CONV1D) else norm.args[0].ty.ndim - 1
+        if users.get(x) == {var} and axis == rows_axis and is_operator(layer, CONV1D, LINEAR):
+            folded = _into(layer, factor, shift)
+        if folded is not None:
+            new[x] = folded
+        shape = [1] * axis + [len(factor)] + [1] * (norm.args[0].ty.ndim - axis - 1)
+        factor, shift = factor.reshape(shape[axis:]), shift.reshape(shape[axis:])
+        for user in first:
+            scaled = relax.op.multiply(x, relax.const(factor.astype(np.float32)))
+            plain = relax.op.add(scaled, relax.const(shift.astype(np.float32)))
+            new[user] = plain if folded is None else x
+    return new
+
+
+def _field(value: relax.Expr | None) -> int | None:
+    return int(value.index) if isinstance(value, relax.TupleGetItem) else None
+
+
+def _is_constant(norm: relax.Call) -> bool:
+    return all(isinstance(arg, GenericConst) for arg in norm.args[1:]) and not norm.attrs.training
+
+
+def _factor_and_shift(norm: relax.Call) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    gamma, beta, mean, variance = (arg.value.numpy().astype(np.float64) for arg in norm.args[1:])
+    factor = 1 / np.sqrt(variance + float(norm.attrs.epsilon))
+    if norm.attrs.scale:
+        factor = factor * gamma
+    return factor, (beta if norm.attrs.center else 0) - mean * factor
+
+
+def _into(
+    layer: relax.Call, factor: NDArray[np.float64], shift: NDArray[np.float64]
+) -> relax.Call | None:
+    """`layer` with its rows scaled and its outputs shifted, or None if its kernel could not."""
+    at = attributes(layer)
+    x, indices, codebook, bias, *more = layer.args
+    if at["epilogue"] or more or not all(map(_is_const, (indices, codebook, bias))):
+        return None
+    rows = shape_of(indices)[0]
+    before = codebook.value.numpy()
+    scaled = np.broadcast_to(before, (rows, before.shape[1])) * factor[:, None]
+    after = scaled.astype(np.float32)
+    if at.get("groups", 1) == 1 and not _same_shape(before, after, at["activation"]):
+        return None
+    new_bias = (bias.value.numpy() * factor + shift).astype(np.float32)
+    return with_args(layer, [x, indices, relax.const(after), relax.const(new_bias)])
+
+
+def _is_const(value: Any) -> bool:
+    return isinstance(value, GenericConst)
+
+
+def _same_shape(before: NDArray[np.float32], after: NDArray[np.float32], activation: str) -> bool:
+    """Whether the rows of two codebooks are multiples of the same one."""
+    try:
+        shape, scale = common_codebook(after, activation)
+        kept, _ = common_codebook(before, activation)
+    except Error:
+        return False
+    tolerance = 0.0 if activation == "int8" else 1e-6
+    return bool((scale > 0).all() and np.abs(shape - kept).max() <= tolerance)

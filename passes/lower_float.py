@@ -1,0 +1,179 @@
+"""Give float operators vector kernels of our own where TVM has none.
+
+Without a schedule TVM makes plain loops, which LLVM does not turn into vector code where a sum or
+an exponential is in them. A rule looks at a call and returns the kernel's call, or None; what every
+rule declines is left to TVM: other dtypes, other axes, batches that are broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from gq_tvm.passes.kernels import Kernels
+from gq_tvm.passes.operators import equal_sizes, is_operator, shape_of, volume
+from gq_tvm.passes.rewriter import CallRewriter, ModulePass
+from gq_tvm.schedules.float_ops import lanes_of
+from gq_tvm.schedules.float_ops.attention import Attention, attention
+from gq_tvm.schedules.float_ops.layer_norm import layer_norm
+from gq_tvm.schedules.float_ops.matmul import matmul
+from gq_tvm.schedules.float_ops.softmax import softmax
+from gq_tvm.targets import Target
+
+
+@tvm.transform.module_pass(opt_level=0)
+class LowerFloat(ModulePass):
+    """``nn.layer_norm``, ``nn.softmax``, ``nn.attention`` and ``matmul`` become kernels' calls."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
+        """Rewrite every function."""
+        return CallRewriter(module, _Rules(lanes_of(self.target)).lower).run()
+
+
+class _Rules:
+    """The rules, tried in their order."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.kernels = Kernels()
+        self.rules = (self._layer_norm, self._softmax, self._attention, self._matmul)
+
+    def lower(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        """The call of a kernel that computes `call`, or None."""
+        if not all(_is_float(arg) for arg in call.args):
+            return None
+        for rule in self.rules:
+            lowered = rule(rewriter, call)
+            if lowered is not None:
+                return lowered
+        return None
+
+    def _layer_norm(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, "relax.nn.layer_norm"):
+            return None
+        x, gamma, beta = call.args
+        axes = sorted(int(axis) % x.ty.ndim for axis in call.attrs.axes)
+        shape = shape_of(x)
+        width = volume(shape[axes[0] :])
+        plain = call.attrs.center and call.attrs.scale and isinstance(width, int)
+        if not plain or axes != list(range(axes[0], x.ty.ndim)):
+            return None
+        rows = volume(shape[: axes[0]])
+        epsilon = float(call.attrs.epsilon)
+        kernel = self.kernels.get(
+            rewriter,
+            ("layer_norm", _known(rows), width, epsilon),
+            lambda: layer_norm(self.lanes, _known(rows), width, epsilon),
+        )
+        shapes = [[rows, width], [width], [width]]
+        return _call(rewriter, kernel, call, [x, gamma, beta], shapes, [rows, width])
+
+    def _softmax(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, "relax.nn.softmax"):
+            return None
+        (x,) = call.args
+        if int(call.attrs.axis) % x.ty.ndim != x.ty.ndim - 1:
+            return None
+        *leading, width = shape_of(x)
+        rows = volume(leading)
+        kernel = self.kernels.get(
+            rewriter,
+            ("softmax", _known(rows), _known(width)),
+            lambda: softmax(self.lanes, _known(rows), _known(width)),
+        )
+        return _call(rewriter, kernel, call, [x], [[rows, width]], [rows, width])
+
+    def _attention(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, "relax.nn.attention", "relax.nn.attention_bias"):
+            return None
+        query, key, value, *mask = call.args
+        batch, frames, heads, width = shape_of(query)
+        keys, values = shape_of(key)[1], shape_of(value)[3]
+        causal = str(call.attrs.causal_mask) if call.attrs.causal_mask is not None else None
+        there = _leading_axes(shape_of(mask[0]), [batch, heads, frames, keys]) if mask else None
+        fixed = all(isinstance(size, int) for size in (heads, width, values))
+        if not fixed or causal not in (None, "TopLeft") or (mask and there is None):
+            return None
+        if call.attrs.window_size is not None or shape_of(key)[2] != heads:
+            return None
+        scale = call.attrs.scale
+        of = Attention(
+            _known(batch),
+            _known(frames),
+            _known(keys),
+            heads,
+            width,
+            values,
+            float(scale.value) if scale is not None else width**-0.5,
+            causal is not None,
+            there,
+        )
+        kernel = self.kernels.get(rewriter, ("attention", of), lambda: attention(self.lanes, of))
+        shapes = [shape_of(arg) for arg in call.args]
+        return _call(rewriter, kernel, call, list(call.args), shapes, shape_of(call))
+
+    def _matmul(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, "relax.matmul"):
+            return None
+        a, b = call.args
+        left, right = shape_of(a), shape_of(b)
+        if min(len(left), len(right)) < 2 or str(call.ty.dtype) != "float32":
+            return None
+        if len(right) == 2:  # one matrix for all rows of the batch
+            shapes = [[1, volume(left[:-1]), left[-1]], [1, *right]]
+        elif len(left) == len(right) and all(map(equal_sizes, left[:-2], right[:-2])):
+            shapes = [[volume(one[:-2]), *one[-2:]] for one in (left, right)]
+        else:
+            return None
+        (batch, m, k), n = shapes[0], right[-1]
+        sizes = tuple(_known(size) for size in (batch, m, n, k))
+        kernel = self.kernels.get(rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, *sizes))
+        return _call(rewriter, kernel, call, [a, b], shapes, [batch, m, n])
+
+
+def _call(
+    rewriter: CallRewriter,
+    kernel: Any,
+    call: relax.Call,
+    inputs: Sequence[relax.Expr],
+    shapes: Sequence[Sequence[Any]],
+    out: Sequence[Any],
+) -> relax.Expr:
+    """Call `kernel` with `inputs` reshaped to `shapes`; what it gives has the shape of `call`."""
+    arguments = [_reshaped(rewriter, x, shape) for x, shape in zip(inputs, shapes, strict=True)]
+    y = rewriter.emit(relax.call_tir(kernel, arguments, relax.TensorType(list(out), "float32")))
+    return _reshaped(rewriter, y, shape_of(call))
+
+
+def _reshaped(rewriter: CallRewriter, x: relax.Expr, shape: Sequence[Any]) -> relax.Expr:
+    same = len(shape) == x.ty.ndim and all(map(equal_sizes, shape_of(x), shape))
+    return x if same else rewriter.emit(relax.op.reshape(x, list(shape)))
+
+
+def _is_float(arg: relax.Expr) -> bool:
+    ty = arg.ty
+    return isinstance(ty, relax.TensorType) and ty.shape is not None and str(ty.dtype) == "float32"
+
+
+def _leading_axes(mask: list[Any], full: list[Any]) -> tuple[bool, bool, bool] | None:
+    """Which of the axes before the last a mask has; None if it has none of the known forms."""
+    if len(mask) != 4 or not equal_sizes(mask[3], full[3]):
+        return None
+    there = []
+    for size, whole in zip(mask[:3], full[:3], strict=True):
+        if not equal_sizes(size, whole) and size != 1:
+            return None
+        there.append(equal_sizes(size, whole))
+    return (there[0], there[1], there[2])
+
+
+def _known(size: Any) -> int | None:
+    """A size a kernel is made for; None if only known at run time."""
+    return size if isinstance(size, int) else None

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import codebook_models
+import pytest
+import torch
+import torch.nn.functional as F
+from codebook_models import Linear, compiled, relative_error
+from torch import nn
+
+from gq_tvm import frontend
+
+KEYS = 9
+
+
+class Attending(nn.Module):
+    """`heads` attend to fixed keys, behind a codebook layer (a model needs one)."""
+
+    def __init__(self, shape, mask=None, **options):
+        super().__init__()
+        self.layer = Linear(shape[-1], shape[-1])
+        generator = torch.Generator().manual_seed(0)
+        keys = (*shape[:-2], KEYS, shape[-1])
+        self.keys = nn.Parameter(torch.randn(keys, generator=generator))
+        self.values = nn.Parameter(torch.randn(keys, generator=generator))
+        if mask is not None:
+            self.register_buffer("mask", mask)
+        self.options = options
+
+    def forward(self, x):
+        mask = getattr(self, "mask", None)
+        return F.scaled_dot_product_attention(
+            self.layer(x), self.keys, self.values, attn_mask=mask, **self.options
+        )
+
+
+def seen(*shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) > 0.4
+    mask.view(-1, shape[-1])[0] = False  # nothing to see: zeros
+    return mask
+
+
+CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "plain": ((2, 3, 5, 8), {}),
+    "scaled": ((2, 3, 5, 8), {"scale": 0.3}),
+    "causal": ((2, 3, 5, 8), {"is_causal": True}),
+    "bool": ((2, 3, 5, 8), {"mask": seen(5, KEYS)}),
+    "keys": ((2, 3, 5, 8), {"mask": seen(2, 1, 1, KEYS)}),
+    "float": ((2, 3, 5, 8), {"mask": torch.linspace(-2, 2, 3 * 5 * KEYS).view(3, 5, KEYS)}),
+    "column": ((2, 3, 5, 8), {"mask": torch.linspace(-2, 2, 5).view(5, 1)}),
+    "one head": ((2, 5, 8), {"mask": seen(2, 5, KEYS)}),
+    "matrices": ((5, 8), {}),
+    "five axes": ((2, 1, 3, 5, 8), {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention(name, tmp_path):
+    shape, options = CASES[name]
+    model, x = Attending(shape, **options).eval(), 2 * torch.randn(shape)
+    program = codebook_models.export(model, x)
+    translated = frontend.translate(frontend.read(program), None).module
+    kept = "nn.attention" in str(translated["main"])
+    assert kept == (name != "five axes")
+    got = compiled(program, tmp_path)(x)
+    assert relative_error(got, model(x)) < 1e-5

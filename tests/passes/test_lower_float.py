@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from relax_modules import assert_same, calls, module, var
+from tvm import relax, tirx
+
+from gq_tvm import targets
+from gq_tvm.passes.lower_float import LowerFloat
+
+
+def lowered(params, body):
+    return LowerFloat(targets.get("x86-64-v4"))(module(params, body))
+
+
+def kernels(mod):
+    return [call.args[0].name_hint for call in calls(mod, "relax.call_tir")]
+
+
+def test_layer_norms_share_a_kernel():
+    x, gamma, beta = var("x", 2, 3, 8), var("gamma", 8), var("beta", 8)
+
+    def body(emit):
+        y = emit(relax.op.nn.layer_norm(x, gamma, beta, axes=[-1]))
+        return relax.op.nn.layer_norm(y, gamma, beta, axes=[2])
+
+    assert kernels(lowered([x, gamma, beta], body)) == ["layer_norm", "layer_norm"]
+
+
+def test_kernels_of_other_operators():
+    frames = tirx.Var("T", "int64")
+    x = var("x", 2, frames, 4, 8)
+
+    def body(emit):
+        y = emit(relax.op.nn.attention(x, x, x))
+        y = emit(relax.op.nn.softmax(y, axis=-1))
+        return relax.op.matmul(y, emit(relax.op.permute_dims(x, [0, 1, 3, 2])))
+
+    assert kernels(lowered([x], body)) == ["attention", "softmax", "matmul"]
+
+
+X, ROW, VECTOR = var("x", 4, 3, 5), var("row", 1, 5, 6), var("v", 5)
+QUERY, KEY = var("q", 1, 6, 2, 8), var("k", 1, 7, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("params", "call"),
+    [
+        ([X], lambda: relax.op.nn.softmax(X, axis=1)),
+        ([X, ROW], lambda: relax.op.matmul(X, ROW)),
+        ([X, VECTOR], lambda: relax.op.matmul(X, VECTOR)),
+        (
+            [X, VECTOR],
+            lambda: relax.op.nn.layer_norm(X, VECTOR, VECTOR, axes=[-1], center=False),
+        ),
+        (
+            [QUERY, KEY],
+            lambda: relax.op.nn.attention(QUERY, KEY, KEY, causal_mask="BottomRight"),
+        ),
+    ],
+)
+def test_what_is_left_to_tvm(params, call):
+    before = module(params, lambda emit: call())
+    assert_same(LowerFloat(targets.get("x86-64-v4"))(before), before)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import TARGETS, Kernels, device_for, target
+
+from gq_tvm.schedules.float_ops import lanes_of
+from gq_tvm.schedules.float_ops.attention import Attention, attention
+from gq_tvm.schedules.float_ops.layer_norm import layer_norm
+from gq_tvm.schedules.float_ops.matmul import matmul
+from gq_tvm.schedules.float_ops.softmax import softmax
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def assert_close(got, want, bound=1e-5):
+    assert np.array_equal(np.isnan(got), np.isnan(want))
+    got, want = np.nan_to_num(got, nan=0), np.nan_to_num(want, nan=0)
+    assert np.linalg.norm(got - want) <= bound * max(np.linalg.norm(want), 1e-30)
+
+
+@pytest.fixture(params=TARGETS)
+def machine(request, emulated):
+    where = target(request.param)
+    device = device_for(where, emulated)
+    return lanes_of(where), lambda functions: Kernels(where, device, functions)
+
+
+def test_layer_norm(machine):
+    lanes, compiled = machine
+    shapes = [(5, 256, None), (3, 7, 3), (4, 131, None), (1, 1, 1)]
+    run = compiled({f"f{i}": layer_norm(lanes, m, w, 1e-5) for i, (_, w, m) in enumerate(shapes)})
+    for i, (rows, width, _) in enumerate(shapes):
+        x, gamma, beta = 3 + normal(rows, width), normal(width, seed=1), normal(width, seed=2)
+        x[-1, -1] = np.nan if rows > 1 else 1
+        (got,) = run(f"f{i}", [x, gamma, beta], [x.shape])
+        x = x.astype(np.float64)
+        apart = x - x.mean(1, keepdims=True)
+        want = apart / np.sqrt((apart**2).mean(1, keepdims=True) + 1e-5) * gamma + beta
+        assert_close(got, want)
+
+
+def test_softmax(machine):
+    lanes, compiled = machine
+    shapes = [(5, 64), (3, 7), (4, 131), (1, 1)]
+    run = compiled({"any": softmax(lanes, None, None), "one": softmax(lanes, 4, 131)})
+    for shape in shapes:
+        x = 20 * normal(*shape)
+        if shape[0] > 3:
+            x[0, -1], x[1, 0], x[2] = np.nan, -np.inf, -np.inf
+            x[3, 3] = 1e30
+        with np.errstate(invalid="ignore"):
+            e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+            want = e / e.sum(1, keepdims=True)
+        assert_close(run("any", [x], [shape])[0], want)
+        if shape == (4, 131):
+            assert_close(run("one", [x], [shape])[0], want)
+
+
+def test_matmul(machine):
+    lanes, compiled = machine
+    shapes = [(3, 6, 77, 40), (1, 5, 3, 7), (2, 1, 64, 64), (2, 9, 131, 1)]
+    functions = {"f0": matmul(lanes, *shapes[0])}
+    run = compiled({**functions, "any": matmul(lanes, None, None, None, None)})
+    for i, (batch, m, n, k) in enumerate(shapes):
+        a, b = normal(batch, m, k), normal(batch, k, n)
+        for name in ("f0", "any") if i == 0 else ("any",):
+            (got,) = run(name, [a, b], [(batch, m, n)])
+            assert_close(got, a.astype(np.float64) @ b)
+
+
+def attend(q, k, v, mask, scale, causal):
+    q, k, v = (one.transpose(0, 2, 1, 3).astype(np.float64) for one in (q, k, v))
+    scores = q @ k.transpose(0, 1, 3, 2) * scale + (0 if mask is None else mask)
+    if causal:
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
+    top = np.maximum(scores.max(-1, keepdims=True), -1e300)
+    e = np.exp(scores - top)
+    total = e.sum(-1, keepdims=True)
+    y = np.divide(e, total, where=total != 0, out=np.zeros_like(e)) @ v
+    return y.transpose(0, 2, 1, 3)
+
+
+FULL = Attention(1, 64, 64, 2, 16, 16, 0.3)
+ATTENTIONS = [
+    FULL,
+    Attention(2, 3, 70, 1, 5, 7, 0.5, mask=(True, True, True)),
+    Attention(1, 37, 5, 3, 20, 33, 0.3, mask=(False, True, False)),
+    Attention(1, 1, 130, 2, 64, 64, 0.1, causal=True, mask=(True, False, True)),
+    Attention(2, 70, 69, 1, 8, 24, 0.3, causal=True),
+    replace(FULL, keys=65),
+]
+
+
+def test_attention(machine):
+    lanes, compiled = machine
+    unknown: dict[str, Any] = {"batch": None, "frames": None, "keys": None}
+    kernels = [replace(of, **(unknown if i % 2 else {})) for i, of in enumerate(ATTENTIONS)]
+    run = compiled({f"f{i}": attention(lanes, of) for i, of in enumerate(kernels)})
+    for i, of in enumerate(ATTENTIONS):
+        q = 2 * normal(of.batch, of.frames, of.heads, of.width)
+        k = normal(of.batch, of.keys, of.heads, of.width, seed=1)
+        v = normal(of.batch, of.keys, of.heads, of.values, seed=2)
+        mask, inputs = None, [q, k, v]
+        if of.mask is not None:
+            leading = zip((of.batch, of.heads, of.frames), of.mask, strict=True)
+            mask = normal(*(size if there else 1 for size, there in leading), of.keys, seed=3)
+            mask[..., -1] = -np.inf
+            mask[0, 0, 0] = -np.inf  # nothing to see: zeros
+            inputs.append(mask)
+        else:
+            q[0, 1, 0, 0] = np.nan
+        (got,) = run(f"f{i}", inputs, [(*q.shape[:3], of.values)])
+        assert_close(got, attend(q, k, v, mask, of.scale, of.causal))
