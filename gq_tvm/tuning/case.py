@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gq_tvm import targets
+from gq_tvm.ops import reference
 from gq_tvm.schedules import Schedule, family
 from gq_tvm.schedules.cost import USUAL_ROWS
 from gq_tvm.tuning.task import Task
