@@ -19,6 +19,7 @@ from tvm.ir import IRModule
 from gq_tvm import frontend, passes
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
+from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
@@ -178,7 +179,41 @@ def _function(function: relax.Function) -> Function:
         bounds=bounds,
         parameters=[var.name for var in list(function.params)[len(inputs) :]],
         single=single,
+        kernel=_only_kernel(function),
     )
+
+
+def _only_kernel(function: relax.Function) -> list[str] | None:
+    """The symbol and the arguments of the kernel that a function is, if it is no more than that."""
+    value_of = dict(relax.analysis.get_var2val(function).items())
+    calls = [one for one in value_of.values() if isinstance(one, relax.Call)]
+    if len(calls) != 1 or not is_operator(calls[0], "relax.call_tir") or len(calls[0].args) != 2:
+        return None
+    kernel, arguments = calls[0].args
+    if any(not isinstance(one, relax.Var) or one in value_of for one in arguments):
+        return None
+
+    def output(expr: Any) -> int | None:
+        """The number of the kernel's output that an expression is."""
+        number = 0
+        while not expr.same_as(calls[0]):
+            if isinstance(expr, relax.Var) and expr in value_of:
+                expr = value_of[expr]
+            elif isinstance(expr, relax.TupleGetItem):
+                expr, number = expr.tuple_value, int(expr.index)
+            else:
+                return None
+        return number
+
+    returned = function.body.body
+    while isinstance(returned, relax.Var) and returned in value_of:
+        returned = value_of[returned]
+    fields = list(returned.fields) if isinstance(returned, relax.Tuple) else [returned]
+    made = len(calls[0].ty.fields) if isinstance(calls[0].ty, relax.TupleType) else 1
+    whole = made > 1 and returned.same_as(calls[0])
+    if not whole and [output(one) for one in fields] != list(range(made)):
+        return None
+    return [kernel.name_hint, *(one.name for one in arguments)]
 
 
 def _tensor(name: str, ty: Any) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime import threads as thread_pool
-from gq_tvm.runtime.calls import LocalCalls, Prepared, RemoteCalls
+from gq_tvm.runtime.calls import LocalCalls, Prepared, RemoteCalls, aligned
 from gq_tvm.runtime.devices import Device
 from gq_tvm.runtime.inputs import InputCheck
 from gq_tvm.runtime.manifest import Function
@@ -109,7 +109,11 @@ class CompiledFunction:
         sizes = self._check(arrays)
         shapes = [tuple(evaluate(s, sizes) for s in wanted.shape) for wanted in self.outputs]
         if outputs is None:
-            made = [np.zeros(s, one.dtype) for s, one in zip(shapes, self.outputs, strict=True)]
+            made = [
+                aligned(s, np.dtype(o.dtype)) for s, o in zip(shapes, self.outputs, strict=True)
+            ]
+            for array in made:
+                array.fill(0)
             in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
             outputs = made if in_numpy else _tensors(tuple(made))
         else:

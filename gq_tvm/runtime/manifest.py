@@ -44,6 +44,8 @@ class Function:
         bounds: Least and greatest value of each named size, None where there is no bound.
         parameters: Names of the weights it takes behind its inputs.
         single: Whether it returns its one output bare rather than in a tuple.
+        kernel: If all it does is to call one kernel on its inputs and weights: the kernel's symbol
+            in the library, and the names of its arguments; what follows are the outputs.
     """
 
     inputs: list[Tensor]
@@ -51,6 +53,7 @@ class Function:
     bounds: dict[str, list[int | None]]
     parameters: list[str]
     single: bool
+    kernel: list[str] | None = None
 
 
 @dataclass
@@ -154,6 +157,7 @@ def _check(manifest: Manifest) -> None:
             _demand(_is_list(bounds, int | None) and len(bounds) == 2)
         _demand(isinstance(function.single, bool))
         _demand(not function.single or len(function.outputs) == 1)
+        _demand(function.kernel is None or _is_list(function.kernel, str))
         _demand(_is_list(function.parameters, str) and sizes.keys() >= set(function.parameters))
     for layer in manifest.layers:
         _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel]))

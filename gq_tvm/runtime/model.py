@@ -53,10 +53,11 @@ def load(
     tensors = {name: device.tensor(array) for name, array in arrays.items()}
     functions: dict[str, CompiledFunction] = {}
     lock = threading.Lock()
+    library = code.imports[0] if isinstance(device, LocalDevice) else None
     for name, function in manifest.functions.items():
         own = [tensors[parameter] for parameter in function.parameters]
         kind = LocalCalls if isinstance(device, LocalDevice) else RemoteCalls
-        calls = kind(machine, name, function, own, device, lock)
+        calls = kind(machine, name, function, own, device, lock, library)
         functions[name] = CompiledFunction(name, function, calls, device, count)
     return Model(manifest, functions, Kernels(code, tensors, device, count))
 
