@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -48,9 +49,10 @@ class Conformer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """x f32 [frames, width] -> y like x."""
+        x = x.unsqueeze(0)
         for block in self.blocks:
             x = block(x)
-        return (x,)
+        return (x.squeeze(0),)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """A chunk of Gaussian frames."""
@@ -84,7 +86,7 @@ class ConformerBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x f32 [frames, width] -> like x."""
+        """x f32 [1, frames, width] -> like x."""
         x = x + 0.5 * self.feed1(x)
         x = x + self._attend(self.attention_norm(x))
         x = x + self._convolve(self.convolution_norm(x))
@@ -93,18 +95,16 @@ class ConformerBlock(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         def split(y: Tensor) -> Tensor:
-            return y.reshape(-1, self.heads, self.width // self.heads).transpose(0, 1)
+            return y.reshape(1, -1, self.heads, self.width // self.heads).transpose(1, 2)
 
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        scores = q @ k.transpose(1, 2) / (self.width // self.heads) ** 0.5
-        y = torch.softmax(scores, dim=-1) @ v
-        return self.attended(y.transpose(0, 1).reshape(-1, self.width))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.attended(y.reshape(1, -1, self.width))
 
     def _convolve(self, x: Tensor) -> Tensor:
-        y, gate = self.gated(x).chunk(2, dim=-1)
-        y = (y * torch.sigmoid(gate)).transpose(0, 1).unsqueeze(0)
-        y = self.batch_norm(self.depthwise(y)).squeeze(0).transpose(0, 1)
-        return self.convolved(y * torch.sigmoid(y))
+        y = F.glu(self.gated(x), dim=-1).transpose(1, 2)
+        y = self.batch_norm(self.depthwise(y)).transpose(1, 2)
+        return self.convolved(F.silu(y))
 
 
 class FeedForward(nn.Module):
@@ -124,4 +124,4 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x f32 [frames, width] -> like x."""
         y = self.wide(self.norm(x))
-        return self.narrow(y * torch.sigmoid(y))
+        return self.narrow(F.silu(y))

@@ -17,7 +17,6 @@ from torch import nn
 
 import gq_tvm
 from benchmarks.candidate import Candidate, Ready
-from benchmarks.models import ConformerBlock
 from benchmarks.problems import Layer, Model, aligned
 from gq_tvm import quantize
 from gq_tvm.ops import reference
@@ -166,18 +165,14 @@ def _model(problem: Model) -> list[Candidate]:
 
 @cache
 def _quantized(name: str, layers: tuple[int, ...]) -> nn.Module:
-    """A model with every matrix in a codebook; depthwise convolutions stay in float, as peers'.
+    """A model with every matrix in a codebook, and depthwise convolutions, which peers keep in float.
 
     Args:
         name: As in ``problems.MODELS``.
         layers: Bits of each LSTM layer, or of every matrix.
     """
     module = Model(name, 1).module
-    overrides: dict[str, int | None] = {
-        f"{part}.depthwise": None
-        for part, block in module.named_modules()
-        if isinstance(block, ConformerBlock)
-    }
+    overrides: dict[str, int | None] = {}
     if len(layers) > 1:
         overrides |= {
             f"lstm.weight_{kind}_l{number}": bits
