@@ -165,7 +165,7 @@ def _model(problem: Model) -> list[Candidate]:
 
 @cache
 def _quantized(name: str, layers: tuple[int, ...]) -> nn.Module:
-    """A model with every matrix in a codebook, and depthwise convolutions, which peers keep in float.
+    """A model in codebooks, down to the depthwise convolutions, which peers keep in float.
 
     Args:
         name: As in ``problems.MODELS``.

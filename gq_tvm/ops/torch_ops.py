@@ -47,8 +47,13 @@ def row_scales(x: Tensor) -> tuple[Tensor, Tensor]:
     amax = x.abs().amax(dim=-1, keepdim=True)
     finite = torch.isfinite(amax)
     live = finite & (amax >= _SMALLEST_LIVE)
-    inv = torch.where(live, 127 / amax, 0.0)
+    inv = torch.where(live, _divide(127, amax), 0.0)
     return inv, torch.where(live, amax / 127, torch.where(finite, 0.0, torch.nan))
+
+
+def _divide(number: float, by: Tensor) -> Tensor:
+    """``number / by``, rounded once: PyTorch's own operator multiplies by a rounded reciprocal."""
+    return torch.div(torch.tensor(number, dtype=by.dtype, device=by.device), by)
 
 
 def mean_magnitudes(x: Tensor) -> Tensor:
@@ -57,7 +62,7 @@ def mean_magnitudes(x: Tensor) -> Tensor:
     amax = magnitudes.amax(dim=-1, keepdim=True)
     finite = torch.isfinite(amax)
     live = finite & (amax >= _SMALLEST_LIVE)
-    on_grid = magnitudes.mul_(torch.where(live, MEAN_STEPS / amax, 0.0)).round_()
+    on_grid = magnitudes.mul_(torch.where(live, _divide(MEAN_STEPS, amax), 0.0)).round_()
     total = torch.where(live, on_grid, 0.0).sum(dim=-1, keepdim=True, dtype=torch.float64)
     mean = (amax / MEAN_STEPS) * (total.float() / x.shape[-1])
     return torch.where(live, mean, torch.where(finite, 0.0, torch.nan))
