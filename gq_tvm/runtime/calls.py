@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,22 @@ import numpy as np
 from gq_tvm.runtime.devices import ALIGNMENT, Device, shareable
 from gq_tvm.runtime.manifest import Function
 
-#: Memory for the inputs, and the function's arguments.
-Prepared = tuple[list[Any], list[Any]]
+Arrays = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What calls with inputs of certain shapes have ready.
+
+    Attributes:
+        inputs: Memory for them.
+        arguments: What the function takes.
+        outputs: Where a function that is one kernel writes its results; None of others.
+    """
+
+    inputs: list[Any]
+    arguments: list[Any]
+    outputs: list[np.ndarray] | None = None
 
 
 class LocalCalls:
@@ -44,31 +60,40 @@ class LocalCalls:
         self._single = function.single
         self._device = device
 
-    def prepare(self, inputs: Sequence[np.ndarray]) -> Prepared:
-        """Make ready for calls with inputs of these shapes."""
-        buffers = [aligned(x.shape, x.dtype) for x in inputs]
-        return buffers, [*map(self._device.tensor, buffers), *self.weights]
+    def prepare(self, inputs: Arrays, outputs: Sequence[tuple[tuple[int, ...], str]]) -> Prepared:
+        """Make ready for calls with inputs of these shapes.
 
-    def __call__(self, prepared: Prepared, inputs: Sequence[np.ndarray], threads: int) -> Any:
+        Of a function that is one kernel, ``outputs`` tells shape and dtype of each.
+        """
+        buffers = [aligned(x.shape, x.dtype) for x in inputs]
+        tensors = [*map(self._device.tensor, buffers)]
+        made = [aligned(shape, np.dtype(dtype)) for shape, dtype in outputs]
+        if made and all(map(shareable, made)):
+            return Prepared(buffers, self._kernel_arguments(tensors, made), made)
+        return Prepared(buffers, [*tensors, *self.weights])
+
+    def __call__(self, prepared: Prepared, inputs: Arrays, threads: int) -> Any:
         """Return an array or a tuple of arrays, the caller's own.
 
         ``threads`` is 0 for code that knows of none.
         """
-        buffers, arguments = prepared
         with self.lock:
             if threads:
                 self._device.use_threads(threads)
-            for buffer, x in zip(buffers, inputs, strict=True):
+            for buffer, x in zip(prepared.inputs, inputs, strict=True):
                 buffer[...] = x
-            result = self._function(*arguments)
+            if prepared.outputs is not None:
+                self._kernel(*prepared.arguments)
+                if self._single:
+                    return prepared.outputs[0].copy()
+                return tuple([one.copy() for one in prepared.outputs])
+            result = self._function(*prepared.arguments)
             # Copied, as TVM may give back its input or a weight.
             if self._single:
                 return np.from_dlpack(result).copy()
             return tuple([np.from_dlpack(one).copy() for one in result])
 
-    def bind(
-        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int
-    ) -> Any:
+    def bind(self, inputs: Arrays, outputs: Arrays, threads: int) -> Any:
         """Return ``run()``, which reads these inputs and writes these outputs.
 
         Inputs are read where they lie if TVM can read them there, and if no output that is written
@@ -108,31 +133,35 @@ class LocalCalls:
         self,
         inputs: Sequence[Any],
         copies: Sequence[tuple[np.ndarray, np.ndarray]],
-        outputs: Sequence[np.ndarray],
+        outputs: Arrays,
         threads: int,
     ) -> Any:
         """Return ``run()`` of a function that is one kernel: it writes the outputs itself.
 
-        The virtual machine has no part in it: a third of the time of a small layer, and most of it
-        where the caches are cold.
+        The virtual machine has no part in it, nor its lock: that is a third of the time of a small
+        layer, and most of it where the caches are cold.
         """
+        kernel = partial(self._kernel, *self._kernel_arguments(inputs, outputs))
+        if not threads and not copies:
+            return kernel
+        device = self._device
+
+        def run() -> None:
+            if threads:
+                device.use_threads(threads)
+            for ours, x in copies:
+                ours[...] = x
+            kernel()
+
+        return run
+
+    def _kernel_arguments(self, inputs: Sequence[Any], outputs: Arrays) -> list[Any]:
+        """What the kernel takes: its inputs and weights by their names, then the outputs."""
         assert self._about.kernel is not None
         _, *names = self._about.kernel
         known = dict(zip([one.name for one in self._about.inputs], inputs, strict=True))
         known |= zip(self._about.parameters, self.weights, strict=True)
-        tensors = [self._device.tensor(y) for y in outputs]
-        arguments = [*(known[name] for name in names), *tensors]
-        lock, device, kernel = self.lock, self._device, self._kernel
-
-        def run() -> None:
-            with lock:
-                if threads:
-                    device.use_threads(threads)
-                for ours, x in copies:
-                    ours[...] = x
-                kernel(*arguments)
-
-        return run
+        return [*(known[name] for name in names), *map(self._device.tensor, outputs)]
 
 
 class RemoteCalls:
@@ -155,19 +184,17 @@ class RemoteCalls:
         self._single = function.single
         self._device = device
 
-    def prepare(self, inputs: Sequence[np.ndarray]) -> Prepared:
+    def prepare(self, inputs: Arrays, outputs: object = ()) -> Prepared:
         """Make ready for calls with inputs of these shapes."""
         tensors = [self._device.tensor(x) for x in inputs]
-        return tensors, [*tensors, *self.weights]
+        return Prepared(tensors, [*tensors, *self.weights])
 
-    def __call__(self, prepared: Prepared, inputs: Sequence[np.ndarray], threads: int) -> Any:
+    def __call__(self, prepared: Prepared, inputs: Arrays, threads: int) -> Any:
         """See `LocalCalls.__call__`."""
         outputs = self._run(prepared, inputs, threads)
         return outputs[0] if self._single else outputs
 
-    def bind(
-        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int
-    ) -> Any:
+    def bind(self, inputs: Arrays, outputs: Arrays, threads: int) -> Any:
         """Return ``run()``, which sends these inputs and fetches these outputs."""
         prepared = self.prepare(inputs)
 
@@ -177,17 +204,14 @@ class RemoteCalls:
 
         return run
 
-    def _run(
-        self, prepared: Prepared, inputs: Sequence[np.ndarray], threads: int
-    ) -> tuple[np.ndarray, ...]:
-        tensors, arguments = prepared
+    def _run(self, prepared: Prepared, inputs: Arrays, threads: int) -> tuple[np.ndarray, ...]:
         with self.lock, self._device.guard():
             if threads:
                 self._device.use_threads(threads)
-            for tensor, x in zip(tensors, inputs, strict=True):
+            for tensor, x in zip(prepared.inputs, inputs, strict=True):
                 if x.size:
                     tensor.copyfrom(x)
-            self.machine.set_input(self._name, *arguments)
+            self.machine.set_input(self._name, *prepared.arguments)
             self.machine.invoke_stateful(self._name)
             outputs = self.machine.get_outputs(self._name)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)

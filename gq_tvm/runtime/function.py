@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from gq_tvm.runtime import threads as thread_pool
 from gq_tvm.runtime.calls import LocalCalls, Prepared, RemoteCalls, aligned
 from gq_tvm.runtime.devices import Device
 from gq_tvm.runtime.inputs import InputCheck
-from gq_tvm.runtime.manifest import Function
+from gq_tvm.runtime.manifest import Function, Tensor
 from gq_tvm.runtime.sizes import evaluate
 
 Timer = Callable[[int], list[float]]
@@ -47,6 +47,7 @@ class CompiledFunction:
         self._calls = calls
         self._device = device
         self._single = function.single
+        self._one_kernel = function.kernel is not None
         self._check = InputCheck(name, function)
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._shapes = 0
@@ -107,17 +108,15 @@ class CompiledFunction:
         """
         arrays = [_array(x) for x in inputs]
         sizes = self._check(arrays)
-        shapes = [tuple(evaluate(s, sizes) for s in wanted.shape) for wanted in self.outputs]
+        wanted = self._made(sizes)
         if outputs is None:
-            made = [
-                aligned(s, np.dtype(o.dtype)) for s, o in zip(shapes, self.outputs, strict=True)
-            ]
+            made = [aligned(shape, np.dtype(one.dtype)) for shape, one in wanted]
             for array in made:
                 array.fill(0)
             in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
             outputs = made if in_numpy else _tensors(tuple(made))
         else:
-            made = self._check_outputs(outputs, shapes)
+            made = self._check_outputs(outputs, [shape for shape, _ in wanted])
         count = self._threads if threads is None else self._asked(threads)
         self._meet_shapes()
         run = self._calls.bind(arrays, made, count)
@@ -152,10 +151,16 @@ class CompiledFunction:
 
     def _prepare(self, signature: tuple[Any, ...], inputs: Sequence[Any]) -> Prepared:
         """Check inputs of new shapes, and make ready for calls with these shapes."""
-        self._check(inputs)
+        sizes = self._check(inputs)
         self._meet_shapes()
-        self._prepared[signature] = prepared = self._calls.prepare(inputs)
+        outputs = self._made(sizes) if self._one_kernel else []
+        prepared = self._calls.prepare(inputs, [(shape, one.dtype) for shape, one in outputs])
+        self._prepared[signature] = prepared
         return prepared
+
+    def _made(self, sizes: Mapping[str, int]) -> list[tuple[tuple[int, ...], Tensor]]:
+        """The shape of each output for inputs of certain sizes, and what else is known of it."""
+        return [(tuple(evaluate(s, sizes) for s in one.shape), one) for one in self.outputs]
 
     def _meet_shapes(self) -> None:
         """Count new shapes; forget them all when they are many.
