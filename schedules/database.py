@@ -149,6 +149,8 @@ def _distance(entry: Entry, family: Family, product: Product, threads: int) -> f
     same = (entry.family, entry.bits, entry.activation)
     if same != (family.name, product.bits, product.activation):
         return inf
+    if (_rows(entry.product) == 1) != (_rows(product) == 1):
+        return inf  # one row shares no look-up with another
     sides = [abs(log2(entry.n / product.n)), abs(log2(entry.k / product.k))]
     rows = abs(log2(max(_rows(entry.product), 1) / max(_rows(product), 1)))
     if max(sides) > _FARTHEST_SIDE or rows > _FARTHEST_ROWS:

@@ -34,31 +34,40 @@ class Prepared:
     outputs: list[np.ndarray] | None = None
 
 
-class LocalCalls:
+@dataclass
+class _Calls:
+    """A function and what is needed to call it.
+
+    Attributes:
+        machine: The virtual machine.
+        name: The function's name.
+        about: What the manifest says of it.
+        weights: The parameters behind its inputs.
+        device: What runs it.
+        lock: Held while the machine is at work.
+        library: The kernels; None where they are out of reach.
+    """
+
+    machine: Any
+    name: str
+    about: Function
+    weights: list[Any]
+    device: Device
+    lock: AbstractContextManager[Any]
+    library: Any
+
+
+class LocalCalls(_Calls):
     """Calls of a function in this process.
 
     Inputs are copied to aligned memory that TVM knows already: cheaper than telling it of new
     memory, and any layout will do.
     """
 
-    def __init__(
-        self,
-        machine: Any,
-        name: str,
-        function: Function,
-        weights: list[Any],
-        device: Device,
-        lock: AbstractContextManager[Any],
-        library: Any,
-    ) -> None:
-        self.machine = machine
-        self.weights = weights
-        self.lock = lock
-        self._about = function
-        self._kernel: Any = library[function.kernel[0]] if function.kernel else None
-        self._function = machine[name]
-        self._single = function.single
-        self._device = device
+    def __post_init__(self) -> None:
+        kernel = self.about.kernel
+        self._kernel: Any = self.library[kernel[0]] if kernel else None
+        self._function = self.machine[self.name]
 
     def prepare(self, inputs: Arrays, outputs: Sequence[tuple[tuple[int, ...], str]]) -> Prepared:
         """Make ready for calls with inputs of these shapes.
@@ -66,7 +75,7 @@ class LocalCalls:
         Of a function that is one kernel, ``outputs`` tells shape and dtype of each.
         """
         buffers = [aligned(x.shape, x.dtype) for x in inputs]
-        tensors = [*map(self._device.tensor, buffers)]
+        tensors = [*map(self.device.tensor, buffers)]
         made = [aligned(shape, np.dtype(dtype)) for shape, dtype in outputs]
         if made and all(map(shareable, made)):
             return Prepared(buffers, self._kernel_arguments(tensors, made), made)
@@ -79,17 +88,17 @@ class LocalCalls:
         """
         with self.lock:
             if threads:
-                self._device.use_threads(threads)
+                self.device.use_threads(threads)
             for buffer, x in zip(prepared.inputs, inputs, strict=True):
                 buffer[...] = x
             if prepared.outputs is not None:
                 self._kernel(*prepared.arguments)
-                if self._single:
+                if self.about.single:
                     return prepared.outputs[0].copy()
                 return tuple([one.copy() for one in prepared.outputs])
             result = self._function(*prepared.arguments)
             # Copied, as TVM may give back its input or a weight.
-            if self._single:
+            if self.about.single:
                 return np.from_dlpack(result).copy()
             return tuple([np.from_dlpack(one).copy() for one in result])
 
@@ -105,11 +114,11 @@ class LocalCalls:
             if not shareable(x) or any(np.may_share_memory(x, y) for y in outputs):
                 ours = aligned(x.shape, x.dtype)
                 copies.append((ours, x))
-            tensors.append(self._device.tensor(ours))
+            tensors.append(self.device.tensor(ours))
         if self._kernel is not None and all(map(shareable, outputs)):
             return self._bind_kernel(tensors, copies, outputs, threads)
         arguments = [*tensors, *self.weights]
-        lock, device, function = self.lock, self._device, self._function
+        lock, device, function = self.lock, self.device, self._function
 
         def call() -> Any:
             if threads:
@@ -127,7 +136,7 @@ class LocalCalls:
                 for y, one in zip(outputs, call(), strict=True):
                     y[...] = np.from_dlpack(one)
 
-        return run_single if self._single else run
+        return run_single if self.about.single else run
 
     def _bind_kernel(
         self,
@@ -144,7 +153,7 @@ class LocalCalls:
         kernel = partial(self._kernel, *self._kernel_arguments(inputs, outputs))
         if not threads and not copies:
             return kernel
-        device = self._device
+        device = self.device
 
         def run() -> None:
             if threads:
@@ -157,42 +166,25 @@ class LocalCalls:
 
     def _kernel_arguments(self, inputs: Sequence[Any], outputs: Arrays) -> list[Any]:
         """What the kernel takes: its inputs and weights by their names, then the outputs."""
-        assert self._about.kernel is not None
-        _, *names = self._about.kernel
-        known = dict(zip([one.name for one in self._about.inputs], inputs, strict=True))
-        known |= zip(self._about.parameters, self.weights, strict=True)
-        return [*(known[name] for name in names), *map(self._device.tensor, outputs)]
+        assert self.about.kernel is not None
+        _, *names = self.about.kernel
+        known = dict(zip([one.name for one in self.about.inputs], inputs, strict=True))
+        known |= zip(self.about.parameters, self.weights, strict=True)
+        return [*(known[name] for name in names), *map(self.device.tensor, outputs)]
 
 
-class RemoteCalls:
+class RemoteCalls(_Calls):
     """Calls of a function over RPC, which passes no tuples: inputs are set, outputs fetched."""
-
-    def __init__(
-        self,
-        machine: Any,
-        name: str,
-        function: Function,
-        weights: list[Any],
-        device: Device,
-        lock: AbstractContextManager[Any],
-        library: Any,
-    ) -> None:
-        self.machine = machine
-        self.weights = weights
-        self.lock = lock
-        self._name = name
-        self._single = function.single
-        self._device = device
 
     def prepare(self, inputs: Arrays, outputs: object = ()) -> Prepared:
         """Make ready for calls with inputs of these shapes."""
-        tensors = [self._device.tensor(x) for x in inputs]
+        tensors = [self.device.tensor(x) for x in inputs]
         return Prepared(tensors, [*tensors, *self.weights])
 
     def __call__(self, prepared: Prepared, inputs: Arrays, threads: int) -> Any:
         """See `LocalCalls.__call__`."""
         outputs = self._run(prepared, inputs, threads)
-        return outputs[0] if self._single else outputs
+        return outputs[0] if self.about.single else outputs
 
     def bind(self, inputs: Arrays, outputs: Arrays, threads: int) -> Any:
         """Return ``run()``, which sends these inputs and fetches these outputs."""
@@ -205,15 +197,15 @@ class RemoteCalls:
         return run
 
     def _run(self, prepared: Prepared, inputs: Arrays, threads: int) -> tuple[np.ndarray, ...]:
-        with self.lock, self._device.guard():
+        with self.lock, self.device.guard():
             if threads:
-                self._device.use_threads(threads)
+                self.device.use_threads(threads)
             for tensor, x in zip(prepared.inputs, inputs, strict=True):
                 if x.size:
                     tensor.copyfrom(x)
-            self.machine.set_input(self._name, *prepared.arguments)
-            self.machine.invoke_stateful(self._name)
-            outputs = self.machine.get_outputs(self._name)
+            self.machine.set_input(self.name, *prepared.arguments)
+            self.machine.invoke_stateful(self.name)
+            outputs = self.machine.get_outputs(self.name)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             return tuple(one.numpy() for one in outputs)
 

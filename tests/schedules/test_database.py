@@ -56,6 +56,7 @@ def test_the_nearest_scaled_by_its_work():
         product(bits=3),
         product(activation="fp32"),
         product(rows=16),
+        product(rows=2),
         product(n=64 * 1024),
     ],
 )
