@@ -57,6 +57,7 @@ class _Calls:
     library: Any
 
 
+@dataclass
 class LocalCalls(_Calls):
     """Calls of a function in this process.
 

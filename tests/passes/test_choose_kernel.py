@@ -149,7 +149,7 @@ def test_a_shared_weight_has_one_layout(vectors, widened):
     one, four = attributes_of(ChooseKernel(vectors, database=known)(before))
     assert one["schedule"] == str(widened[1])
     assert four["schedule"] == str(widened[1])
-    assert four["origin"] == "nearest: 6x10, 1 row"
+    assert four["origin"] == "packed as for 6x10, 1 row"
     alone = Database([entry("lookup", 6, 1, 1.0, widened[2])])
     _, four = attributes_of(ChooseKernel(vectors, database=alone)(before))
     assert Schedule.parse(four["schedule"]).layout == widened[2].layout
