@@ -17,6 +17,8 @@ from gq_tvm.build import build
 from gq_tvm.schedules import Product
 from gq_tvm.verify import verify
 
+pytestmark = pytest.mark.slow  # together minutes; test_lstm and test_memory have quick ones
+
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
 
 

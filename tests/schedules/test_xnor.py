@@ -14,6 +14,8 @@ from gq_tvm.schedules import Product, Schedule, families_for, family
 from gq_tvm.schedules.family import MOST_INT8_K
 from gq_tvm.schedules.xnor import walsh_hadamard
 
+pytestmark = pytest.mark.slow  # together minutes; test_lstm and test_memory have quick ones
+
 ACTIVATIONS = ("int1", "int2")
 #: Ragged everywhere; rows longer than the 31 words that byte counters hold.
 FEW = ((37, 45, 5), (19, 1100, 1))
