@@ -7,42 +7,26 @@ one target matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gq_tvm.schedules.counts import Counts, count
 from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
+from gq_tvm.targets.core import KIB, Cache, Core
 
-
-@dataclass(frozen=True)
-class Core:
-    """What a core does in a cycle, at best.
-
-    Attributes:
-        vectors: Vector instructions.
-        loads: Reads of any size.
-        scalars: Instructions on scalars.
-        bytes: Read from the second-level cache.
-        hertz: Cycles a second.
-    """
-
-    vectors: float
-    loads: float
-    scalars: float
-    bytes: float
-    hertz: float
-
-
-# By instruction set, from the makers' optimisation guides: Zen 4, Haswell, Cortex-A72 (neon),
-# Cortex-A76 (neon-dot); of cores that share an instruction set the ratios are alike.
-_CORES = {
-    "avx512": Core(vectors=2, loads=2, scalars=4, bytes=32, hertz=3.5e9),
-    "avx2": Core(vectors=3, loads=2, scalars=4, bytes=32, hertz=3.5e9),
-    "neon": Core(vectors=2, loads=1, scalars=2, bytes=16, hertz=1.5e9),
-    "neon-dot": Core(vectors=2, loads=2, scalars=3, bytes=16, hertz=2.4e9),
-}
-_OTHER = Core(vectors=1, loads=1, scalars=2, bytes=8, hertz=2e9)
+# Of machines nothing is known of.
+_OTHER = Core(
+    width=2,
+    vectors=1,
+    loads=1,
+    scalars=2,
+    caches=(Cache(32 * KIB, 16), Cache(256 * KIB, 8)),
+    memory=2,
+    hertz=2e9,
+    mca=(),
+    source="none",
+)
 
 #: Rows to expect where they are only known at run time.
 USUAL_ROWS = 16
@@ -50,7 +34,7 @@ USUAL_ROWS = 16
 
 def modelled(family: Family, target: Target, product: Product, schedule: Schedule) -> float:
     """Return the microseconds a call of a family's kernel should take on one core."""
-    core = _CORES.get(target.instruction_set, _OTHER)
+    core = target.core or _OTHER
     return 1e6 * cycles(core, kernel_counts(family, target, product, schedule)) / core.hertz
 
 
@@ -60,7 +44,7 @@ def cycles(core: Core, counts: Counts) -> float:
     busiest = max(
         vectors / core.vectors,
         (counts.loads + counts.scalar_loads) / core.loads,
-        counts.bytes / core.bytes,
+        counts.bytes / core.caches[1].bandwidth,
     )
     return busiest + counts.scalar / core.scalars
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 from gq_tvm.errors import Error
+from gq_tvm.targets.zig import zig
 
 # e_machine in the ELF header (System V ABI, elf.h), by the architecture part of a target triple.
 _MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40}
@@ -80,7 +78,9 @@ class Linker:
         # -z now: a missing symbol shows when the library is loaded, not in the middle of a run.
         flags = ["-shared", "--strip-debug", "--build-id=none", "-z", "now"]
         flags += [*(options or ()), "-o", output, *objects]
-        done = subprocess.run([*_lld(), *flags], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [zig(), "ld.lld", *flags], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             reason = done.stderr.strip().splitlines() or [f"lld left with code {done.returncode}"]
             raise Error(f"cannot link {output}: {reason[0]}")
@@ -92,12 +92,3 @@ def linker(triple: str) -> Callable[..., None]:
     """Return the function to pass to ``export_library(path, fcompile=...)`` for a target triple."""
     architecture(triple)
     return Linker(triple)
-
-
-def _lld() -> list[str]:
-    """Return the command line of lld up to its first option."""
-    spec = find_spec("ziglang")
-    if spec is None or spec.origin is None:
-        name = Path(sys.executable).name
-        raise Error(f"there is no linker: install it with `{name} -m pip install ziglang`")
-    return [str(Path(spec.origin).with_name("zig")), "ld.lld"]

@@ -7,7 +7,13 @@ from typing import Any
 
 import tvm
 
-_TRIPLES = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+from gq_tvm.targets.core import Core
+
+_TRIPLES = {
+    "x86_64": "x86_64-unknown-linux-gnu",
+    "aarch64": "aarch64-unknown-linux-gnu",
+    "arm": "armv7a-unknown-linux-gnueabihf",
+}
 
 
 @dataclass(frozen=True)
@@ -16,15 +22,16 @@ class Target:
 
     Attributes:
         name: What users type, e.g. ``"cortex-a76"``.
-        machine: Machine of the ELF file, ``"x86_64"`` or ``"aarch64"`` (as ``uname -m`` prints).
+        machine: Machine of the ELF file: ``"x86_64"``, ``"aarch64"``, or ``"arm"`` of 32 bits.
         instruction_set: The vector primitives its kernels are written in
             (``gq_tvm.schedules.instruction_sets``); ``"scalar"`` where there are none.
         features: CPU features that must be present before any code runs: on x86 by the names of
-            ``/proc/cpuinfo``, on ARM ``neon`` and ``dotprod``.
+            ``/proc/cpuinfo``, on ARM out of ``neon``, ``fp16``, ``dotprod``, ``i8mm``.
         description: One line for ``--target help``.
         mcpu: LLVM's name of the core, which picks LLVM's own scheduling model.
         mattr: LLVM features on top of those ``mcpu`` implies.
         emulator_cpu: The ``qemu-aarch64 -cpu`` model that has these features and no newer ones.
+        core: What is known of its speed; None where that differs too much to say.
     """
 
     name: str
@@ -35,16 +42,24 @@ class Target:
     mcpu: str
     mattr: tuple[str, ...] = ()
     emulator_cpu: str | None = None
+    core: Core | None = None
+
+    @property
+    def triple(self) -> str:
+        """LLVM's name of the platform."""
+        return _TRIPLES[self.machine]
 
     @property
     def tvm(self) -> tvm.target.Target:
         """The target as TVM's code generator takes it (one thread)."""
         config: dict[str, Any] = {
             "kind": "llvm",
-            "mtriple": _TRIPLES[self.machine],
+            "mtriple": self.triple,
             "mcpu": self.mcpu,
             "num-cores": 1,
         }
+        if self.machine == "arm":
+            config["mfloat-abi"] = "hard"
         if self.mattr:
             config["mattr"] = list(self.mattr)
         return tvm.target.Target(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gq_tvm.targets.core import KIB, MIB, Cache, Core
 from gq_tvm.targets.target import Target
 
 _AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
@@ -10,6 +11,29 @@ _AVX512 = frozenset(
         *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
         *("avx512vbmi", "avx512_vnni", "avx512_vpopcntdq"),
     }
+)
+
+_ZEN4 = Core(
+    width=6,
+    vectors=2,
+    loads=2,
+    scalars=4,
+    caches=(Cache(32 * KIB, 64), Cache(1 * MIB, 32), Cache(32 * MIB, 24)),
+    memory=6,
+    hertz=3.5e9,
+    mca=("-mcpu=znver4",),
+    source="Software Optimization Guide for the AMD Zen 4 Microarchitecture (57647), 512 bits wide",
+)
+_HASWELL = Core(
+    width=4,
+    vectors=3,
+    loads=2,
+    scalars=4,
+    caches=(Cache(32 * KIB, 64), Cache(256 * KIB, 32), Cache(8 * MIB, 16)),
+    memory=5,
+    hertz=3.5e9,
+    mca=("-mcpu=haswell",),
+    source="Intel 64 and IA-32 Architectures Optimization Reference Manual, Haswell",
 )
 
 TARGETS = (
@@ -21,6 +45,7 @@ TARGETS = (
         description="AVX-512 with VBMI, VNNI and VPOPCNTDQ (Intel Ice Lake, AMD Zen 4, and newer)",
         mcpu="x86-64-v4",
         mattr=("+avx512vbmi", "+avx512vnni", "+avx512vpopcntdq", "-prefer-256-bit"),
+        core=_ZEN4,
     ),
     Target(
         name="x86-64-v3",
@@ -29,6 +54,7 @@ TARGETS = (
         features=_AVX2,
         description="AVX2 and FMA (Intel Haswell, AMD Zen, and newer)",
         mcpu="x86-64-v3",
+        core=_HASWELL,
     ),
     Target(
         name="x86-64",

@@ -17,13 +17,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 import tvm_ffi
 
 from gq_tvm import cache, debian
 from gq_tvm.errors import Error
+from gq_tvm.targets.zig import GLIBC, compile_native
 
 # Every model QEMU 7.2 has that our targets name; `max` is everything QEMU knows.
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
@@ -36,7 +36,6 @@ _SYSTEM_LIBRARIES = (
     *("libgcc_s.so.1", "libstdc++.so.6"),
 )
 _SOURCE = Path(__file__).with_name("rpc_server.c")
-_GLIBC = "2.27"  # the oldest the wheels' libraries run on, so that any board runs our server too
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Installation:
 def locate(cache_dir: str | os.PathLike[str] | None = None) -> Installation:
     """Return where this version's installation is, or would be, in the cache (`cache.root`)."""
     versions = [f"{name} {metadata.version(name)}" for name in _WHEELS]
-    contents = "\n".join([*versions, *_DEBS, _GLIBC]).encode() + _SOURCE.read_bytes()
+    contents = "\n".join([*versions, *_DEBS, GLIBC]).encode() + _SOURCE.read_bytes()
     key = hashlib.sha256(contents).hexdigest()[:12]
     return Installation(cache.root(cache_dir) / f"aarch64-{key}")
 
@@ -114,7 +113,8 @@ def build(made: Installation, progress: Callable[[str], object]) -> None:
         progress("ARM device 2/4: TVM runtime for aarch64 (98 MB)")
         _download_runtime(work / "wheels", made.board)
         progress("ARM device 3/4: RPC server")
-        _compile_server(work / "zig", made.board / "rpc_server")
+        include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
+        compile_native([_SOURCE], made.board / "rpc_server", "aarch64", include)
         progress("ARM device 4/4: QEMU")
         _provide_qemu(packages, native, work / "qemu", made.qemu)
     made.seal()
@@ -151,26 +151,6 @@ def _download_runtime(wheels: Path, board: Path) -> None:
     missing = [name for name in LIBRARIES if not (board / name).exists()]
     if missing:
         raise Error(f"the aarch64 wheels of {' and '.join(wanted)} lack {', '.join(missing)}")
-
-
-def _compile_server(cache_folder: Path, output: Path) -> None:
-    spec = find_spec("ziglang")
-    if spec is None or spec.origin is None:
-        raise Error("there is no cross compiler: install it with `python -m pip install ziglang`")
-    include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
-    folders = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(cache_folder))
-    command = [str(Path(spec.origin).with_name("zig")), "cc", "-O2", "-s"]
-    command += ["-target", f"aarch64-linux-gnu.{_GLIBC}", "-o", str(output), str(_SOURCE), "-ldl"]
-    done = subprocess.run(
-        [*command, *(f"-I{folder}" for folder in include)],
-        env={**os.environ, **folders},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise Error(f"the RPC server for aarch64 does not compile ({reason})")
 
 
 def _provide_qemu(packages: debian.Packages, native: str, work: Path, link: Path) -> None:
