@@ -116,54 +116,53 @@ class LocalCalls(_Calls):
                 ours = aligned(x.shape, x.dtype)
                 copies.append((ours, x))
             tensors.append(self.device.tensor(ours))
+        before = self._before(copies, threads)
         if self._kernel is not None and all(map(shareable, outputs)):
-            return self._bind_kernel(tensors, copies, outputs, threads)
-        arguments = [*tensors, *self.weights]
-        lock, device, function = self.lock, self.device, self._function
-
-        def call() -> Any:
-            if threads:
-                device.use_threads(threads)
-            for ours, x in copies:
-                ours[...] = x
-            return function(*arguments)
+            return self._bind_kernel(tensors, outputs, before)
+        lock, call = self.lock, partial(self._function, *tensors, *self.weights)
 
         def run_single() -> None:
             with lock:
+                before()
                 outputs[0][...] = np.from_dlpack(call())
 
         def run() -> None:
             with lock:
+                before()
                 for y, one in zip(outputs, call(), strict=True):
                     y[...] = np.from_dlpack(one)
 
         return run_single if self.about.single else run
 
-    def _bind_kernel(
-        self,
-        inputs: Sequence[Any],
-        copies: Sequence[tuple[np.ndarray, np.ndarray]],
-        outputs: Arrays,
-        threads: int,
-    ) -> Any:
+    def _bind_kernel(self, inputs: Sequence[Any], outputs: Arrays, before: Any) -> Any:
         """Return ``run()`` of a function that is one kernel: it writes the outputs itself.
 
         The virtual machine has no part in it, nor its lock: that is a third of the time of a small
         layer, and most of it where the caches are cold.
         """
         kernel = partial(self._kernel, *self._kernel_arguments(inputs, outputs))
-        if not threads and not copies:
+        if before is _nothing:
             return kernel
-        device = self.device
 
         def run() -> None:
+            before()
+            kernel()
+
+        return run
+
+    def _before(self, copies: Sequence[tuple[np.ndarray, np.ndarray]], threads: int) -> Any:
+        """What a bound call does first: take its threads, copy the inputs TVM cannot read."""
+        if not threads and not copies:
+            return _nothing
+        device = self.device
+
+        def before() -> None:
             if threads:
                 device.use_threads(threads)
             for ours, x in copies:
                 ours[...] = x
-            kernel()
 
-        return run
+        return before
 
     def _kernel_arguments(self, inputs: Sequence[Any], outputs: Arrays) -> list[Any]:
         """What the kernel takes: its inputs and weights by their names, then the outputs."""
@@ -209,6 +208,10 @@ class RemoteCalls(_Calls):
             outputs = self.machine.get_outputs(self.name)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             return tuple(one.numpy() for one in outputs)
+
+
+def _nothing() -> None:
+    pass
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
