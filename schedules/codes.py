@@ -28,6 +28,18 @@ class Piece:
     shift: int
     mask: int
 
+    @property
+    def before(self) -> int:
+        """The bits that count before the shift.
+
+        Those it pushes out are as they are after it: codes which differ by a shift alone then join
+        their pieces alike, and once.
+        """
+        pushed_out = (1 << max(0, self.shift)) - 1
+        return (self.mask << self.shift if self.shift > 0 else self.mask >> -self.shift) & 0xFF | (
+            self.mask & pushed_out
+        )
+
 
 @dataclass(frozen=True)
 class Code:

@@ -23,7 +23,7 @@ _REGISTER_BYTES = 64  # of the widest vectors; a buffer this small is kept in a 
 
 # Parts of the names of LLVM's intrinsics.
 _PERMUTES = ("permvar", "permi2var", "pshuf", "permps", ".tbl", "blendv", "pternlog")
-_DOTS = ("pdpbusd", "pmadd", "psign", ".sdot", ".udot", "smull", "saddlp", "pmul")
+_DOTS = ("pdpbusd", "pmadd", "psign", ".sdot", ".udot", "smmla", "smull", "saddlp", "pmul")
 
 _BINARY = (
     *(prim.Add, prim.Sub, prim.Mul, prim.Div, prim.FloorDiv, prim.FloorMod, prim.Min, prim.Max),

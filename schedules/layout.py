@@ -26,7 +26,8 @@ class TileLayout:
         codes: Of the 8 sub-vectors of a unit.
         vectors: Output vectors of a tile; must divide 8.
         order: Bytes of a sub-vector: ``"output"`` puts (n, k) at ``n * 4 + k``, ``"depth"`` at
-            ``k * lanes + n``, ``"quarter"`` at ``n // 4 * 16 + k * 4 + n % 4``.
+            ``k * lanes + n``, ``"quarter"`` at ``n // 4 * 16 + k * 4 + n % 4``. ``"octet"`` shares
+            the 8 k of two groups out by halves of the outputs, (n, k) at ``n * 8 + k`` of a half.
     """
 
     bits: int
@@ -54,10 +55,24 @@ class TileLayout:
     def _from_pairs(self) -> np.ndarray:
         """Which (n, k), counted ``n * 4 + k``, each byte of a sub-vector holds."""
         pairs = np.arange(4 * self.lanes)
-        if self.order == "output":
+        if self.order in ("output", "octet"):
             return pairs
         quarter = self.lanes if self.order == "depth" else 4
         return pairs.reshape(-1, quarter, 4).transpose(0, 2, 1).reshape(-1)
+
+    @property
+    def _axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The axes that the lanes of a vector and the k of a unit are made of."""
+        if self.order == "octet":
+            return (2, self.lanes // 2), (self.groups // 2, 8)
+        return (self.lanes,), (self.groups, 4)
+
+    @property
+    def _to_subvectors(self) -> tuple[int, ...]:
+        """From [tile, vector, lanes.., unit, k..] to [tile, unit, sub-vector.., lanes x k]."""
+        if self.order == "octet":  # ... pair of groups, half, vector, lane of a half, k
+            return (0, 4, 5, 2, 1, 3, 6)
+        return (0, 3, 4, 1, 2, 5)
 
     def shape(self, n: int, k: int) -> tuple[int, int, int, int]:
         """Shape of the packed ``uint8`` array: tiles, units, vectors of a unit, bytes."""
@@ -73,10 +88,9 @@ class TileLayout:
         tiles, units, _, size = self.shape(n, k)
         padded = np.zeros((tiles * self.outputs, units * self.depth), np.uint8)
         padded[:n, :k] = indices
-        parts = padded.reshape(tiles, self.vectors, self.lanes, units, self.groups, 4)
-        # [tile, vector, lane, unit, group, k] -> [tile, unit, group, vector, lane x k]
-        pairs = parts.transpose(0, 3, 4, 1, 2, 5).reshape(tiles, units, SUBVECTORS, size)
-        subvectors = pairs[..., self._from_pairs]
+        parts = padded.reshape(tiles, self.vectors, *self._axes[0], units, *self._axes[1])
+        subvectors = parts.transpose(self._to_subvectors).reshape(tiles, units, SUBVECTORS, size)
+        subvectors = subvectors[..., self._from_pairs]
         packed = np.zeros(self.shape(n, k), np.uint8)
         for subvector, code in enumerate(self.codes):
             for bit, (vector, place) in enumerate(code.places()):
@@ -92,8 +106,10 @@ class TileLayout:
                 subvectors[:, :, subvector] |= (packed[:, :, vector] >> place & 1) << bit
         pairs = np.empty_like(subvectors)
         pairs[..., self._from_pairs] = subvectors
-        parts = pairs.reshape(tiles, units, self.groups, self.vectors, self.lanes, 4)
-        whole = parts.transpose(0, 3, 4, 1, 2, 5).reshape(tiles * self.outputs, units * self.depth)
+        shape = (tiles, self.vectors, *self._axes[0], units, *self._axes[1])
+        parts = pairs.reshape([shape[axis] for axis in self._to_subvectors])
+        back = np.argsort(self._to_subvectors)
+        whole = parts.transpose(back).reshape(tiles * self.outputs, units * self.depth)
         return whole[:n, :k]
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.codes import planes
+from gq_tvm.schedules.codes import SUBVECTORS, planes
 from gq_tvm.schedules.engine import Engine, Store, tile_space
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.layout import TileLayout, whole_lines
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.stage_int8 import stage_int8
-from gq_tvm.schedules.unpack import unpack
 
 Expr = Any
 
@@ -29,13 +28,14 @@ class LookupEngine(Engine):
     def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
         super().__init__(isa, n, k, bits, schedule)
         self.codes = planes(8) if bits == 8 else isa.codes(bits)
-        self.layout = TileLayout(bits, isa.lanes, self.codes, self.vectors)
+        self.layout = TileLayout(bits, isa.lanes, self.codes, self.vectors, isa.byte_order)
         self._reads = list(dict.fromkeys(code.reads for code in self.codes))
         self.padded_k = -(-k // self.layout.depth) * self.layout.depth
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return tile_space(isa.tile_rows["int8"], product, prefetch=(0, 2048))
+        space = tile_space(isa.tile_rows["int8"], product, prefetch=(0, 2048))
+        return [one for one in space if SUBVECTORS // one.vectors >= isa.dot_groups]
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -85,6 +85,9 @@ class LookupEngine(Engine):
     def _loader(self, start: int) -> Callable[[int, int], Expr]:
         return lambda offset, lanes: self._table[T.ramp(start + offset, 1, lanes)]
 
+    def _row_loader(self, slot: Expr, first: Expr) -> Callable[[int, int], Expr]:
+        return lambda k, lanes: self._rows[slot, T.ramp(first + k, 1, lanes)]
+
     def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
         offset = self.isa.centroid_offset
 
@@ -104,7 +107,8 @@ class LookupEngine(Engine):
     def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
         isa, layout, lanes = self.isa, self.layout, self.lanes
         _, units, count, size = layout.shape(self.n, self.k)
-        sums = self.accumulators(len(slots), "int32", isa.partial_sums)
+        # [vector][partial sum of all rows]
+        (sums,) = self.accumulators(1, "int32", isa.sums_of(len(slots)))
         ahead = self.schedule.prefetch // (count * size)
 
         def unit_step(unit: Expr) -> None:
@@ -113,44 +117,35 @@ class LookupEngine(Engine):
             vectors = [
                 T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)
             ]
+            first = unit * layout.depth
             activations = [
-                [
-                    T.bind(
-                        T.reinterpret(
-                            "int32",
-                            self._rows[slot, T.ramp(unit * layout.depth + 4 * group, 1, 4)],
-                        )
-                    )
-                    for group in range(layout.groups)
-                ]
-                for slot in slots
+                isa.activations(self._row_loader(slot, first), layout.groups) for slot in slots
             ]
             for v in range(self.vectors):
                 weights = [
                     T.bind(self._centroids(vectors, group * self.vectors + v))
                     for group in range(layout.groups)
                 ]
-                for row in range(len(slots)):
-                    parts = sums[row][v]
-                    results = isa.dot([self.read(p) for p in parts], weights, activations[row])
-                    for part, result in zip(parts, results, strict=True):
-                        self.write(part, result)
+                before = [self.read(part) for part in sums[v]]
+                after = isa.dot_rows(before, weights, activations)
+                for part, result in zip(sums[v], after, strict=True):
+                    self.write(part, result)
 
         self.trips(units, unit_step)
-        for row, slot in enumerate(slots):
-            row_scale = T.bind(self._row_scale[slot])
-            for v in range(self.vectors):
-                total = isa.total([self.read(part) for part in sums[row][v]])
+        row_scales = [T.bind(self._row_scale[slot]) for slot in slots]
+        for v in range(self.vectors):
+            totals = isa.totals([self.read(part) for part in sums[v]], len(slots))
+            scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+            for row, (slot, total) in enumerate(zip(slots, totals, strict=True)):
                 if isa.centroid_offset:
                     correction = self._row_sum[slot] * T.int32(isa.centroid_offset)
                     total = total - T.broadcast(correction, lanes)
-                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
-                value = T.cast(total, f"float32x{lanes}") * (T.broadcast(row_scale, lanes) * scale)
-                store(row, v, value)
+                value = T.cast(total, f"float32x{lanes}")
+                store(row, v, value * (T.broadcast(row_scales[row], lanes) * scale))
 
     def _centroids(self, vectors: Sequence[Expr], subvector: int) -> Expr:
         code = self.codes[subvector]
-        index = unpack(self.isa, code, vectors)
+        index = self.isa.unpack(code, vectors)
         if self.bits == 8:
             return index
         return self.isa.look_up_bytes(self.bits, self._registers[code.reads], index)

@@ -13,7 +13,6 @@ from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
 from gq_tvm.schedules.layout import TileLayout, whole_lines
 from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.schedules.unpack import unpack
 
 Expr = Any
 
@@ -108,7 +107,7 @@ class LookupFloatEngine(Engine):
                 ]
                 for v in range(self.vectors):
                     index = T.bind(
-                        unpack(self.isa, self.layout.codes[group * self.vectors + v], vectors)
+                        self.isa.unpack(self.layout.codes[group * self.vectors + v], vectors)
                     )
                     weights = self.isa.look_up_floats(
                         self.bits, self._registers, lambda at: self._table[at], index

@@ -1,8 +1,10 @@
 """Engine ``table`` where a register table has 16 entries: one group of one row at a time.
 
-The same sums as in ``table.py``, exact for 1-bit weights. A look-up answers for as many outputs as
-a vector has bytes; low and high bytes are zipped to int16 sums (VPSHUFB and VPUNPCK, TBL and ZIP),
-which 64 groups cannot overflow, and then widened.
+The same sums as in ``table.py``, exact for 1-bit weights. A sum of four int8 activations has ten
+bits; it is tabulated in two halves of five, ``512 + sum = 32 high + low``, so that bytes hold eight
+look-ups of either before they are widened: of every look-up there is little more than an addition
+of bytes (TBL and ADD, VPSHUFB and VPADDB). A look-up answers for as many outputs as a vector has
+bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.schedules.engine import Store, each
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.instruction_sets import InstructionSet
-from gq_tvm.schedules.instruction_sets.base import zip_lanes
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.schedules.table import ENTRIES, BitTables, table_space
 
@@ -24,7 +25,10 @@ Expr = Any
 
 _GROUP = 4  # weights of a nibble
 _UNIT = 2 * _GROUP  # k of a byte
-_SAFE = 2**15 // (_GROUP * 127) // 2  # units whose sums fit int16
+_HALF_BITS = 5
+_BIAS = 512  # the least sum is -508
+_SHORT = 4  # units whose halves fit a byte: 2 * 4 * 31 < 256
+_LONG = 2**16 // (2 * (2**_HALF_BITS - 1)) // _SHORT * _SHORT  # units whose halves fit uint16
 
 
 class NarrowTableEngine(BitTables):
@@ -42,13 +46,7 @@ class NarrowTableEngine(BitTables):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return table_space(unroll=(1, 2))
-
-    @property
-    def _bytes_of_outputs(self) -> np.ndarray:
-        """Which byte answers for each output, after the zips of 128 bits."""
-        halves = np.arange(self.isa.vector_bytes).reshape(-1, 2, 8)
-        return halves.transpose(1, 0, 2).reshape(-1)
+        return table_space()
 
     def pack(self, indices: np.ndarray) -> np.ndarray:
         n, k = indices.shape
@@ -56,9 +54,7 @@ class NarrowTableEngine(BitTables):
         padded[:n, :k] = indices
         bits = np.packbits(padded, axis=1, bitorder="little")  # two nibbles a byte
         bits = bits.reshape(self.tiles, self.columns, -1, self.units)
-        packed = np.empty_like(bits)
-        packed[:, :, self._bytes_of_outputs] = bits
-        return np.ascontiguousarray(packed.transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(bits.transpose(0, 3, 1, 2))
 
     def shape(self) -> tuple[int, int, int, int]:
         return self.tiles, self.units, self.columns, self.isa.vector_bytes
@@ -82,58 +78,85 @@ class NarrowTableEngine(BitTables):
             activation = T.cast(self._row[group * _GROUP + j], "int16")
             term = bit * T.broadcast(activation, ENTRIES)
             sums = term if sums is None else sums + term
-        sums = T.bind(sums)
-        high = T.shift_right(sums, T.broadcast(T.int16(8), ENTRIES))
-        for part, value in enumerate((sums, high)):
+        sums = T.bind(sums + T.broadcast(T.int16(_BIAS), ENTRIES))
+        low = T.bitwise_and(sums, T.broadcast(T.int16(2**_HALF_BITS - 1), ENTRIES))
+        high = T.shift_right(sums, T.broadcast(T.int16(_HALF_BITS), ENTRIES))
+        for part, value in enumerate((low, high)):
             for start in range(0, self.isa.vector_bytes, ENTRIES):  # one copy for each 128 bits
                 at = [slot, group, part, T.ramp(start, 1, ENTRIES)]
                 T.buffer_store(self._tables, T.cast(value, f"uint8x{ENTRIES}"), at)
 
     def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
         sums = self.accumulators(len(slots), "int32")
-        words = self.isa.vector_bytes // 2
-        narrow = [
-            [[T.alloc_buffer((words,), "int16") for _ in (0, 1)] for _ in range(self.columns)]
-            for _ in slots
-        ]
-        every = T.ramp(0, 1, words)
+        lanes = self.lanes
+        least = T.broadcast(T.int32(-_BIAS * 2 * self.units), lanes)
+        for vector in (part for row in sums for v in row for part in v):
+            self.write(vector, least)
 
-        def chunk(first: Expr, units: int) -> None:
-            for buffer in (b for row in narrow for column in row for b in column):
-                T.buffer_store(buffer, T.broadcast(T.int16(0), words), [every])
-            self.trips(units, lambda unit: self._unit(tile, first + unit, slots, narrow))
+        def long(first: Expr, units: int) -> None:
+            wide = self._zeros(slots, "uint16", 2)
+            each(
+                units // _SHORT,
+                lambda i: self._short(tile, first + i * _SHORT, _SHORT, slots, wide),
+            )
+            if units % _SHORT:
+                start = first + units // _SHORT * _SHORT
+                self._short(tile, start, units % _SHORT, slots, wide)
             for row in range(len(slots)):
                 for v in range(self.vectors):
-                    pair = narrow[row][v // 4][v % 4 // 2]
-                    take = (T.vectorlow, T.vectorhigh)[v % 2]
-                    half = take(f"int16x{self.lanes}", pair[every])
-                    wide = T.cast(half, f"int32x{self.lanes}")
-                    self.write(sums[row][v][0], self.read(sums[row][v][0]) + wide)
+                    low, high = (
+                        _quarter(halves[v % 4 // 2], v % 2, lanes) for halves in wide[row][v // 4]
+                    )
+                    high = T.shift_left(high, T.broadcast(T.int32(_HALF_BITS), lanes))
+                    self.write(sums[row][v][0], self.read(sums[row][v][0]) + low + high)
 
-        each(self.units // _SAFE, lambda i: chunk(i * _SAFE, _SAFE))
-        if self.units % _SAFE:
-            chunk(T.int32(self.units // _SAFE * _SAFE), self.units % _SAFE)
+        each(self.units // _LONG, lambda i: long(i * _LONG, _LONG))
+        if self.units % _LONG:
+            long(T.int32(self.units // _LONG * _LONG), self.units % _LONG)
         self.finish(tile, slots, lambda row, v: self.read(sums[row][v][0]), store)
 
-    def _unit(self, tile: Expr, unit: Expr, slots: Sequence[Expr], narrow: Sequence[Any]) -> None:
-        """Emit the look-ups of a byte's two nibbles, for all outputs of the tile."""
+    def _zeros(self, slots: Sequence[Expr], dtype: str, parts: int) -> list[Any]:
+        """Registers [row][column][low or high half of a sum][part] of zeros."""
+        lanes = self.isa.vector_bytes // parts
+
+        def zero() -> Any:
+            buffer = T.alloc_buffer((lanes,), dtype)
+            T.buffer_store(buffer, T.broadcast(T.Cast(dtype, 0), lanes), [T.ramp(0, 1, lanes)])
+            return buffer
+
+        return [
+            [[[zero() for _ in range(parts)] for _ in (0, 1)] for _ in range(self.columns)]
+            for _ in slots
+        ]
+
+    def _short(
+        self, tile: Expr, first: Expr, units: int, slots: Sequence[Expr], wide: list[Any]
+    ) -> None:
+        """Emit the look-ups of a few units for all outputs of the tile, added up as bytes."""
         isa = self.isa
-        every = T.ramp(0, 1, isa.vector_bytes)
-        for column in range(self.columns):
-            packed = T.bind(self._weights[tile, unit, column, every])
-            for half in (0, 1):
-                index = T.bind(isa.move_bits(packed, 4 * half))
-                for row, slot in enumerate(slots):
-                    low, high = (
-                        T.bind(
-                            isa.look_up_bytes(
-                                4, [self._tables[slot, 2 * unit + half, part, every]], index
-                            )
-                        )
-                        for part in (0, 1)
-                    )
-                    for which, buffer in enumerate(narrow[row][column]):
-                        words = isa.vector_bytes // 2
-                        found = zip_lanes(low, high, which, isa.vector_bytes, ENTRIES)
-                        total = buffer[T.ramp(0, 1, words)] + T.reinterpret(f"int16x{words}", found)
-                        T.buffer_store(buffer, total, [T.ramp(0, 1, words)])
+        size, words = isa.vector_bytes, isa.vector_bytes // 2
+        every = T.ramp(0, 1, size)
+        narrow = self._zeros(slots, "uint8", 1)
+        for i in range(units):
+            for column in range(self.columns):
+                packed = T.bind(self._weights[tile, first + i, column, every])
+                for half in (0, 1):
+                    index = T.bind(isa.move_bits(packed, 4 * half))
+                    for row, slot in enumerate(slots):
+                        for part, (buffer,) in enumerate(narrow[row][column]):
+                            table = self._tables[slot, 2 * (first + i) + half, part, every]
+                            found = isa.look_up_bytes(4, [table], index)
+                            T.buffer_store(buffer, buffer[every] + found, [every])
+        for row in range(len(slots)):
+            for column in range(self.columns):
+                for (found,), sums in zip(narrow[row][column], wide[row][column], strict=True):
+                    for take, total in zip((T.vectorlow, T.vectorhigh), sums, strict=True):
+                        part = T.cast(take(f"uint8x{words}", found[every]), f"uint16x{words}")
+                        at = T.ramp(0, 1, words)
+                        T.buffer_store(total, total[at] + part, [at])
+
+
+def _quarter(words: Any, half: int, lanes: int) -> Expr:
+    """One half of a register of uint16, as int32."""
+    take = (T.vectorlow, T.vectorhigh)[half]
+    return T.cast(take(f"uint16x{lanes}", words[T.ramp(0, 1, 2 * lanes)]), f"int32x{lanes}")

@@ -6,9 +6,10 @@ from gq_tvm.schedules.instruction_sets.avx2 import Avx2
 from gq_tvm.schedules.instruction_sets.avx512 import Avx512
 from gq_tvm.schedules.instruction_sets.base import InstructionSet
 from gq_tvm.schedules.instruction_sets.neon import Neon, NeonDot
+from gq_tvm.schedules.instruction_sets.neon_i8mm import NeonMatrix
 
 INSTRUCTION_SETS: dict[str, InstructionSet] = {
-    isa.name: isa for isa in (Avx512(), Avx2(), NeonDot(), Neon())
+    isa.name: isa for isa in (Avx512(), Avx2(), NeonMatrix(), NeonDot(), Neon())
 }
 
 __all__ = ["INSTRUCTION_SETS", "InstructionSet"]

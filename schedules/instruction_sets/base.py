@@ -79,6 +79,22 @@ class InstructionSet(ABC):
             T.bitwise_and(other, self.constant_bytes(~mask)),
         )
 
+    def unpack(self, code: Code, vectors: Sequence[Expr]) -> Expr:
+        """Bring a sub-vector's bytes out of a unit's packed vectors, as its code says.
+
+        Bits that its look-up does not read are undefined.
+        """
+        shifts = {piece.shift for piece in code.pieces}
+        late = len(shifts) == 1 and len(code.pieces) > 1  # one shift for all: join, then move once
+        joined, covered = None, 0
+        for piece in code.pieces:
+            part = vectors[piece.vector]
+            mask = piece.before if late else piece.mask
+            part = part if late else self.move_bits(part, piece.shift)
+            joined = part if joined is None else self.join_bits(covered, joined, part)
+            covered |= mask
+        return self.move_bits(joined, code.pieces[0].shift) if late else joined
+
     # --- int8 look-ups -----------------------------------------------------------------------
 
     def codes(self, bits: int) -> Sequence[Code]:
@@ -108,8 +124,21 @@ class InstructionSet(ABC):
 
     # --- int8 dot products -------------------------------------------------------------------
 
-    #: Vectors of partial sums an output vector needs.
+    #: Vectors of partial sums an output vector of one row needs.
     partial_sums: int = 1
+    #: Groups of 4 k that a dot product takes at once.
+    dot_groups: int = 1
+    #: How the bytes of a sub-vector are ordered; see ``layout.TileLayout``.
+    byte_order: str = "output"
+
+    def activations(self, load: Loader, groups: int) -> Sequence[Expr]:
+        """Read a unit's activations of a row, in the form ``dot`` wants them.
+
+        Args:
+            load: ``load(offset, count)``: int8 activations from the unit's first k on.
+            groups: How many groups of 4.
+        """
+        return [T.bind(T.reinterpret("int32", load(4 * group, 4))) for group in range(groups)]
 
     @abstractmethod
     def dot(
@@ -120,8 +149,31 @@ class InstructionSet(ABC):
         Args:
             sums: ``partial_sums`` vectors ``int32 [lanes]``.
             weights: One vector a group: ``lanes`` outputs x 4 centroids.
-            activations: One ``int32`` scalar a group: 4 int8 activations.
+            activations: What ``activations`` made, one a group; by default an ``int32`` scalar of
+                4 int8 activations.
         """
+
+    def sums_of(self, rows: int) -> int:
+        """Vectors of partial sums an output vector of several rows needs."""
+        return rows * self.partial_sums
+
+    def dot_rows(
+        self,
+        sums: Sequence[Expr],
+        weights: Sequence[Expr],
+        activations: Sequence[Sequence[Expr]],
+    ) -> Sequence[Expr]:
+        """Do what ``dot`` does for several rows with their ``sums_of(rows)`` sums."""
+        size = self.partial_sums
+        made: list[Expr] = []
+        for row, own in enumerate(activations):
+            made += self.dot(sums[row * size : (row + 1) * size], weights, own)
+        return made
+
+    def totals(self, sums: Sequence[Expr], rows: int) -> Sequence[Expr]:
+        """Bring the partial sums of several rows together: ``int32 [lanes]`` of each row."""
+        size = self.partial_sums
+        return [self.total(sums[row * size : (row + 1) * size]) for row in range(rows)]
 
     def dot_vectors(self, total: Expr, unsigned: Expr, signed: Expr) -> Expr:
         """Add the dot products of groups of 4 bytes of two vectors to ``int32 [lanes]``."""

@@ -3,7 +3,7 @@
 ``TBL`` looks 16, 32 or 64 bytes up; ``TBX`` keeps the lanes whose index is out of range, which
 chains two tables to 128. Without ``SDOT``, two ``SMULL`` are added in int16 (at most 32258, exact)
 and folded into int32 by ``SADALP``. ``CNT`` counts the bits of bytes. (Arm ARM DDI 0487, C7.2 TBL,
-TBX, SDOT, SMLAL, SADALP, CNT, UADDLP.)
+TBX, SDOT, SRI, SLI, SMLAL, SADALP, CNT, UADDLP.)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.codes import Code, Piece, direct, moved, planes
 from gq_tvm.schedules.instruction_sets.base import (
     Expr,
     Gather,
@@ -26,6 +27,53 @@ from gq_tvm.schedules.instruction_sets.base import (
 
 _BYTES = 16
 _FLOATS = 4
+
+
+def _nibbles(*reads: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    """Both halves of a byte, each read in several ways."""
+    return [(shift, bits) for shift in (0, 4) for bits in reads]
+
+
+def _chain(*parts: tuple[int, int, int]) -> Code:
+    """An index put together of bits of several vectors: (vector, lowest bit, width), low first."""
+    pieces, done = [], 0
+    for vector, at, width in parts:
+        pieces.append(Piece(vector, at - done, ((1 << width) - 1) << done))
+        done += width
+    return Code(tuple(pieces), tuple(range(done)))
+
+
+# TBL finds nothing for an index beyond its table, so an index must stand alone in its byte. A table
+# of 16 entries is made to ignore what else is in a nibble: few bits need a mask or a shift for a
+# nibble, not for an index.
+_CODES: dict[int, Sequence[Code]] = {
+    1: [moved(0, shift, *bits) for shift, bits in _nibbles((0,), (1,), (2,), (3,))],
+    2: [moved(v, shift, *bits) for v in (0, 1) for shift, bits in _nibbles((0, 1), (2, 3))],
+    # Two indices in the middle of each vector; the bits at its ends make two more.
+    3: [
+        *(code for v in range(3) for code in (moved(v, 0, 1, 2, 3), moved(v, 4, 0, 1, 2))),
+        _chain((0, 0, 1), (1, 0, 1), (2, 0, 1)),
+        _chain((0, 7, 1), (1, 7, 1), (2, 7, 1)),
+    ],
+    # From 5 bits on, an index at one end of a vector; the bits at its other end make the others.
+    5: [
+        *(direct(v, *range(5)) for v in (0, 1)),
+        *(moved(v, 3, *range(5)) for v in (2, 3)),
+        *(_chain((4, 6 - 2 * v, 2), (v, 5, 3)) for v in (0, 1)),
+        *(_chain((v, 0, 3), (4, 2 * v - 4, 2)) for v in (2, 3)),
+    ],
+    6: [
+        *(direct(v, *range(6)) for v in range(6)),
+        *(_chain((v, 6, 2), (v + 1, 6, 2), (v + 2, 6, 2)) for v in (0, 3)),
+    ],
+    7: [*(direct(v, *range(7)) for v in range(7)), _chain(*((v, 7, 1) for v in range(7)))],
+}
+
+
+def _insert(name: str, kept: Expr, inserted: Expr, size: int) -> Expr:
+    """Shift a vector's bytes past the ``size`` bits that are kept of another."""
+    intrinsic = f"llvm.aarch64.neon.{name}.v16i8"
+    return T.call_llvm_pure_intrin("uint8x16", intrinsic, kept, inserted, T.int32(size))
 
 
 class NeonDot(InstructionSet):
@@ -41,14 +89,36 @@ class NeonDot(InstructionSet):
         amount = T.broadcast(T.uint8(abs(right)), _BYTES)
         return T.shift_right(vector, amount) if right > 0 else T.shift_left(vector, amount)
 
+    def codes(self, bits: int) -> Sequence[Code]:
+        return _CODES.get(bits) or planes(bits)
+
+    def unpack(self, code: Code, vectors: Sequence[Expr]) -> Expr:
+        # A chain: SRI puts bits below the highest ones of a vector, SLI above the lowest ones.
+        if len({piece.shift for piece in code.pieces}) < 2:
+            return super().unpack(code, vectors)
+        low_first = sorted(code.pieces, key=lambda piece: piece.mask)
+        sizes = [piece.mask.bit_count() for piece in low_first]
+        lowest = [(p.mask & -p.mask).bit_length() - 1 + p.shift for p in low_first]
+        to_top = [at + size - 8 for at, size in zip(lowest, sizes, strict=True)]
+        down = sum(map(bool, to_top)) <= sum(map(bool, lowest))
+        shifts, name = (to_top, "vsri") if down else (lowest, "vsli")
+        parts = list(zip(low_first, sizes, shifts, strict=True))
+        joined = None
+        for piece, size, shift in parts if down else reversed(parts):
+            part = self.move_bits(vectors[piece.vector], shift)
+            joined = part if joined is None else _insert(name, part, joined, size)
+        return self.move_bits(joined, 8 - sum(sizes)) if down else joined
+
     def byte_table(self, values: np.ndarray, reads: Sequence[int]) -> np.ndarray:
-        return np.pad(values, (0, max(0, 16 - len(values))))
+        entries = np.arange(max(16, 2 ** (max(reads) + 1)))
+        index = sum((entries >> place & 1) << bit for bit, place in enumerate(reads))
+        return values[index]
 
     def load_byte_table(self, bits: int, load: Loader) -> Sequence[Expr]:
         return [T.bind(load(i * _BYTES, _BYTES)) for i in range(max(1, 2**bits // 16))]
 
     def look_up_bytes(self, bits: int, table: Sequence[Expr], index: Expr) -> Expr:
-        index = T.bitwise_and(index, self.constant_bytes(2**bits - 1))
+        index = T.bitwise_and(index, self.constant_bytes(16 * len(table) - 1))
         if len(table) <= 4:
             return T.call_llvm_pure_intrin(
                 "uint8x16", f"llvm.aarch64.neon.tbl{len(table)}.v16i8", *table, index
@@ -62,6 +132,16 @@ class NeonDot(InstructionSet):
             index - self.constant_bytes(64),
         )
 
+    def activations(self, load: Loader, groups: int) -> Sequence[Expr]:
+        # Of one register, by lane: SDOT takes a group from where it lies.
+        if groups == 1:
+            return [typed(T.broadcast(T.reinterpret("int32", load(0, 4)), _FLOATS), "int8", _BYTES)]
+        words = T.bind(typed(load(0, 4 * groups), "int32", groups))
+        return [
+            typed(tirx.Shuffle([words, words], [group] * _FLOATS), "int8", _BYTES)
+            for group in range(groups)
+        ]
+
     def dot(
         self, sums: Sequence[Expr], weights: Sequence[Expr], activations: Sequence[Expr]
     ) -> Sequence[Expr]:
@@ -72,7 +152,7 @@ class NeonDot(InstructionSet):
                 "llvm.aarch64.neon.sdot.v4i32.v16i8",
                 total,
                 typed(weight, "int8", _BYTES),
-                typed(T.broadcast(activation, _FLOATS), "int8", _BYTES),
+                activation,
             )
         return [total]
 
@@ -91,8 +171,8 @@ class NeonDot(InstructionSet):
     def float_table(self, values: np.ndarray) -> np.ndarray:
         if len(values) > 64:
             return values
-        planes = values.astype("<f4").view(np.uint8).reshape(-1, 4).T
-        return np.pad(planes, ((0, 0), (0, max(0, 16 - len(values))))).reshape(-1)
+        entries = np.tile(values, max(1, 16 // len(values)))
+        return entries.astype("<f4").view(np.uint8).reshape(-1, 4).T.reshape(-1)
 
     def load_float_table(self, bits: int, load: Loader) -> Sequence[Expr]:
         if bits > 6:  # more entries than registers: look_up_floats reads memory
@@ -130,6 +210,7 @@ class Neon(NeonDot):
     name = "neon"
     tile_rows: ClassVar[dict[str, int]] = {"int8": 2, "fp32": 4}
     partial_sums = 2
+    dot_groups = 2
 
     def dot(
         self, sums: Sequence[Expr], weights: Sequence[Expr], activations: Sequence[Expr]
@@ -144,7 +225,7 @@ class Neon(NeonDot):
                         "int16x8",
                         "llvm.aarch64.neon.smull.v8i16",
                         take("int8x8", typed(weight, "int8", _BYTES)),
-                        typed(T.broadcast(activation, 2), "int8", 8),
+                        take("int8x8", activation),
                     )
                     products = product if products is None else products + product
                 totals[half] = totals[half] + T.call_llvm_pure_intrin(

@@ -20,9 +20,9 @@ from gq_tvm.targets import Target, native
 from gq_tvm.targets.linker import linker
 
 #: One target an instruction set, and the plain one.
-TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76")
+TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a510")
 
-VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76")
+VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76", "cortex-a510")
 #: What is worth running: vector families everywhere, the scalar one once a machine.
 SCALAR = [("x86-64", "scalar"), ("arm", "scalar")]
 INT8 = [*((where, "lookup") for where in VECTOR_TARGETS), *SCALAR]
