@@ -104,8 +104,8 @@ def build(
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
     )
-    link = functools.partial(_link, executable, str(device.tvm.attrs["mtriple"]))
-    return Artefact(manifest, parameters.arrays, link)
+    link = functools.partial(_link, executable, device.triple)
+    return Artefact(manifest, parameters.arrays, link, module)
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:

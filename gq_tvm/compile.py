@@ -17,6 +17,7 @@ _EPILOG = """\
 examples:
   python -m gq_tvm.compile model.pt2 -o model.gq
   python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --verify
+  python -m gq_tvm.compile model.pt2 --target cortex-a72 --bundle pi4
 """
 
 
@@ -32,8 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if options.model is None:
         parser.error("the following arguments are required: MODEL.pt2")
-    if options.output is None:
-        parser.error("the following arguments are required: -o/--output")
+    if options.output is None and options.bundle is None:
+        parser.error("one of the following arguments is required: -o/--output, --bundle")
+    if options.output is None and options.verify:
+        parser.error("--verify needs -o/--output")
     if options.inputs and not options.verify:
         parser.error("--inputs needs --verify")
     if options.tune is not None and options.tune < 1:
@@ -44,7 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     for file in (options.model, options.inputs):
         if file and not Path(file).exists():
             raise Error(f"{file} does not exist; give the path of a file")
-    check_place(Path(options.output))
+    if options.output:
+        check_place(Path(options.output))
+    if options.bundle:
+        from gq_tvm.deploy.bundle import check_place as check_bundle_place
+
+        check_bundle_place(Path(options.bundle))
     from gq_tvm import frontend, inspect
     from gq_tvm.build import build
 
@@ -61,8 +69,15 @@ def main(argv: list[str] | None = None) -> int:
         threads=options.threads,
         database=database,
     )
-    artefact.save(options.output)
-    say(f"wrote {options.output}")
+    if options.output:
+        artefact.save(options.output)
+        say(f"wrote {options.output}")
+    if options.bundle:
+        from gq_tvm import deploy
+
+        say("bundling (the first time for a machine takes a minute)")
+        deploy.write(artefact, options.bundle)
+        say(f"wrote {options.bundle}: copy it to the device; its README.md says how to run it")
     print(inspect.summary(artefact.manifest))
     return _verify(program, options, say) if options.verify else 0
 
@@ -100,6 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL.pt2", nargs="?", help="an exported model")
     parser.add_argument("-o", "--output", metavar="DIR", help="the artefact's folder")
+    parser.add_argument(
+        "--bundle",
+        metavar="DIR",
+        help="write a folder to copy to a device that has neither Python nor TVM",
+    )
     parser.add_argument(
         "--target",
         default="native",

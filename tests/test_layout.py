@@ -23,6 +23,7 @@ COMPILE_SIDE = [
     {"frontend"},
     {"runtime.artefact", "runtime.manifest", "runtime.weights"},
     {"build"},
+    {"deploy"},
     {"runtime"},
     {"tuning"},
 ]

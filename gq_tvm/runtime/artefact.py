@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -33,11 +34,13 @@ class Artefact:
         manifest: What it is.
         parameters: Its packed weights, by name.
         link: Writes the code, a shared library, to the path it is given.
+        lowered: The functions it was compiled from, an ``IRModule`` of kernels and their calls.
     """
 
     manifest: Manifest
     parameters: Mapping[str, NDArray]
     link: Callable[[Path], None]
+    lowered: Any = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artefact; see `save`."""

@@ -76,6 +76,15 @@ def _filled(arrays: Mapping[str, NDArray]) -> Iterator[tuple[str, NDArray]]:
             yield f"{FILL}{count}", np.zeros(gap, np.uint8)
 
 
+def offsets(path: Path) -> dict[str, int]:
+    """Where each tensor of a file that `write` wrote begins, in bytes from the file's start."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+
+
 def mapped(path: Path) -> dict[str, NDArray]:
     """Map the tensors of a file, read-only, without reading it.
 

@@ -1,0 +1,162 @@
+"""A bundle: a folder that is copied to a device and runs there, without Python and without TVM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import tvm
+
+from gq_tvm import targets
+from gq_tvm.deploy import native_code, plan
+from gq_tvm.errors import Error
+from gq_tvm.runtime import weights
+from gq_tvm.runtime.artefact import Artefact
+from gq_tvm.targets.linker import linker
+
+PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors", "README.md"
+_FIRST_LINE = "gq-plan 1"
+
+_README = """\
+# A model for {target}
+
+Copy this folder to the device (Linux, {machine}, glibc 2.27 or newer, nothing else):
+
+    scp -r {folder} DEVICE:
+
+Run it there:
+
+    {run}
+
+`./gq-run --help` lists what else it does, `--profile` shows times and memory. To call the model
+from a program of your own see `gq.h` and `example.c`.
+"""
+
+
+def write(artefact: Artefact, path: str | os.PathLike[str]) -> None:
+    """Write a bundle as the folder `path`; an older one there is replaced when all is done.
+
+    Args:
+        artefact: What `gq_tvm.build` returned.
+        path: The folder.
+
+    Raises:
+        Error: something else is at `path`, or the model does what a bundle cannot.
+    """
+    place = Path(path)
+    check_place(place)
+    target = targets.get(artefact.manifest.target["name"])
+    module = plan.lower(artefact.lowered, target.tvm)
+    programs = native_code.provide(target.machine)
+    try:
+        place.absolute().parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent)
+    except OSError as failure:
+        raise Error(f"cannot write {path}: {failure.strerror}; choose another place") from failure
+    with_new = Path(beside)
+    try:
+        _fill(with_new, artefact, module, target, programs, place.absolute().name)
+        with_new.chmod(0o755)
+        if place.exists():
+            shutil.rmtree(place)
+        with_new.rename(place)
+    except OSError as failure:
+        raise Error(f"cannot write {path}: {failure.strerror or failure}") from failure
+    finally:
+        shutil.rmtree(with_new, ignore_errors=True)
+
+
+def check_place(place: Path) -> None:
+    """Refuse to write a bundle where something else is.
+
+    Raises:
+        Error: `place` exists, is not empty and is no bundle.
+    """
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    try:
+        if (place / PLAN).read_text(encoding="utf-8", errors="replace").startswith("gq-plan"):
+            return
+    except OSError:
+        pass
+    raise Error(f"{place} exists and is not a bundle; choose another place for it")
+
+
+def _fill(
+    folder: Path,
+    artefact: Artefact,
+    module: Any,
+    target: targets.Target,
+    programs: Path,
+    name: str,
+) -> None:
+    manifest = artefact.manifest
+    weights.write(folder / WEIGHTS, artefact.parameters)
+    built = tvm.compile(plan.kernels(module), target=target.tvm)
+    built.export_library(
+        str(folder / KERNELS),
+        fcompile=linker(target.triple),
+        addons=[str(programs / native_code.REPORT)],
+    )
+    text = [
+        _FIRST_LINE,
+        f"machine {target.machine}",
+        " ".join(["features", *sorted(target.features)]),
+        f"weights {(folder / WEIGHTS).stat().st_size}",
+        *_metadata(manifest.metadata),
+        *plan.lines(module, manifest.functions, weights.offsets(folder / WEIGHTS)),
+    ]
+    (folder / PLAN).write_text("\n".join(text) + "\n", encoding="utf-8")
+    for program in (native_code.RUN, native_code.LIBRARY):
+        shutil.copy2(programs / program, folder / program)
+    for source in ("gq.h", "example.c"):
+        shutil.copy2(native_code.NATIVE / source, folder / source)
+    (folder / README).write_text(
+        _README.format(
+            target=target.name, machine=target.machine, folder=name, run=_usual_command(manifest)
+        ),
+        encoding="utf-8",
+    )
+
+
+def _usual_command(manifest: Any) -> str:
+    if _is_recogniser(manifest.metadata):
+        return "./gq-run recording.wav"
+    name, function = next(iter(manifest.functions.items()))
+    inputs = " ".join(f"--input {one.name}={one.name}.npy" for one in function.inputs)
+    return f"./gq-run --function {name} {inputs} --output y.npy"
+
+
+def _is_recogniser(metadata: Any) -> bool:
+    return isinstance(metadata, Mapping) and metadata.get("task") == "rnnt"
+
+
+def _metadata(metadata: Any) -> list[str]:
+    """What a recogniser needs to know, a line each: a name and its values."""
+    if not _is_recogniser(metadata):
+        return []
+    features = metadata["features"]
+    normalisation = features["normalisation"]
+    kinds = features["kind"], normalisation["kind"]
+    if kinds != ("log-mel", "peak-level"):
+        raise Error(
+            f"the model wants features of kind {kinds[0]} with {kinds[1]} normalisation; "
+            "bundles compute log-mel with peak-level only"
+        )
+    plain = ("sample_rate", "num_mel_bins", "frame_length_ms", "frame_shift_ms")
+    facts: dict[str, Sequence[Any]] = {
+        "task": [metadata["task"]],
+        "tokens": [quote(token, safe="") for token in metadata["tokens"]],
+        "chunk_frames": [metadata.get("chunk_frames", 4)],
+        "lead_ms": [metadata.get("lead_ms", 0)],
+        "tail_ms": [metadata.get("tail_ms", 0)],
+        **{name: [features[name]] for name in (*plain, "low_hz", "high_hz", "stack")},
+        **{name: normalisation[name] for name in ("mean", "deviation")},
+        **{name: [normalisation[name]] for name in ("quietest", "release")},
+    }
+    return [" ".join(["metadata", name, *map(str, values)]) for name, values in facts.items()]

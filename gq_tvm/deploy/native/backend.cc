@@ -1,0 +1,166 @@
+#include "backend.h"
+
+#include <dlfcn.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace {
+
+// TVMParallelGroupEnv and FTVMParallelLambda of tvm/runtime/c_backend_api.h.
+struct Group {
+  void* barrier;
+  int32_t tasks;
+};
+using Task = int (*)(int, Group*, void*);
+
+std::string& last_error() {
+  static thread_local std::string text;
+  return text;
+}
+
+// Workers that wait for a task; the caller is the first of the threads.
+class Pool {
+ public:
+  explicit Pool(int threads) : threads_(threads) {
+    for (int number = 1; number < threads; ++number)
+      workers_.emplace_back([this, number] { work(number); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard lock(mutex_);
+      task_ = nullptr;
+      ++round_;
+    }
+    begin_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  int run(Task task, void* closure) {
+    {
+      std::lock_guard lock(mutex_);
+      task_ = task;
+      closure_ = closure;
+      failed_ = 0;
+      left_ = threads_ - 1;
+      ++round_;
+    }
+    begin_.notify_all();
+    Group group{this, threads_};
+    int result = task(0, &group, closure);
+    std::unique_lock lock(mutex_);
+    end_.wait(lock, [this] { return left_ == 0; });
+    return result ? result : failed_;
+  }
+
+  void barrier() {
+    std::unique_lock lock(mutex_);
+    uint64_t generation = generation_;
+    if (++waiting_ == threads_) {
+      waiting_ = 0;
+      ++generation_;
+      meet_.notify_all();
+    } else {
+      meet_.wait(lock, [&] { return generation != generation_; });
+    }
+  }
+
+ private:
+  void work(int number) {
+    uint64_t seen = 0;
+    for (;;) {
+      Task task;
+      void* closure;
+      {
+        std::unique_lock lock(mutex_);
+        begin_.wait(lock, [&] { return round_ != seen; });
+        seen = round_;
+        if (!task_) return;
+        task = task_;
+        closure = closure_;
+      }
+      Group group{this, threads_};
+      int result = task(number, &group, closure);
+      std::lock_guard lock(mutex_);
+      if (result) failed_ = result;
+      if (--left_ == 0) end_.notify_one();
+    }
+  }
+
+  int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable begin_, end_, meet_;
+  Task task_ = nullptr;
+  void* closure_ = nullptr;
+  uint64_t round_ = 0, generation_ = 0;
+  int left_ = 0, failed_ = 0, waiting_ = 0;
+};
+
+std::unique_ptr<Pool>& pool() {
+  static std::unique_ptr<Pool> made;
+  return made;
+}
+
+constexpr size_t kAlignment = 64;
+
+void* allocate(int, int, uint64_t size, int, int) {
+  auto whole = static_cast<size_t>(size + kAlignment - 1) / kAlignment * kAlignment;
+  return aligned_alloc(kAlignment, whole);
+}
+
+int release(int, int, void* memory) {
+  free(memory);
+  return 0;
+}
+
+int launch(Task task, void* closure, int) {
+  if (pool()) return pool()->run(task, closure);
+  Group alone{nullptr, 1};
+  return task(0, &alone, closure);
+}
+
+int barrier(int, Group* group) {
+  if (group->barrier) static_cast<Pool*>(group->barrier)->barrier();
+  return 0;
+}
+
+void report(const char* kind, const char** parts, int32_t count) {
+  std::string& text = last_error();
+  text = std::string(kind) + ": ";
+  for (int i = 0; i < count; ++i)
+    if (parts[i]) text += parts[i];
+}
+
+template <class F>
+void give(void* library, const char* name, F* function) {
+  if (auto* hook = static_cast<void**>(dlsym(library, name)))
+    *hook = reinterpret_cast<void*>(function);
+}
+
+}  // namespace
+
+namespace gq {
+
+void give_hooks(void* library) {
+  give(library, "gq_report", report);
+  give(library, "__TVMBackendAllocWorkspace", allocate);
+  give(library, "__TVMBackendFreeWorkspace", release);
+  give(library, "__TVMBackendParallelLaunch", launch);
+  give(library, "__TVMBackendParallelBarrier", barrier);
+}
+
+void use_threads(int threads) {
+  if (threads > 1) pool() = std::make_unique<Pool>(threads);
+  else pool().reset();
+}
+
+std::string kernel_error() { return last_error(); }
+
+}  // namespace gq

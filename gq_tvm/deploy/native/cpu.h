@@ -1,0 +1,10 @@
+// What the CPU can do, by the names that gq_tvm.targets uses.
+#pragma once
+
+#include <string>
+
+namespace gq {
+
+bool cpu_has(const std::string& feature);
+
+}  // namespace gq

@@ -1,0 +1,84 @@
+// What a bundle's functions do: which kernels they call on what memory. See deploy/plan.py, its writer.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace gq {
+
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// A number, or a size that is known when the function is called: the value of a register.
+struct Size {
+  bool in_register = false;
+  int64_t value = 0;  // or the number of the register
+
+  int64_t of(const std::vector<int64_t>& registers) const {
+    return in_register ? registers[static_cast<size_t>(value)] : value;
+  }
+};
+
+struct Type {
+  std::string name;  // as NumPy calls it
+  uint8_t code = 0;  // DLDataTypeCode
+  uint8_t bits = 0;
+
+  static Type of(const std::string& name);
+  int64_t bytes() const { return (bits + 7) / 8; }
+};
+
+// register = left op right, or a size of an input.
+struct Let {
+  enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax } kind;
+  int target;
+  Size left, right;
+  int input = 0, axis = 0;         // kInput
+  int64_t least = 0, most = -1;    // of a size of an input; -1: no bound
+  std::string name;
+};
+
+struct Value {
+  enum Kind { kNone, kInput, kWeight, kConstant, kTemporary, kOutput, kView } kind = kNone;
+  Type type;
+  std::vector<Size> shape;
+  int64_t where = 0;           // input number, offset in the weights, slot, or value viewed
+  std::string name;
+  std::vector<uint8_t> bytes;  // of a constant
+};
+
+struct Argument {
+  bool is_size = false;
+  int value = 0;
+  Size size;
+};
+
+struct Call {
+  std::string kernel;
+  std::vector<Argument> arguments;
+};
+
+struct Function {
+  std::string name;
+  int registers = 0, slots = 0;
+  std::vector<Let> lets;
+  std::vector<Value> values;
+  std::vector<int> inputs, outputs;
+  std::vector<Call> calls;
+};
+
+struct Plan {
+  std::string machine;
+  std::vector<std::string> features;
+  int64_t weights_size = 0;
+  std::map<std::string, Function> functions;
+  std::map<std::string, std::vector<std::string>> metadata;
+
+  static Plan read(const std::string& path);
+};
+
+}  // namespace gq

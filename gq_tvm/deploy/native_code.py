@@ -1,0 +1,48 @@
+"""The programs and libraries that run bundles, compiled for any device and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+import tvm_ffi
+
+from gq_tvm import cache
+from gq_tvm.targets.zig import GLIBC, compile_native
+
+NATIVE = Path(__file__).with_name("native")
+RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
+
+_CORE = ("backend.cc", "cpu.cc", "features.cc", "files.cc", "model.cc", "plan.cc", "speech.cc")
+_OPTIONS = ("-std=c++17", "-fvisibility=hidden", "-pthread")
+
+
+def provide(machine: str) -> Path:
+    """Return the folder that holds `RUN`, `LIBRARY` and `REPORT` for a ``Target.machine``.
+
+    The first time for a machine takes a minute, most of it for the C++ library.
+
+    Raises:
+        Error: there is no compiler or the cache cannot be written.
+    """
+    digest = hashlib.sha256(f"{GLIBC} {metadata.version('ziglang')}".encode())
+    for path in sorted(NATIVE.iterdir()):
+        digest.update(path.read_bytes())
+    folder = cache.root() / f"native-{machine}-{digest.hexdigest()[:12]}"
+    return cache.provide(folder, lambda made: _compile(made, machine), _complete)
+
+
+def _complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (RUN, LIBRARY, REPORT))
+
+
+def _compile(folder: Path, machine: str) -> None:
+    include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
+    kept = cache.root() / "zig"
+    core = [NATIVE / name for name in _CORE]
+    compile_native([*core, NATIVE / "run.cc"], folder / RUN, machine, include, _OPTIONS, kept)
+    shared = [*_OPTIONS, "-shared", "-fPIC"]
+    compile_native([*core, NATIVE / "api.cc"], folder / LIBRARY, machine, include, shared, kept)
+    options = ["-c", "-fPIC"]
+    compile_native([NATIVE / "report.c"], folder / REPORT, machine, (), options, kept)

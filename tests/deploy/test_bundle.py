@@ -1,0 +1,246 @@
+"""Bundles: what is copied to a device answers as Python's runtime does, and refuses in words."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from codebook_models import Linear, Lstm, export, frames
+from conformer_model import Conformer
+from torch import nn
+
+import gq_tvm
+from gq_tvm import Error, deploy
+from gq_tvm.build import build
+from gq_tvm.runtime import board
+from gq_tvm.speech import audio
+from gq_tvm.targets.zig import compile_native
+
+pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+
+DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits"
+
+
+class Network(nn.Module):
+    """Every way sizes and results can go: symbolic time, a state, views, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.out = Lstm(10, 8, "int8"), Linear(6, 8, activation="int8")
+
+    def forward(self, x, h, c):
+        y, new_h, new_c = self.lstm(x, h, c)
+        return torch.tanh(self.out(y)), new_h, new_c
+
+
+def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    """A bundle and beside it the artefact."""
+    folder = tmp_path_factory.mktemp("network")
+    example = torch.randn(2, 3, 10), torch.zeros(2, 8), torch.zeros(2, 8)
+    program = export(Network().eval(), *example, dynamic=({1: frames(1, 40)}, None, None))
+    artefact = build(program)
+    artefact.save(folder / "model.gq")
+    deploy.write(artefact, folder / "bundle")
+    return folder
+
+
+def called(
+    bundle: Path, folder: Path, inputs: dict[str, np.ndarray], count: int
+) -> list[np.ndarray]:
+    """The outputs of gq-run."""
+    words: list[object] = [bundle / "gq-run", "--function", "main"]
+    for name, array in inputs.items():
+        np.save(folder / f"{name}.npy", array)
+        words += ["--input", f"{name}={folder / name}.npy"]
+    outputs = [folder / f"output{i}.npy" for i in range(count)]
+    for path in outputs:
+        words += ["--output", path]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    return [np.load(path) for path in outputs]
+
+
+@pytest.mark.parametrize("length", [1, 3, 40])
+def test_bundle_answers_bit_for_bit_as_python(network, tmp_path, length):
+    rng = np.random.default_rng(length)
+    x, h, c = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((2, length, 10), (2, 8), (2, 8))
+    )
+    got = called(network / "bundle", tmp_path, {"x": x, "h": h, "c": c}, 3)
+    for one, wanted in zip(got, gq_tvm.load(network / "model.gq")(x, h, c), strict=True):
+        np.testing.assert_array_equal(one, wanted)
+
+
+def test_conformer_of_any_length(tmp_path):
+    torch.manual_seed(0)
+    model = Conformer(causal=True, activation="int8").eval()
+    program = export(model, torch.randn(1, 20, 32), dynamic=({1: frames(2, 90)},))
+    artefact = build(program)
+    artefact.save(tmp_path / "model.gq")
+    deploy.write(artefact, tmp_path / "bundle")
+    net = gq_tvm.load(tmp_path / "model.gq")
+    for length in (2, 20, 77):
+        x = np.random.default_rng(length).standard_normal((1, length, 32)).astype(np.float32)
+        (y,) = called(tmp_path / "bundle", tmp_path, {"input": x}, 1)
+        np.testing.assert_array_equal(y, net(x))
+
+
+def recordings() -> list[Path]:
+    return sorted((DIGITS / "samples").glob("*.wav"))
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recogniser")
+    artefact = build(DIGITS / "digits.pt2")
+    artefact.save(folder / "model.gq")
+    deploy.write(artefact, folder / "bundle")
+    return folder
+
+
+def python_text(artefact: Path, path: Path) -> str:
+    from gq_tvm.transcribe import recogniser_of
+
+    recogniser = recogniser_of(gq_tvm.load(artefact), "digits")
+    return recogniser.transcribe(audio.read(path, recogniser.sample_rate))
+
+
+def test_recogniser_says_what_python_says(recogniser):
+    done = run(recogniser / "bundle" / "gq-run", "--profile", *recordings())
+    texts = [python_text(recogniser / "model.gq", path) for path in recordings()]
+    assert done.stdout.splitlines() == texts
+    assert "real-time factor" in done.stderr
+    assert "lstm" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("peak memory")]
+    peak, weights = (int(word) for word in line.replace(",", "").split() if word.isdigit())
+    assert peak <= weights + 8 * 1024  # kB
+
+
+def test_other_rates_are_resampled(recogniser, tmp_path):
+    path = recordings()[0]
+    audio.write(tmp_path / "other.wav", audio.read(path, 16000), 16000)
+    done = run(recogniser / "bundle" / "gq-run", tmp_path / "other.wav")
+    assert done.stdout.strip() == python_text(recogniser / "model.gq", path)
+
+
+def test_example_is_a_recogniser(recogniser, tmp_path):
+    """The header, the library and the example, as someone embeds them."""
+    bundle = recogniser / "bundle"
+    options = [f"-L{bundle}", "-lgq", f"-Wl,-rpath,{bundle}"]
+    compile_native(
+        [bundle / "example.c"], tmp_path / "example", platform.machine(), [bundle], options
+    )
+    path = recordings()[0]
+    heard = (audio.read(path, 8000) * 32768).astype("<i2").tobytes()
+    done = subprocess.run([tmp_path / "example", bundle], input=heard, capture_output=True)
+    assert done.stdout.decode().strip() == python_text(recogniser / "model.gq", path)
+    refused = run(tmp_path / "example", tmp_path)
+    assert refused.returncode == 2
+    assert "plan.txt cannot be read" in refused.stderr
+
+
+@pytest.mark.parametrize(("target", "cpu"), [("arm", "cortex-a53"), ("cortex-a76", "cortex-a76")])
+def test_emulated_arm_says_the_same(target, cpu, recogniser, emulated, tmp_path):
+    emulated(cpu)  # skips where there is no emulator
+    deploy.write(build(DIGITS / "digits.pt2", target=target), tmp_path / "bundle")
+    made = board.locate()
+    emulator = [made.qemu, "-L", made.sysroot, "-cpu", cpu]
+    done = run(*emulator, tmp_path / "bundle" / "gq-run", *recordings()[:2])
+    assert done.stdout.splitlines() == [
+        python_text(recogniser / "model.gq", path) for path in recordings()[:2]
+    ]
+    if target == "cortex-a76":
+        done = run(*emulator[:-1], "cortex-a53", tmp_path / "bundle" / "gq-run", recordings()[0])
+        assert done.returncode == 2
+        assert "this CPU lacks dotprod" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--function", "nope"], "there is no function nope; the model has main"),
+        (["--function", "main"], "input x is missing; give --input x=FILE.npy"),
+        (["--function", "main", "--input", "x"], "--input takes NAME=FILE.npy"),
+        (["--function", "main", "--threads", "0"], "--threads takes a whole number from 1 up"),
+        (["--nope"], "there is no option --nope"),
+        ([], "give either recordings or --function"),
+        (["a.wav"], "the model is no speech recogniser"),
+    ],
+)
+def test_misuse_is_one_sentence(network, words, reason):
+    done = run(network / "bundle" / "gq-run", *words)
+    assert done.returncode == 2
+    assert reason in done.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((2, 3, 10)), "input x of main has the dtype float64, give float32"),
+        (np.zeros((2, 10), np.float32), "has the shape [2, 10], give one of 3 dimensions"),
+        (np.zeros((2, 3, 11), np.float32), "has the shape [2, 3, 11], give [2, 3, 10]"),
+        (np.zeros((2, 41, 10), np.float32), "is 41, it must be at least 1 and at most 40"),
+        (np.zeros((2, 3, 10), np.float32, order="F"), "in C order"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(network, tmp_path, array, reason):
+    words: list[object] = []
+    state = np.zeros((2, 8), np.float32)
+    for name, value in {"x": array, "h": state, "c": state}.items():
+        np.save(tmp_path / f"{name}.npy", value)
+        words += ["--input", f"{name}={tmp_path / name}.npy"]
+    done = run(network / "bundle" / "gq-run", "--function", "main", *words)
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def damaged(network: Path, folder: Path, name: str, change) -> str:
+    """What gq-run says of a bundle one of whose files was changed."""
+    bundle = folder / "bundle"
+    bundle.mkdir()
+    for file in (network / "bundle").iterdir():
+        data = file.read_bytes()
+        (bundle / file.name).write_bytes(change(data) if file.name == name else data)
+        (bundle / file.name).chmod(0o755)
+    done = run(bundle / "gq-run", "--list")
+    assert done.returncode == 2
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("weights.safetensors", lambda data: data[:-1], "has the wrong size"),
+        ("plan.txt", lambda data: data.replace(b"gq-plan 1", b"gq-plan 9"), "of this version"),
+        (
+            "plan.txt",
+            lambda data: data[: data.index(b"calls")] if b"calls" in data else b"",
+            "plan",
+        ),
+        ("plan.txt", lambda data: data.replace(b"machine ", b"machine z"), "is for z"),
+        ("plan.txt", lambda data: data.replace(b"features", b"features moon"), "lacks moon"),
+        ("kernels.so", lambda data: data[:100], "cannot be loaded"),
+    ],
+)
+def test_damage_is_one_sentence(network, tmp_path, name, change, reason):
+    assert reason in damaged(network, tmp_path, name, change)
+
+
+def test_place_of_something_else_is_kept(network, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    artefact = build(export(Linear(3, 4).eval(), torch.zeros(2, 4)))
+    with pytest.raises(Error, match="is not a bundle; choose another place"):
+        deploy.write(artefact, tmp_path)
+    assert (tmp_path / "mine").read_text() == "precious"
+    deploy.write(artefact, tmp_path / "bundle")
+    deploy.write(artefact, tmp_path / "bundle")  # an older bundle is replaced
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "mine"]
