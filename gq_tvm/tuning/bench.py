@@ -66,6 +66,7 @@ class Bench:
 
     def time(self, task: Task, schedule: Schedule) -> Measurement:
         """Time a kernel, built here before or now."""
+        self._prepare(task)
         if (task, schedule) not in self._built:
             self.build(task, schedule)
         return self._measure(*self._built.pop((task, schedule)))
@@ -84,12 +85,21 @@ class Bench:
         self._built.clear()
         return results
 
+    def reach(self) -> None:
+        """Connect again if the board was lost, and with it what was built there.
+
+        Raises:
+            DeviceLost: nobody answers.
+        """
+        if not getattr(self._device, "alive", True):
+            self._built.clear()
+            self._device = connect(self._rpc)
+
     def _prepare(self, task: Task) -> None:
         if self._case is None or self._case.task != task:
             self._built.clear()
             self._case = Case(task)
-        if not getattr(self._device, "alive", True):  # a kernel before this one killed the session
-            self._device = connect(self._rpc)
+        self.reach()
 
     def _module(self, kernel: tvm.tirx.PrimFunc, target: str) -> Any:
         where = targets.get(target).tvm
