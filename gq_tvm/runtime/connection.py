@@ -11,7 +11,8 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from stat import S_ISSOCK
 from typing import Any
@@ -31,6 +32,7 @@ class Connection:
 
     Attributes:
         session: TVM's session.
+        close: Gives up the means to `cut`; the session goes on.
     """
 
     def __init__(self, host: str, port: int, silence: float) -> None:
@@ -48,8 +50,10 @@ class Connection:
                 lambda: rpc.connect(host, port),
                 lambda: _cut(set(_connections(port)) - before),
             )
-            self._descriptors = set(_connections(port)) - before
-        for number in self._descriptors:
+            found = set(_connections(port)) - before
+            self._ends = [os.dup(number) for number in found]  # ours, whatever TVM closes
+        self.close = weakref.finalize(self, _close, self._ends)
+        for number in self._ends:
             with _socket(number) as end:
                 _limit(end, silence)
 
@@ -58,7 +62,13 @@ class Connection:
 
         Without it even the release of a tensor waits for an answer of the far side.
         """
-        _cut(self._descriptors)
+        if self.close.alive:
+            _cut(self._ends)
+
+
+def _close(ends: Iterable[int]) -> None:
+    for number in ends:
+        os.close(number)
 
 
 def reachable(host: str, port: int, seconds: float = _REACH) -> None:
@@ -104,7 +114,7 @@ def _limit(end: socket.socket, silence: float) -> None:
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time)
 
 
-def _cut(descriptors: set[int]) -> None:
+def _cut(descriptors: Iterable[int]) -> None:
     for number in descriptors:
         with suppress(OSError), _socket(number) as end:
             end.shutdown(socket.SHUT_RDWR)

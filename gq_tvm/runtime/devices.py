@@ -311,7 +311,8 @@ class RpcDevice(Device):
     def close(self) -> None:
         """End the session, as soon as its last tensor and module are gone."""
         self._lost = self._lost or f"the connection to {self.name} is closed: connect again"
-        self._session = self.cpu = None
+        self._session = self._connection.session = self.cpu = None
+        self._connection.close()
 
 
 class _Guarded:

@@ -74,9 +74,10 @@ class Worker:
             return self._end
         context = multiprocessing.get_context("spawn")
         self._end, its_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(its_end, self._rpc), daemon=True)
+        process = context.Process(target=_serve, args=(its_end, self._rpc), daemon=True)
         with _environment(TVM_NUM_THREADS=str(self._threads)):
-            self._process.start()
+            process.start()
+        self._process = process
         its_end.close()
         if not self._end.poll(_START_SECONDS):
             self.close()
