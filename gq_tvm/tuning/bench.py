@@ -59,7 +59,8 @@ class Bench:
         arguments = [self._device.tensor(array) for array in (*inputs, *outputs)]
         with self._device.guard():
             module[_NAME](*arguments)
-        wrong = self._case.wrong([one.numpy() for one in arguments[len(inputs) :]])
+            results = [one.numpy() for one in arguments[len(inputs) :]]
+        wrong = self._case.wrong(results)
         if wrong:
             raise Error(wrong)
         self._built[task, schedule] = (module, arguments)
@@ -115,10 +116,10 @@ class Bench:
 
     def _measure(self, module: Any, arguments: list[Any]) -> Measurement:
         def evaluate(number: int, repeat: int, before: str = "") -> list[float]:
-            timer = module.time_evaluator(
-                _NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
-            )
             with self._device.guard():
+                timer = module.time_evaluator(
+                    _NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
+                )
                 return list(timer(*arguments).results)
 
         once = min(evaluate(1, 3))

@@ -140,13 +140,40 @@ def test_a_board_that_hangs_is_given_up(emulated):
         connection = RpcDevice(device.host, device.port, silence=0.5)
         tensor = connection.tensor(np.zeros(4))
         assert connection.tensor(np.ones(4)).numpy().all()
-        (session,) = children(device._process.pid)
+        *_, session = children(device._process.pid)
         os.kill(session, signal.SIGSTOP)
         with pytest.raises(DeviceLost, match=r"has not answered for 0\.5 s and was given up"):
             connection.tensor(np.zeros(4))
         assert not connection.alive
         del tensor  # waits for no answer any more
         assert device.connect().features == {"neon"}
+
+
+def endless() -> tvm.IRModule:
+    """Build a kernel that sleeps for years, whatever signals come."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("endless")
+        T.func_attr({"global_symbol": "endless"})
+        x = T.arg("x", T.buffer((1,), "int32"))
+        with T.serial(0, 1_000_000):
+            T.buffer_store(x, T.call_extern("int32", "sleep", 1000), [0])
+    return tvm.IRModule({"endless": builder.get()})
+
+
+def test_a_session_ends_with_its_client_even_in_a_kernel_that_does_not(emulated, tmp_path: Path):
+    emulated()
+    path = export(endless(), "cortex-a53", tmp_path / "endless.so")
+    with EmulatedDevice("cortex-a53") as device:
+        connection = RpcDevice(device.host, device.port, silence=0.5)
+        module = connection.load_module(path)
+        x = connection.tensor(np.zeros(1, np.int32))
+        with pytest.raises(DeviceLost, match="has not answered"), connection.guard():
+            module["endless"](x)
+        for _ in range(100):
+            if not children(device._process.pid):
+                break
+            time.sleep(0.1)
+        assert children(device._process.pid) == []
 
 
 def children(pid: int) -> list[int]:
