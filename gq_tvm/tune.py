@@ -157,8 +157,7 @@ def check_clock(device: RpcDevice) -> None:
     if device.probed.emulated:
         raise Error(
             f"{device.name} is an emulator, whose times say nothing about a board; tune on a "
-            "board, where `python -m gq_tvm.device --board` brings the server, or without one by "
-            "a model of its CPU (--modelled)"
+            "board, where `python -m gq_tvm.device --board` brings the server, or use --modelled"
         )
 
 

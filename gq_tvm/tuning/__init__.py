@@ -132,8 +132,8 @@ def tune(
     progress.end(stopped=stopped())
     if pool.lost:
         raise Error(
-            f"{pool.lost.reason}; what was measured is kept in {database.parent}: when it "
-            "is back, the same command goes on"
+            f"{pool.lost.reason}; what was measured is kept in {log.path}: when it is back, the "
+            "same command goes on"
         )
     return results
 

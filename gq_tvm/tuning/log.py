@@ -41,7 +41,11 @@ class Trial:
 
 
 class Log:
-    """A file of trials, kept open to append to."""
+    """A file of trials, kept open to append to.
+
+    Attributes:
+        path: Where it is.
+    """
 
     def __init__(self, path: Path, cpu: str) -> None:
         """Open `path`, which need not exist, for what is measured on `cpu`.
@@ -49,6 +53,7 @@ class Log:
         Raises:
             Error: it cannot be read or written.
         """
+        self.path = path
         self._about = {"cpu": cpu, "kernels": kernels_digest()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

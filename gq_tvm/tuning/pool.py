@@ -146,10 +146,11 @@ class Pool:
             time.sleep(pause)
             try:
                 worker.call("reach")
-            except DeviceLost:
+            except Error:
                 continue
             return turn > 0
-        text = f"the board was lost and did not come back in {sum(PAUSES)} s ({reason})"
+        what = str(reason).partition(": ")[0]  # without what to do
+        text = f"the board was lost and did not come back in {sum(PAUSES)} s ({what})"
         self.lost = self.lost or Loss(text, schedule)
         raise DeviceLost(text)
 

@@ -83,7 +83,10 @@ def test_commands_run_on_a_board(folder, board, capsys):
     assert profile.main([str(folder / "cortex-a53.gq"), "--rounds", "1", *at]) == 0
     assert "times of an emulator" in capsys.readouterr().out
     assert tune.main([str(folder / "cortex-a53.gq"), *at]) == 2
-    assert "is an emulator, whose times say nothing" in capsys.readouterr().err
+    assert compile_command.main([*compiling, "--target", "cortex-a53", "--tune", "2"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("is an emulator, whose times say nothing") == 2
+    assert "--modelled" in error
     # A feature the board lacks is refused in words, not met as an illegal instruction.
     assert verify.main([str(folder / "model.pt2"), str(folder / "cortex-a76.gq"), *at]) == 2
     assert "is for cortex-a76, this CPU lacks dotprod, fp16; compile" in capsys.readouterr().err

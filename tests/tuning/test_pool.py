@@ -77,7 +77,7 @@ def test_a_kernel_that_hangs_on_a_board_that_answers_has_failed(monkeypatch):
 
 def test_a_board_that_stays_away_is_given_up(monkeypatch):
     first, second = Schedule(), Schedule(rows=2)
-    made, _ = scripted(monkeypatch, [GONE], [GONE] * 3)
+    made, _ = scripted(monkeypatch, [GONE], [GONE, HANGS, GONE])
     assert made.build(TASK, [first, second]) == [None, None]
     assert made.lost is not None
     assert made.lost.schedule == first
