@@ -25,8 +25,8 @@ def lowered(model: Conformer, *, symbolic: bool = False):
 @pytest.mark.parametrize(
     ("causal", "symbolic"),
     [
-        (False, False),
         (True, True),
+        pytest.param(False, False, marks=pytest.mark.slow),
         pytest.param(False, True, marks=pytest.mark.slow),
         pytest.param(True, False, marks=pytest.mark.slow),
     ],

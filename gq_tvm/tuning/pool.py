@@ -35,8 +35,8 @@ class Loss:
 class Pool:
     """Workers that build side by side; timing is done one kernel at a time.
 
-    A board that goes away is waited for, and what it ran is run once more: a kernel that crashes
-    there again fails, and so does one that takes the board along twice.
+    A board that goes away or hangs is waited for, and what it ran is run once more: a kernel that
+    crashes or hangs there again fails, and so does one that takes the board along twice.
 
     Attributes:
         lost: Once the board is given up; no call after that reaches it.
@@ -128,28 +128,29 @@ class Pool:
                 self._wait(worker, loss, schedule)
                 if not again:
                     raise Error(f"crashed, or took the board along, twice ({loss})") from None
-            except TookLong as failure:
-                # A kernel that hangs, unless it is the board that does.
-                if not (self._rpc and self._wait(worker, failure, schedule) and again):
+            except TookLong as failure:  # the kernel hangs, or the board does
+                if self._rpc:
+                    self._wait(worker, failure, schedule)
+                if not (self._rpc and again):
                     raise
         raise AssertionError
 
-    def _wait(self, worker: Worker, reason: Error, schedule: Schedule | None) -> bool:
-        """Wait until the board answers; whether it did not do so at once.
+    def _wait(self, worker: Worker, reason: Error, schedule: Schedule | None) -> None:
+        """Wait until the board answers.
 
         Raises:
             DeviceLost: it does not come back.
         """
+        what = str(reason).partition(": ")[0]  # without what to do
         for turn, pause in enumerate((0, *PAUSES)):
             if turn == 1:
-                self._say(f"{reason}; waiting for the board")
+                self._say(f"{what}; waiting for the board")
             time.sleep(pause)
             try:
                 worker.call("reach")
             except Error:
                 continue
-            return turn > 0
-        what = str(reason).partition(": ")[0]  # without what to do
+            return
         text = f"the board was lost and did not come back in {sum(PAUSES)} s ({what})"
         self.lost = self.lost or Loss(text, schedule)
         raise DeviceLost(text)

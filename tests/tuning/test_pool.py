@@ -69,8 +69,8 @@ def test_a_kernel_that_crashes_twice_has_failed_and_the_board_goes_on(monkeypatc
     assert (said, made.lost) == ([], None)
 
 
-def test_a_kernel_that_hangs_on_a_board_that_answers_has_failed(monkeypatch):
-    made, _ = scripted(monkeypatch, [HANGS], [None])
+def test_a_kernel_that_hangs_twice_has_failed(monkeypatch):
+    made, _ = scripted(monkeypatch, [HANGS, HANGS], [None, None])
     assert made.build(TASK, [Schedule()]) == ["took longer than 60 s"]
     assert made.lost is None
 
