@@ -12,6 +12,7 @@ from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.runtime.artefact import check_place
+from gq_tvm.runtime.placement import add_place_options
 
 _EPILOG = """\
 examples:
@@ -39,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--verify needs -o/--output")
     if options.inputs and not options.verify:
         parser.error("--inputs needs --verify")
+    if options.emulate and not options.verify:
+        parser.error("--emulate needs --verify")
+    if options.rpc and not (options.verify or options.tune):
+        parser.error("--rpc needs --verify or --tune")
     if options.tune is not None and options.tune < 1:
         parser.error("--tune needs a number of trials")
 
@@ -89,7 +94,9 @@ def _tune(program: object, options: argparse.Namespace, database: Path | None) -
 
     found = products(program, options.activation)
     target = targets.get(options.target)
-    results = tune.tune_products(found, target, options.tune, options.kernel, database=database)
+    results = tune.tune_products(
+        found, target, options.tune, options.kernel, rpc=options.rpc, database=database
+    )
     return results is not None
 
 
@@ -97,13 +104,7 @@ def _verify(program: object, options: argparse.Namespace, say: Callable[[str], o
     from gq_tvm import verify
 
     say("verifying against PyTorch")
-    with verify.device_for(options.output) as device:
-        report = verify.verify(program, options.output, device, options.inputs)
-    print(report.table())
-    if report.failures():
-        print(f"verification failed: {report.failures()}", file=sys.stderr)
-        return 1
-    return 0
+    return verify.run(program, options.output, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.npz",
         help="with --verify: also compare on these arrays, named as the inputs are",
     )
+    add_place_options(parser)
     return parser
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime.manifest import Manifest
-from gq_tvm.runtime.placement import add_device_options, chosen_device
+from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
 
 
 @command
@@ -40,14 +40,20 @@ def main(argv: list[str] | None = None) -> int:
             rounds=options.rounds,
             frames=options.frames,
         )
+        emulated = emulates(device)
     print(profile.table())
-    if options.emulate:
+    if emulated:
         print("These are times of an emulator: they say nothing about a board.")
     if options.emulate or options.rpc:
         print("Layers by themselves are only timed on this machine.")
     if options.json:
         _write(
-            Path(options.json), {"target": manifest.target["name"], "timings": profile.to_json()}
+            Path(options.json),
+            {
+                "target": manifest.target["name"],
+                "emulated": emulated,
+                "timings": profile.to_json(),
+            },
         )
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.runtime.placement import add_device_options, chosen_device
+from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
 
 
 @command
@@ -24,13 +24,14 @@ def main(argv: list[str] | None = None) -> int:
     with chosen_device(options, options.artefact) as device:
         net = load(options.artefact, device, options.threads)
         recogniser = recogniser_of(net, options.artefact)
+        emulated = {"emulated": True} if emulates(device) else {}
         # All are read before the first is transcribed: a bad file ends the command at once.
         recordings = [
             (path, audio.read(path, recogniser.sample_rate)) for path in options.recordings
         ]
         recogniser.transcribe(recordings[0][1][: recogniser.chunk_samples])  # touch all weights
         for path, samples in recordings:
-            row = _transcribe(recogniser, samples, live=options.live)
+            row = _transcribe(recogniser, samples, live=options.live) | emulated
             print(_line(path, row) if not options.json else json.dumps({"file": path, **row}))
     return 0
 
@@ -77,11 +78,12 @@ def _transcribe(recogniser: Any, samples: Any, live: bool) -> dict[str, Any]:
 
 
 def _line(path: str, row: dict[str, Any]) -> str:
+    emulated = " (emulated: no times of a board)" if "emulated" in row else ""
     return (
         f"{Path(path).name}: {row['text']}\n"
         f"    {row['audio_seconds']:.2f} s of audio in {1000 * row['seconds']:.1f} ms, real-time "
         f"factor {row['rtf']:.4f}; slowest {row['chunk_ms']:.0f} ms chunk "
-        f"{row['slowest_chunk_ms']:.2f} ms"
+        f"{row['slowest_chunk_ms']:.2f} ms{emulated}"
     )
 
 

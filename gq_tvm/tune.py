@@ -100,7 +100,7 @@ def tune_products(
     """
     from gq_tvm.schedules.database import user_path
     from gq_tvm.tuning import Progress, tasks_for, tune
-    from gq_tvm.tuning.worker import Pool
+    from gq_tvm.tuning.pool import Pool
 
     if not products:
         raise Error("the model has no linear or LSTM layer; there is nothing to tune")
@@ -109,7 +109,7 @@ def tune_products(
     path = database or user_path(target)
     progress = Progress()
     jobs = jobs or (1 if rpc else min(os.cpu_count() or 1, 4))
-    with closing(Pool(jobs, threads, rpc)) as pool:
+    with closing(Pool(jobs, threads, rpc, progress.say)) as pool:
         results = tune(tasks, trials, path, cpu, pool, progress)
     if path.exists():
         progress.say(f"schedules in {path}")
@@ -157,7 +157,7 @@ def check_clock(device: RpcDevice) -> None:
     if device.probed.emulated:
         raise Error(
             f"{device.name} is an emulator, whose times say nothing about a board; tune on a "
-            "board, where `python -m gq_tvm.device --board` brings the server"
+            "board, where `python -m gq_tvm.device --board` brings the server, or use --modelled"
         )
 
 

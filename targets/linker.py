@@ -7,17 +7,13 @@ the loading process brings, so their symbols are left undefined.
 
 from __future__ import annotations
 
-import os
-import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gq_tvm.elf import MACHINES, machine
 from gq_tvm.errors import Error
 from gq_tvm.targets.zig import zig
-
-# e_machine in the ELF header (System V ABI, elf.h), by the architecture part of a target triple.
-_MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40}
 
 
 def architecture(triple: str) -> str:
@@ -29,20 +25,10 @@ def architecture(triple: str) -> str:
     first = {"amd64": "x86_64", "arm64": "aarch64"}.get(first, first)
     if first.startswith("armv7"):
         first = "arm"
-    if first not in _MACHINES:
-        known = ", ".join(_MACHINES)
+    if first not in MACHINES:
+        known = ", ".join(MACHINES)
         raise Error(f"cannot link for the target triple {triple!r}: choose one of {known}")
     return first
-
-
-def machine(path: str | os.PathLike[str]) -> str | None:
-    """Return the architecture an ELF file is for, or None if it is not one of ours or no ELF."""
-    with open(path, "rb") as file:
-        header = file.read(20)
-    if len(header) < 20 or header[:4] != b"\x7fELF":
-        return None
-    (number,) = struct.unpack_from("<H" if header[5] == 1 else ">H", header, 18)
-    return next((name for name, value in _MACHINES.items() if value == number), None)
 
 
 @dataclass(frozen=True)

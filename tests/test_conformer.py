@@ -22,8 +22,15 @@ def lowered(model: Conformer, *, symbolic: bool = False):
     return passes.lower(translated.module, targets.get("x86-64-v4"), names=translated.names)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize(
+    ("causal", "symbolic"),
+    [
+        (True, True),
+        pytest.param(False, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+    ],
+)
 def test_kernels_of_a_block(causal, symbolic):
     module, parameters = lowered(Conformer(causal=causal, activation="int8"), symbolic=symbolic)
     used = [call.args[0].name_hint.rstrip("0123456789") for call in calls(module, "relax.call_tir")]
@@ -33,7 +40,7 @@ def test_kernels_of_a_block(causal, symbolic):
     assert len(parameters.layers) == 11
 
 
-@pytest.mark.parametrize("activation", ["fp32", "int8"])
+@pytest.mark.parametrize("activation", ["int8", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_any_number_of_frames(activation, tmp_path):
     torch.manual_seed(0)
     model = Conformer(causal=activation == "int8", activation=activation).eval()
@@ -44,7 +51,16 @@ def test_any_number_of_frames(activation, tmp_path):
         assert relative_error(net(x), model(x)) < 1e-4
 
 
-@pytest.mark.parametrize("where", ["x86-64-v3", "x86-64", "cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "cortex-a76",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("x86-64-v3", "x86-64", "cortex-a72")
+        ),
+    ],
+)
 def test_on_other_targets(where, emulated, tmp_path):
     torch.manual_seed(0)
     model = Conformer(activation="fp32").eval()

@@ -19,6 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gq_tvm.elf import machine
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.manifest import FORMAT, Manifest
@@ -94,10 +95,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
 
 def check_files(path: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Compare an artefact's files with the hashes its manifest gives.
+    """Compare an artefact's files with the hashes and the machine its manifest gives.
 
     Raises:
-        Error: a file is missing or altered.
+        Error: a file is missing or altered, or the code is for another machine.
     """
     for name in (CODE, WEIGHTS):
         file = Path(path) / name
@@ -107,6 +108,14 @@ def check_files(path: str | os.PathLike[str], manifest: Manifest) -> None:
             raise Error(f"{path} lacks {name}; compile the model again")
         if sha256(file) != manifest.files[name]:
             raise Error(f"{file} is damaged or was altered; compile the model again")
+    code, target = Path(path) / CODE, manifest.target
+    found = machine(code)
+    if found != target["machine"]:
+        raise Error(
+            f"{code} is {f'code for {found}' if found else 'no code of a machine known here'}, "
+            f"not for {target['name']} ({target['machine']}) as {MANIFEST} says; compile the "
+            "model again"
+        )
 
 
 def check_device(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
-import socket
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
@@ -15,15 +16,21 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, rpc
+from tvm import relax
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime import probe, threads
+from gq_tvm.runtime.connection import Connection, reachable
 from gq_tvm.targets import native
 
+SILENCE = 300.0  # seconds a device may take for one call before it is given up
 ALIGNMENT = 64  # bytes; what TVM's generated code assumes of every tensor
 _RELEASE = "vm.builtin.memory_manager.clear"
 _BIG_CORES = 1  # tvm/src/runtime/threading_backend.h, kBig
+
+
+class DeviceLost(Error):
+    """A device is not there any more: its connection broke, or nobody answers at its address."""
 
 
 class Device(ABC):
@@ -74,7 +81,7 @@ class Device(ABC):
         """Give back to the system what TVM keeps for later calls of every model."""
 
     def guard(self) -> AbstractContextManager[None]:
-        """Return a context in which losing the device is an `Error`.
+        """Return a context in which losing the device is a `DeviceLost`.
 
         Wrap calls of kernels in it; `load_module`, `tensor` and the virtual machine do so by
         themselves.
@@ -152,26 +159,32 @@ class RpcDevice(Device):
     """A device that runs a TVM RPC server; it is asked what CPU it has."""
 
     def __init__(
-        self, host: str, port: int, name: str = "", why_lost: Callable[[], str] | None = None
+        self,
+        host: str,
+        port: int,
+        name: str = "",
+        why_lost: Callable[[], str] | None = None,
+        silence: float = SILENCE,
     ) -> None:
         """Connect to the server at `host`:`port`.
 
-        `why_lost` may return what is known of the reason when the connection is lost. Raises
-        `Error` if nobody answers.
+        `why_lost` may return what is known of the reason when the connection is lost; a call that
+        takes more than `silence` seconds loses it. Raises `DeviceLost` if nobody answers.
         """
         self.name = name or f"the device at {host}:{port}"
+        self._address = host, port
+        self._silence = silence
         self._why_lost = why_lost or (lambda: "")
         self._lost: str | None = None
         self._threads = 0  # what the far side was told last
         try:
-            # TVM's own attempt would wait for minutes where an address swallows packets.
-            socket.create_connection((host, port), timeout=5).close()
-            self._session: Any = rpc.connect(host, port)
+            self._connection = Connection(host, port, silence)
         except Exception as problem:
-            raise Error(
+            raise DeviceLost(
                 f"no TVM RPC server answers at {host}:{port} ({_reason(problem)}): "
                 "start one as `python -m gq_tvm.device --help` says"
             ) from problem
+        self._session: Any = self._connection.session
         self.cpu = self._session.cpu()
 
     @property
@@ -228,7 +241,7 @@ class RpcDevice(Device):
             return tvm.runtime.tensor(np.ascontiguousarray(array), self.cpu)
 
     def virtual_machine(self, module: Any) -> Any:
-        """Return the virtual machine; each of its calls turns a lost device into an `Error`."""
+        """Return the virtual machine; its calls raise `DeviceLost` where the device is lost."""
         with self.guard():
             return _Guarded(relax.VirtualMachine(module, self.cpu), self.guard)
 
@@ -247,19 +260,37 @@ class RpcDevice(Device):
     @contextmanager
     def _guard(self) -> Iterator[None]:
         if self._lost:
-            raise Error(self._lost)
+            raise DeviceLost(self._lost)
         try:
             yield
         except tvm.error.RPCError:  # an error of the device's code: the device is still there
             raise
+        except DeviceLost:  # of a guard inside this one
+            raise
         except Exception as problem:
-            if self._answers():
+            silent = os.strerror(errno.EAGAIN) in str(problem)  # what SO_RCVTIMEO ends with
+            if not silent and self._answers():
                 raise
-            why = self._why_lost()
-            self._lost = (
-                f"the connection to {self.name} was lost{why and f' ({why})'}: connect again"
+            self._connection.cut()
+            self._lost = self._how_lost(silent)
+            raise DeviceLost(self._lost) from problem
+
+    def _how_lost(self, silent: bool) -> str:
+        """Say how the device was lost, and what to do."""
+        if silent:
+            return (
+                f"{self.name} has not answered for {self._silence:g} s and was given up: see that "
+                "it is well, then start again"
             )
-            raise Error(self._lost) from problem
+        why = self._why_lost()
+        lost = f"the connection to {self.name} was lost{why and f' ({why})'}"
+        try:
+            reachable(*self._address)
+        except OSError:
+            return f"{lost} and nobody answers there now: see that it is up, then start again"
+        return (
+            f"{lost} while the device goes on, so the code it ran must have crashed: connect again"
+        )
 
     def guard(self) -> AbstractContextManager[None]:
         """See `Device.guard`."""
@@ -280,7 +311,8 @@ class RpcDevice(Device):
     def close(self) -> None:
         """End the session, as soon as its last tensor and module are gone."""
         self._lost = self._lost or f"the connection to {self.name} is closed: connect again"
-        self._session = self.cpu = None
+        self._session = self._connection.session = self.cpu = None
+        self._connection.close()
 
 
 class _Guarded:
@@ -310,7 +342,7 @@ class _Guarded:
 def connect(address: str | None = None) -> Device:
     """Return the device commands mean by ``--rpc HOST:PORT``, or this process for None.
 
-    Raises `Error` if the address is malformed or nobody answers.
+    Raises `Error` if the address is malformed, `DeviceLost` if nobody answers.
     """
     if address is None:
         return LocalDevice()

@@ -6,22 +6,29 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from gq_tvm import targets
 from gq_tvm.command import positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime.artefact import read_manifest
-from gq_tvm.runtime.devices import Device, connect
+
+if TYPE_CHECKING:  # TVM takes seconds to load: not before a command has read its options
+    from gq_tvm.runtime.devices import Device
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads``, and ``--rpc`` and ``--emulate``, which exclude each other."""
+    """Add ``--threads``, ``--rpc`` and ``--emulate``."""
     parser.add_argument(
         "--threads",
         type=positive,
         metavar="N",
         help="run on so many threads (default: what it was compiled for)",
     )
+    add_place_options(parser)
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--rpc`` and ``--emulate``, which exclude each other."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--rpc", metavar="HOST:PORT", help="run on a board (see gq_tvm.device)")
     where.add_argument(
@@ -38,6 +45,8 @@ def chosen_device(
     Raises:
         Error: it cannot be reached or set up, or no emulator runs code for that target.
     """
+    from gq_tvm.runtime.devices import connect
+
     if not options.emulate:
         with connect(options.rpc) as device:
             yield device
@@ -53,6 +62,8 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
     Raises:
         Error: nothing emulates that CPU, or the emulator is not set up.
     """
+    from gq_tvm import targets
+
     name = read_manifest(artefact).target["name"]
     cpu = targets.get(name).emulator_cpu
     if cpu is None:
@@ -61,3 +72,10 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
 
     with EmulatedDevice(cpu) as board, board.connect() as device:
         yield device
+
+
+def emulates(device: Device) -> bool:
+    """Whether a device is a CPU in a program, whose times say nothing about a real one."""
+    from gq_tvm.runtime.devices import RpcDevice
+
+    return isinstance(device, RpcDevice) and device.probed.emulated

@@ -4,11 +4,12 @@
  *
  * Loads the LIBRARY files (libtvm_ffi.so, libtvm_runtime.so, ...) once, listens on HOST:PORT (port 0:
  * any free one) and forks a process for each connection, so that a kernel that crashes ends its own
- * session and nothing else. With --until-eof it leaves when its standard input closes, that is, when
- * whoever started it is gone. It reports on standard output, a line an event:
+ * session and nothing else; a session whose client has left is ended. With --until-eof it leaves when
+ * its standard input closes, that is, when whoever started it is gone. It reports on standard output, a
+ * line an event:
  *
  *   listening PORT
- *   session PID exit CODE | session PID signal NUMBER
+ *   session PID exit CODE | session PID signal NUMBER | session PID abandoned
  *
  * The handshake is that of tvm/rpc/server.py in TVM 0.27; what follows it is TVM's own rpc.ServerLoop.
  * The protocol has no authentication: whoever reaches the port runs code on the device.
@@ -28,10 +29,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <tvm/ffi/c_api.h>
 #include <unistd.h>
 
 enum { RPC_MAGIC = 0xFF271, RPC_MISMATCH = RPC_MAGIC + 2, MAX_SESSIONS = 16 };
+enum { GRACE = 2 }; /* seconds a session may go on when its client has left */
 
 static void die(const char* what, const char* detail) {
   fprintf(stderr, "rpc_server: %s: %s\n", what, detail);
@@ -163,7 +166,7 @@ static void serve(int connection) {
 }
 
 /* The server: accept, fork, report. */
-static struct { pid_t pid; char folder[PATH_MAX]; } sessions[MAX_SESSIONS];
+static struct { pid_t pid; int connection; time_t left; char folder[PATH_MAX]; } sessions[MAX_SESSIONS];
 
 static int delete_entry(const char* path, const struct stat* about, int kind, struct FTW* where) {
   return remove(path);
@@ -176,9 +179,24 @@ static void reap(void) {
       if (sessions[i].pid == pid) {
         sessions[i].pid = 0;
         nftw(sessions[i].folder, delete_entry, 8, FTW_DEPTH | FTW_PHYS);
-        if (WIFSIGNALED(status)) printf("session %d signal %d\n", pid, WTERMSIG(status));
+        if (sessions[i].left && WIFSIGNALED(status)) printf("session %d abandoned\n", pid);
+        else if (WIFSIGNALED(status)) printf("session %d signal %d\n", pid, WTERMSIG(status));
         else printf("session %d exit %d\n", pid, WEXITSTATUS(status));
+        if (sessions[i].connection >= 0) close(sessions[i].connection);
       }
+}
+
+/* A kernel that never ends would keep a core busy, and spoil the timings of later sessions. */
+static void end_abandoned(const struct pollfd* connections) {
+  for (int i = 0; i < MAX_SESSIONS; ++i) {
+    if (!sessions[i].pid) continue;
+    if (sessions[i].connection >= 0 && connections[i].revents) { /* its client has left */
+      sessions[i].left = time(NULL);
+      close(sessions[i].connection);
+      sessions[i].connection = -1;
+    }
+    if (sessions[i].left && time(NULL) - sessions[i].left >= GRACE) kill(sessions[i].pid, SIGKILL);
+  }
 }
 
 static void wake(int signal) {} /* poll returns when a session ends */
@@ -201,13 +219,19 @@ static void start_session(int listener) {
   snprintf(folder, sizeof folder, "%s/gq-rpc-XXXXXX", parent ? parent : "/tmp");
   if (slot < MAX_SESSIONS && mkdtemp(folder)) {
     strcpy(sessions[slot].folder, folder);
+    sessions[slot].connection = connection;
+    sessions[slot].left = 0;
     if ((sessions[slot].pid = fork()) == 0) {
       close(listener);
       signal(SIGTERM, SIG_DFL);
       signal(SIGINT, SIG_DFL);
       signal(SIGCHLD, SIG_DFL);
+      for (int i = 0; i < MAX_SESSIONS; ++i)
+        if (i != slot && sessions[i].pid && sessions[i].connection >= 0) close(sessions[i].connection);
       serve(connection);
     }
+    if (sessions[slot].pid > 0) return;
+    sessions[slot].pid = 0;
   }
   close(connection);
 }
@@ -240,8 +264,13 @@ int main(int count, char** arguments) {
   signal(SIGCHLD, wake);
   int listener = listen_on(rest[0], atoi(rest[1]));
   for (;;) {
-    struct pollfd wait[2] = {{listener, POLLIN, 0}, {until_eof ? 0 : -1, POLLIN, 0}};
-    int ready = poll(wait, 2, 500);
+    struct pollfd wait[2 + MAX_SESSIONS] = {{listener, POLLIN, 0}, {until_eof ? 0 : -1, POLLIN, 0}};
+    for (int i = 0; i < MAX_SESSIONS; ++i) {
+      wait[2 + i].fd = sessions[i].pid ? sessions[i].connection : -1;
+      wait[2 + i].events = POLLRDHUP;
+    }
+    int ready = poll(wait, 2 + MAX_SESSIONS, 500);
+    if (ready >= 0) end_abandoned(wait + 2);
     reap();
     if (ready <= 0) continue;
     char ignored[64];

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from gq_tvm import __version__, targets
 from gq_tvm.errors import Error
+from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.schedules import FAMILIES, Product, Schedule, families_for, family
 from gq_tvm.schedules.database import Entry, add, cost
 from gq_tvm.targets import Target
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.log import Log, Trial
+from gq_tvm.tuning.pool import Pool
 from gq_tvm.tuning.progress import Progress
 from gq_tvm.tuning.task import Task
-from gq_tvm.tuning.worker import Pool
 
 __all__ = ["Progress", "Task", "Tuned", "tasks_for", "tune"]
 
@@ -86,7 +87,7 @@ def tune(
 
     Every trial is logged beside the database; tasks and trials done before are not done again. An
     interrupt (Ctrl-C) ends the search after the trial under way; the winner among the trials made
-    is still found.
+    is still found. A board that is lost for good ends it at once.
 
     Args:
         tasks: What to tune.
@@ -97,14 +98,18 @@ def tune(
         progress: Told of everything.
 
     Raises:
-        Error: a file cannot be written, or the workers cannot start.
+        Error: a file cannot be written, the workers cannot start, or the board is lost.
     """
     from gq_tvm.tuning.search import cost_model, search
 
     log = Log(database.with_suffix(".log.jsonl"), cpu)
     model = cost_model()
     results = []
-    with _interruptible() as stopped:
+    with _interruptible() as interrupted:
+
+        def stopped() -> bool:
+            return interrupted() or pool.lost is not None
+
         if not all(log.decided(task) and len(log.trials(task)) >= trials for task in tasks):
             pool.start()
         progress.begin([min(trials, len(task.space)) for task in tasks])
@@ -119,9 +124,17 @@ def tune(
                 progress.trial(trial)
 
             search(task, known, trials - len(known), pool, model, note, stopped)
-            results += _conclude(task, log, database, cpu, pool, progress)
+            with suppress(DeviceLost):  # which `pool.lost` tells
+                results += _conclude(task, log, database, cpu, pool, progress)
+            if pool.lost and pool.lost.schedule:
+                log.lose(task, pool.lost.schedule, pool.lost.reason)
     log.close()
     progress.end(stopped=stopped())
+    if pool.lost:
+        raise Error(
+            f"{pool.lost.reason}; what was measured is kept in {log.path}: when it is back, the "
+            "same command goes on"
+        )
     return results
 
 

@@ -59,13 +59,15 @@ class Bench:
         arguments = [self._device.tensor(array) for array in (*inputs, *outputs)]
         with self._device.guard():
             module[_NAME](*arguments)
-        wrong = self._case.wrong([one.numpy() for one in arguments[len(inputs) :]])
+            results = [one.numpy() for one in arguments[len(inputs) :]]
+        wrong = self._case.wrong(results)
         if wrong:
             raise Error(wrong)
         self._built[task, schedule] = (module, arguments)
 
     def time(self, task: Task, schedule: Schedule) -> Measurement:
         """Time a kernel, built here before or now."""
+        self._prepare(task)
         if (task, schedule) not in self._built:
             self.build(task, schedule)
         return self._measure(*self._built.pop((task, schedule)))
@@ -84,12 +86,21 @@ class Bench:
         self._built.clear()
         return results
 
+    def reach(self) -> None:
+        """Connect again if the board was lost, and with it what was built there.
+
+        Raises:
+            DeviceLost: nobody answers.
+        """
+        if not getattr(self._device, "alive", True):
+            self._built.clear()
+            self._device = connect(self._rpc)
+
     def _prepare(self, task: Task) -> None:
         if self._case is None or self._case.task != task:
             self._built.clear()
             self._case = Case(task)
-        if not getattr(self._device, "alive", True):  # a kernel before this one killed the session
-            self._device = connect(self._rpc)
+        self.reach()
 
     def _module(self, kernel: tvm.tirx.PrimFunc, target: str) -> Any:
         where = targets.get(target).tvm
@@ -105,10 +116,10 @@ class Bench:
 
     def _measure(self, module: Any, arguments: list[Any]) -> Measurement:
         def evaluate(number: int, repeat: int, before: str = "") -> list[float]:
-            timer = module.time_evaluator(
-                _NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
-            )
             with self._device.guard():
+                timer = module.time_evaluator(
+                    _NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
+                )
                 return list(timer(*arguments).results)
 
         once = min(evaluate(1, 3))

@@ -1,7 +1,8 @@
 """The log of trials: JSON lines, so that tuning goes on where it was stopped.
 
 A line is written at once when its trial is done; a last line that was cut off is ignored. What was
-measured on another CPU, or of kernels whose source has changed since, counts no more.
+measured on another CPU, or of kernels whose source has changed since, counts no more. What a board
+ran when it was lost is written down too: the second time, it is a failure.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Trial:
 
 
 class Log:
-    """A file of trials, kept open to append to."""
+    """A file of trials, kept open to append to.
+
+    Attributes:
+        path: Where it is.
+    """
 
     def __init__(self, path: Path, cpu: str) -> None:
         """Open `path`, which need not exist, for what is measured on `cpu`.
@@ -48,6 +53,7 @@ class Log:
         Raises:
             Error: it cannot be read or written.
         """
+        self.path = path
         self._about = {"cpu": cpu, "kernels": kernels_digest()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +66,7 @@ class Log:
             raise Error(f"cannot write {path}: {reason}; name another --database") from failure
         self._trials: dict[str, dict[Schedule, Trial]] = {}
         self._decided: dict[str, int] = {}
+        self._lost: set[tuple[str, Schedule]] = set()
         for record in _records(text):
             self._remember(record)
 
@@ -75,6 +82,10 @@ class Log:
         """Note a trial."""
         times = vars(trial.measurement) if trial.measurement else {"failure": trial.failure}
         self._write({"task": task.key, "schedule": str(trial.schedule), **times})
+
+    def lose(self, task: Task, schedule: Schedule, reason: str) -> None:
+        """Note that the board was lost while it ran a schedule."""
+        self._write({"task": task.key, "schedule": str(schedule), "lost": reason})
 
     def decide(self, task: Task) -> None:
         """Note that the winner among the trials so far is in the database."""
@@ -98,6 +109,11 @@ class Log:
             return
         schedule = Schedule.parse(record["schedule"])
         failure = record.get("failure", "")
+        if "lost" in record:
+            if (task, schedule) not in self._lost:
+                self._lost.add((task, schedule))
+                return
+            failure = "the board was lost twice while it ran"
         measurement = None if failure else Measurement(record["hot"], record["cold"])
         trial = Trial(schedule, measurement, failure)
         self._trials.setdefault(task, {})[schedule] = trial

@@ -10,11 +10,12 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from gq_tvm.errors import Error
+from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.schedules import Schedule
 from gq_tvm.tuning.candidate import meaning
 from gq_tvm.tuning.log import Trial
+from gq_tvm.tuning.pool import Pool
 from gq_tvm.tuning.task import Task
-from gq_tvm.tuning.worker import Pool
 
 Note = Callable[[Trial], object]
 
@@ -45,6 +46,9 @@ class Builder(ms.builder.PyBuilder):
         failures = self.pool.build(task, [schedule for _, schedule in meanings])
         results = []
         for (_, schedule), failure in zip(meanings, failures, strict=True):
+            if failure is None:  # the board is lost: not tried
+                results.append(ms.builder.BuilderResult(None, "stopped"))
+                continue
             if failure:
                 self.note(Trial(schedule, None, failure))
             path = None if failure else f"{task.key}\n{schedule}"
@@ -72,6 +76,8 @@ class Runner(ms.runner.PyRunner):
         schedule = Schedule.parse(text)
         try:
             trial = Trial(schedule, self.pool.time(Task.parse(key), schedule))
+        except DeviceLost:
+            return ms.runner.RunnerResult(None, "stopped")
         except Error as failure:
             trial = Trial(schedule, None, str(failure))
         self.note(trial)

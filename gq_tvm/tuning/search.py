@@ -20,9 +20,9 @@ from gq_tvm.tuning.candidate import candidate, meaning, stand_in
 from gq_tvm.tuning.features import features
 from gq_tvm.tuning.log import Trial
 from gq_tvm.tuning.measure import Builder, Note, Runner, runner_result
+from gq_tvm.tuning.pool import Pool
 from gq_tvm.tuning.strategy import Ranked
 from gq_tvm.tuning.task import Task
-from gq_tvm.tuning.worker import Pool
 
 # An interrupt in one of the callbacks goes through TVM, which else makes a RuntimeError of it.
 register_error("KeyboardInterrupt", KeyboardInterrupt)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 from gq_tvm.errors import Error
-from gq_tvm.schedules import Schedule
-from gq_tvm.tuning.bench import Bench, Measurement
-from gq_tvm.tuning.task import Task
+from gq_tvm.runtime.devices import DeviceLost
+from gq_tvm.tuning.bench import Bench
 
 _START_SECONDS = 120.0  # importing TVM takes some, on a busy machine more
-_CALL_SECONDS = 60.0
+CALL_SECONDS = 60.0
+
+
+class TookLong(Error):
+    """A call was given up."""
 
 
 class Worker:
@@ -33,23 +35,25 @@ class Worker:
         """Start the process unless it runs. Raises `Error` if it does not start."""
         self._running()
 
-    def call(self, method: str, *arguments: Any, seconds: float = _CALL_SECONDS) -> Any:
+    def call(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
         """Call a method of the bench.
 
         Raises:
-            Error: it raised something, crashed, or took longer than `seconds`.
+            DeviceLost: the board is not there any more.
+            TookLong: it took longer than `seconds`.
+            Error: it raised something else, or crashed.
         """
         end = self._running()
         try:
             end.send((method, arguments))
             if not end.poll(seconds):
                 self.close()
-                raise Error(f"took longer than {seconds:g} s")
-            good, result = end.recv()
+                raise TookLong(f"took longer than {seconds:g} s")
+            failure, result = end.recv()
         except (EOFError, OSError):
             raise Error(f"crashed ({self._cause()})") from None
-        if not good:
-            raise Error(result)
+        if failure is not None:
+            raise failure(result)
         return result
 
     def close(self) -> None:
@@ -70,83 +74,22 @@ class Worker:
             return self._end
         context = multiprocessing.get_context("spawn")
         self._end, its_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(its_end, self._rpc), daemon=True)
+        process = context.Process(target=_serve, args=(its_end, self._rpc), daemon=True)
         with _environment(TVM_NUM_THREADS=str(self._threads)):
-            self._process.start()
+            process.start()
+        self._process = process
         its_end.close()
         if not self._end.poll(_START_SECONDS):
             self.close()
             raise Error("a worker process does not start; try again when the machine is less busy")
         try:
-            refusal = self._end.recv()
+            failure, refusal = self._end.recv()
         except EOFError:
             raise Error(f"a worker process does not start ({self._cause()})") from None
-        if refusal:
+        if failure is not None:
             self.close()
-            raise Error(refusal)
+            raise failure(refusal)
         return self._end
-
-
-class Pool:
-    """Workers that build side by side; timing is done one kernel at a time."""
-
-    def __init__(self, jobs: int, threads: int = 1, rpc: str | None = None) -> None:
-        self._workers = [Worker(threads, rpc) for _ in range(jobs)]
-        self._owners: dict[tuple[Task, Schedule], Worker] = {}
-
-    def start(self) -> None:
-        """Start the workers. Raises `Error` if they cannot."""
-        with ThreadPoolExecutor(len(self._workers)) as executor:
-            list(executor.map(Worker.start, self._workers))
-
-    def build(self, task: Task, schedules: Sequence[Schedule]) -> list[str]:
-        """Build and check kernels; what went wrong with each, "" if nothing did."""
-        alike = sorted(schedules, key=lambda one: one.layout)  # a layout's weights are packed once
-        size = -(-len(alike) // len(self._workers))
-        shares = [alike[i * size : (i + 1) * size] for i in range(len(self._workers))]
-
-        def build_share(worker: Worker, share: Sequence[Schedule]) -> list[tuple[Schedule, str]]:
-            return [(schedule, _failure(worker, task, schedule)) for schedule in share]
-
-        with ThreadPoolExecutor(len(self._workers)) as executor:
-            done = list(executor.map(build_share, self._workers, shares))
-        failures = {}
-        for worker, share in zip(self._workers, done, strict=True):
-            for schedule, failure in share:
-                failures[schedule] = failure
-                self._owners[task, schedule] = worker
-        return [failures[schedule] for schedule in schedules]
-
-    def time(self, task: Task, schedule: Schedule) -> Measurement:
-        """Time a kernel that `build` has built. Raises `Error` if that fails."""
-        worker = self._owners.pop((task, schedule), self._workers[0])
-        return worker.call("time", task, schedule)
-
-    def duel(
-        self, task: Task, schedules: list[Schedule], rounds: int
-    ) -> list[tuple[Measurement, ...]]:
-        """See `Bench.duel`. Raises `Error` if one of the kernels fails."""
-        seconds = _CALL_SECONDS * len(schedules)
-        return self._workers[0].call("duel", task, schedules, rounds, seconds=seconds)
-
-    def close(self) -> None:
-        """End the workers."""
-        for worker in self._workers:
-            worker.close()
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
-
-def _failure(worker: Worker, task: Task, schedule: Schedule) -> str:
-    try:
-        worker.call("build", task, schedule)
-    except Error as failure:
-        return str(failure) or "failed"
-    return ""
 
 
 def _serve(end: Connection, rpc: str | None) -> None:
@@ -156,20 +99,26 @@ def _serve(end: Connection, rpc: str | None) -> None:
         try:
             bench = Bench(rpc)
         except Error as refusal:
-            end.send(str(refusal))
+            end.send((_kind(refusal), str(refusal)))
             return
-        end.send("")
+        end.send((None, None))
         while True:
             end.send(_answer(bench, *end.recv()))
 
 
-def _answer(bench: Bench, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
-    """Whether a call went well, and its result or else what was wrong."""
+def _answer(
+    bench: Bench, method: str, arguments: tuple[Any, ...]
+) -> tuple[type[Error] | None, Any]:
+    """None and the result of a call, or else what to raise and what was wrong."""
     try:
-        return True, getattr(bench, method)(*arguments)
+        return None, getattr(bench, method)(*arguments)
     except Exception as failure:
         lines = str(failure).strip().splitlines() or [type(failure).__name__]
-        return False, lines[-1]
+        return _kind(failure), lines[-1]
+
+
+def _kind(failure: Exception) -> type[Error]:
+    return DeviceLost if isinstance(failure, DeviceLost) else Error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from codebook_models import Linear, everything, export, linear_program
 import gq_tvm
 from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
-from gq_tvm import verify
+from gq_tvm import verification
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def test_verify_reports_each_function(folder, capsys):
 
 
 def test_verify_fails_when_the_outputs_differ(folder, capsys, monkeypatch):
-    monkeypatch.setattr(verify, "BOUND_FP32", 0.0)
+    monkeypatch.setattr(verification, "BOUND_FP32", 0.0)
     assert run(folder / "linear.pt2", "-o", folder / "wrong.gq", "--verify") == 1
     assert "verification failed: main differs from PyTorch by" in capsys.readouterr().err
 
 
 def test_verify_notices_another_model(folder):
-    report = verify.verify(linear_program(seed=7), _compiled(folder))
+    report = verification.verify(linear_program(seed=7), _compiled(folder))
     assert "main differs from PyTorch" in report.failures()
 
 

@@ -58,7 +58,13 @@ def test_hard_training_computes_what_eval_does(activation):
 
 
 @pytest.mark.parametrize(
-    ("method", "bits", "limit"), [("gq", 2, 1.0), ("gq", 1, 1.5), ("lsq", 2, 1.2), ("int8", 8, 0.7)]
+    ("method", "bits", "limit"),
+    [
+        ("gq", 2, 1.0),
+        pytest.param("gq", 1, 1.5, marks=pytest.mark.slow),
+        pytest.param("lsq", 2, 1.2, marks=pytest.mark.slow),
+        pytest.param("int8", 8, 0.7, marks=pytest.mark.slow),
+    ],
 )
 def test_training_repairs_what_quantising_breaks(method, bits, limit):
     def loss(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from codebook_models import Conv, Embedding, Linear, Lstm, export, linear_program
 
 import gq_tvm
+from gq_tvm import inspect
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import artefact as artefact_module
@@ -148,6 +150,27 @@ def test_another_machine_is_refused_before_code_is_loaded(saved, monkeypatch):
     (saved / CODE).write_bytes(b"not even a library")
     with pytest.raises(Error, match=rf"is for board \({other}\), this device is"):
         gq_tvm.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(40, "code for arm"), (183, "code for aarch64"), (8, "no code of a machine known here")],
+)
+def test_code_of_another_machine_is_refused(saved, capsys, number, says):
+    """At its place is a library whose hash is right, for 32-bit ARM, 64-bit ARM or MIPS."""
+    target = read_manifest(saved).target
+    if target["machine"] == "aarch64" and number == 183:
+        pytest.skip("this machine is of that kind: nothing differs")
+    code = bytearray((saved / CODE).read_bytes())
+    code[18:20] = number.to_bytes(2, "little")
+    (saved / CODE).write_bytes(code)
+    digest = artefact_module.sha256(saved / CODE)
+    change(saved, lambda manifest: manifest["files"].update({CODE: digest}))
+    message = f"{CODE} is {says}, not for {target['name']} ({target['machine']}) as"
+    with pytest.raises(Error, match=re.escape(message)):
+        gq_tvm.load(saved)
+    assert inspect.main([str(saved)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_cpu_without_the_features_is_refused_before_code_is_loaded(saved):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gq_tvm import Error
-from gq_tvm.runtime.devices import ALIGNMENT, LocalDevice, RpcDevice, connect
+from gq_tvm.runtime import connection
+from gq_tvm.runtime.devices import ALIGNMENT, DeviceLost, LocalDevice, RpcDevice, connect
 from gq_tvm.targets import native
 
 
@@ -89,6 +90,14 @@ def test_nobody_there_is_one_error():
         port = free.getsockname()[1]
     with pytest.raises(Error, match=f"no TVM RPC server answers at 127.0.0.1:{port}"):
         RpcDevice("127.0.0.1", port)
+
+
+def test_a_server_that_never_greets_is_given_up(monkeypatch):
+    monkeypatch.setattr(connection, "_HANDSHAKE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(DeviceLost, match=r"does not greet within 0\.2 s: it hangs or serves"):
+            RpcDevice("127.0.0.1", port)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm import Error, debian
 from gq_tvm.runtime import emulator
+from gq_tvm.runtime.devices import DeviceLost, RpcDevice
 from gq_tvm.runtime.emulator import EmulatedDevice
 from gq_tvm.targets.linker import linker
 
@@ -131,6 +132,52 @@ def test_server_that_died_is_started_again(emulated):
         with pytest.raises(Error, match="lost"):
             first.tensor(np.zeros(4))
         assert device.connect().features == {"neon"}
+
+
+def test_a_board_that_hangs_is_given_up(emulated):
+    emulated()
+    with EmulatedDevice("cortex-a53") as device:
+        connection = RpcDevice(device.host, device.port, silence=0.5)
+        tensor = connection.tensor(np.zeros(4))
+        assert connection.tensor(np.ones(4)).numpy().all()
+        *_, session = children(device._process.pid)
+        os.kill(session, signal.SIGSTOP)
+        with pytest.raises(DeviceLost, match=r"has not answered for 0\.5 s and was given up"):
+            connection.tensor(np.zeros(4))
+        assert not connection.alive
+        del tensor  # waits for no answer any more
+        assert device.connect().features == {"neon"}
+
+
+def endless() -> tvm.IRModule:
+    """Build a kernel that sleeps for years, whatever signals come."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("endless")
+        T.func_attr({"global_symbol": "endless"})
+        x = T.arg("x", T.buffer((1,), "int32"))
+        with T.serial(0, 1_000_000):
+            T.buffer_store(x, T.call_extern("int32", "sleep", 1000), [0])
+    return tvm.IRModule({"endless": builder.get()})
+
+
+def test_a_session_ends_with_its_client_even_in_a_kernel_that_does_not(emulated, tmp_path: Path):
+    emulated()
+    path = export(endless(), "cortex-a53", tmp_path / "endless.so")
+    with EmulatedDevice("cortex-a53") as device:
+        connection = RpcDevice(device.host, device.port, silence=0.5)
+        module = connection.load_module(path)
+        x = connection.tensor(np.zeros(1, np.int32))
+        with pytest.raises(DeviceLost, match="has not answered"), connection.guard():
+            module["endless"](x)
+        for _ in range(100):
+            if not children(device._process.pid):
+                break
+            time.sleep(0.1)
+        assert children(device._process.pid) == []
+
+
+def children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def test_nothing_is_left_when_the_context_ends(emulated):

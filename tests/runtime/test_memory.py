@@ -117,7 +117,8 @@ class Encoder(nn.Module):
         return self.lstm(self.norm(self.first(x).relu()), h, c)
 
 
-@pytest.mark.parametrize("most", [None, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [None, 64])
 def test_a_model_of_any_length(tmp_path, most):
     example = torch.randn(1, 3, 160), torch.zeros(1, 64), torch.zeros(1, 64)
     time = frames(1, most) if most else Dim("T", min=1)

@@ -248,7 +248,8 @@ def test_a_function_must_be_named_where_there_are_several(several):
     assert "joint" in several
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a76", pytest.param("cortex-a72", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])
 def test_a_board_computes_the_same(cpu, emulated, tmp_path):
     device = emulated(cpu)
     programs = {"main": everything("int8")[1], "joint": linear_program(4, 6, seed=3)}

@@ -49,7 +49,7 @@ def kernels(activation: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shape", ODD_SHAPES)
-@pytest.mark.parametrize("activation", ["fp32", "int8"])
+@pytest.mark.parametrize("activation", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
 def test_every_bit_width_and_odd_shapes(shape, activation, tmp_path):
     n, k = shape
     model = Linears(n, k, activation, per_row=n % 2 == 1).eval()

@@ -99,7 +99,10 @@ def test_a_layer_computes_its_definition(where, name, bits, emulated):
 
 
 @pytest.mark.parametrize(("bits", "activation"), [((1, 2), "int1"), ((2, 1), "int2")])
-@pytest.mark.parametrize(("where", "name"), XNOR)
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [pytest.param(*one, marks=pytest.mark.slow if one[0] == "arm" else ()) for one in XNOR],
+)
 def test_a_layer_of_few_bits(where, name, bits, activation, emulated):
     where = target(where)
     cases = [Case(where, (name, name), shape, bits, activation) for shape in SHAPES[:2]]

@@ -52,7 +52,8 @@ def guarded(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("where", "name", "bits"),
     [
-        *(one for one in (*TABLES, *ROUNDED) if one[0].startswith("x86")),
+        *(one for one in TABLES if one[0].startswith("x86")),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ROUNDED),
         *(
             pytest.param(*pair, bits, marks=pytest.mark.slow if bits > 1 else ())
             for pair in (*INT8, *FP32[:-2], *BASELINE)
@@ -66,7 +67,7 @@ def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     check_inside(where, name, bits, activation, emulated)
 
 
-@pytest.mark.parametrize("activation", ["int1", "int2"])
+@pytest.mark.parametrize("activation", ["int1", pytest.param("int2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("where", "name"), [one for one in XNOR if one[0].startswith("x86")])
 def test_kernels_of_few_bits_stay_inside_their_tensors(where, name, activation, emulated):
     check_inside(where, name, 2, activation, emulated)

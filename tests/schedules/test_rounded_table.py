@@ -39,6 +39,7 @@ def test_as_defined(bits, emulated):
     assert_as_defined(cases, run_linear(family("table8"), where, device, cases))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     n=st.integers(1, 150), k=st.integers(1, 200), rows=st.integers(1, 20), bits=st.integers(1, 2)

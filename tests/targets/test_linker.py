@@ -9,7 +9,8 @@ import tvm
 from tvm import te
 
 from gq_tvm import Error
-from gq_tvm.targets.linker import architecture, linker, machine
+from gq_tvm.elf import machine
+from gq_tvm.targets.linker import architecture, linker
 
 TRIPLES: dict[str, dict[str, Any]] = {
     "x86_64": {"mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"},

@@ -11,12 +11,14 @@ import pytest
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
+from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.schedules import Product, Schedule, database
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.tuning import Progress, Task, log, tasks_for, tune
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.features import features, fingerprint
 from gq_tvm.tuning.log import Log, Trial
+from gq_tvm.tuning.pool import Loss
 
 V4 = targets.get("x86-64-v4")
 PRODUCT = Product(300, 40, 4, "int8", 8)
@@ -26,6 +28,8 @@ BEST = Schedule(2, 6)
 
 class FakePool:
     """Kernels whose times follow from their schedules."""
+
+    lost: Loss | None = None
 
     def __init__(self, wrong: tuple[Schedule, ...] = (), crashing: tuple[Schedule, ...] = ()):
         self.wrong, self.crashing = wrong, crashing
@@ -182,6 +186,48 @@ def test_a_second_interrupt_ends_it(tmp_path, task):
         run(tmp_path / "mine.json", pool, task)
 
 
+class LosingPool(FakePool):
+    """A board that is lost for good when it has made so many trials."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def time(self, task, schedule):
+        if len(self.tried) < self.after:
+            return super().time(task, schedule)
+        self.lost = Loss("the board was lost", schedule)
+        raise DeviceLost(self.lost.reason)
+
+    def duel(self, task, schedules, rounds):
+        if self.lost:
+            raise DeviceLost(self.lost.reason)
+        return super().duel(task, schedules, rounds)
+
+
+def test_a_lost_board_ends_it_and_keeps_what_was_measured(tmp_path, task):
+    path, text = tmp_path / "mine.json", io.StringIO()
+    said = "the board was lost; what was measured is kept .* the same command goes on"
+    first = LosingPool(after=5)
+    with pytest.raises(Error, match=said):
+        run(path, first, task, text=text)
+    assert "stopped after 5 trials" in text.getvalue()
+    assert not path.exists()
+    # What took the board along twice is not tried a third time.
+    second = LosingPool(after=0)
+    first_lost = first.lost
+    with pytest.raises(Error, match=said):
+        run(path, second, task)
+    third = FakePool()
+    (tuned,) = run(path, third, task)
+    assert first_lost is not None
+    made = [*first.tried, *third.tried]
+    assert len(made) == len(set(made))
+    assert (len(made) == len(SPACE)) == (second.lost != first_lost)
+    assert tuned.trials == len(SPACE)
+    assert database.read(path, V4) == [tuned.entry]
+
+
 def trial(schedule: Schedule, hot: float = 1.0) -> Trial:
     return Trial(schedule, Measurement(hot, None))
 
@@ -197,6 +243,17 @@ def test_the_log_survives_a_torn_line(tmp_path, task):
     again.add(task, trial(SPACE[2]))
     wanted = [trial(SPACE[0]), Trial(SPACE[1], None, "crashed"), trial(SPACE[2])]
     assert list(Log(path, "a CPU").trials(task).values()) == wanted
+
+
+def test_what_took_the_board_along_twice_has_failed(tmp_path, task):
+    path = tmp_path / "log.jsonl"
+    Log(path, "a CPU").lose(task, SPACE[0], "gone")
+    again = Log(path, "a CPU")
+    assert again.trials(task) == {}
+    again.lose(task, SPACE[0], "gone")
+    lost = Trial(SPACE[0], None, "the board was lost twice while it ran")
+    for one in (again, Log(path, "a CPU")):
+        assert list(one.trials(task).values()) == [lost]
 
 
 def test_the_log_forgets_other_machines_and_kernels(tmp_path, task, monkeypatch):
