@@ -24,6 +24,7 @@ COMPILE_SIDE = [
     {"runtime.artefact", "runtime.manifest", "runtime.weights"},
     {"build"},
     {"runtime"},
+    {"modelled"},
     {"tuning"},
 ]
 
