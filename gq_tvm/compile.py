@@ -17,6 +17,7 @@ _EPILOG = """\
 examples:
   python -m gq_tvm.compile model.pt2 -o model.gq
   python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --verify
+  python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --tune 32 --modelled
 """
 
 
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("the following arguments are required: -o/--output")
     if options.inputs and not options.verify:
         parser.error("--inputs needs --verify")
+    if options.modelled and not options.tune:
+        parser.error("--modelled needs --tune")
     if options.tune is not None and options.tune < 1:
         parser.error("--tune needs a number of trials")
 
@@ -74,7 +77,14 @@ def _tune(program: object, options: argparse.Namespace, database: Path | None) -
 
     found = products(program, options.activation)
     target = targets.get(options.target)
-    results = tune.tune_products(found, target, options.tune, options.kernel, database=database)
+    results = tune.tune_products(
+        found,
+        target,
+        options.tune,
+        options.kernel,
+        database=database,
+        modelled=options.modelled,
+    )
     return results is not None
 
 
@@ -129,6 +139,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="first try N schedules for each layer's product (see gq_tvm.tune)",
+    )
+    parser.add_argument(
+        "--modelled",
+        action="store_true",
+        help="with --tune: model the times of a target that is not this machine",
     )
     parser.add_argument(
         "--database",

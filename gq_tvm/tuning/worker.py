@@ -5,27 +5,31 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from gq_tvm.errors import Error
 from gq_tvm.schedules import Schedule
 from gq_tvm.tuning.bench import Bench, Measurement
+from gq_tvm.tuning.modelled_bench import ModelledBench
 from gq_tvm.tuning.task import Task
+
+MakeBench = Callable[[], Bench | ModelledBench]
 
 _START_SECONDS = 120.0  # importing TVM takes some, on a busy machine more
 _CALL_SECONDS = 60.0
 
 
 class Worker:
-    """A `Bench` in a process of its own, started again whenever it was lost."""
+    """A bench in a process of its own, started again whenever it was lost."""
 
-    def __init__(self, threads: int = 1, rpc: str | None = None) -> None:
+    def __init__(self, threads: int = 1, make_bench: MakeBench = Bench) -> None:
         self._threads = threads
-        self._rpc = rpc
+        self._make_bench = make_bench
         self._process: Any = None
         self._end: Connection | None = None
 
@@ -70,7 +74,9 @@ class Worker:
             return self._end
         context = multiprocessing.get_context("spawn")
         self._end, its_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(its_end, self._rpc), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(its_end, self._make_bench), daemon=True
+        )
         with _environment(TVM_NUM_THREADS=str(self._threads)):
             self._process.start()
         its_end.close()
@@ -88,10 +94,16 @@ class Worker:
 
 
 class Pool:
-    """Workers that build side by side; timing is done one kernel at a time."""
+    """Workers that build side by side; timing is done one kernel at a time.
 
-    def __init__(self, jobs: int, threads: int = 1, rpc: str | None = None) -> None:
-        self._workers = [Worker(threads, rpc) for _ in range(jobs)]
+    Each runs kernels in its process, on the board at `rpc`, or if `modelled` under QEMU.
+    """
+
+    def __init__(
+        self, jobs: int, threads: int = 1, rpc: str | None = None, modelled: bool = False
+    ) -> None:
+        make_bench: MakeBench = ModelledBench if modelled else partial(Bench, rpc)
+        self._workers = [Worker(threads, make_bench) for _ in range(jobs)]
         self._owners: dict[tuple[Task, Schedule], Worker] = {}
 
     def start(self) -> None:
@@ -149,12 +161,12 @@ def _failure(worker: Worker, task: Task, schedule: Schedule) -> str:
     return ""
 
 
-def _serve(end: Connection, rpc: str | None) -> None:
+def _serve(end: Connection, make_bench: MakeBench) -> None:
     """Answer calls until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     with suppress(EOFError, BrokenPipeError):
         try:
-            bench = Bench(rpc)
+            bench = make_bench()
         except Error as refusal:
             end.send(str(refusal))
             return
@@ -163,7 +175,9 @@ def _serve(end: Connection, rpc: str | None) -> None:
             end.send(_answer(bench, *end.recv()))
 
 
-def _answer(bench: Bench, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+def _answer(
+    bench: Bench | ModelledBench, method: str, arguments: tuple[Any, ...]
+) -> tuple[bool, Any]:
     """Whether a call went well, and its result or else what was wrong."""
     try:
         return True, getattr(bench, method)(*arguments)
