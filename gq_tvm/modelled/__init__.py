@@ -161,7 +161,8 @@ def model_program(
         command: Runs the program, without QEMU; it calls the function twice or more, and what it
             loads must be found by absolute paths or in the C library.
         binary: The file that has the function: the program, or a library it loads.
-        symbol: The function, each call of which counts as one.
+        symbol: The function. Each execution of its first instruction counts as a call, so that must
+            not be in a loop.
         target: The device.
         others: Functions it calls whose code counts too; None counts all code of `binary` from the
             first call to the end.

@@ -12,6 +12,7 @@ from pathlib import Path
 from gq_tvm import modelled, targets
 from gq_tvm.errors import Error
 from gq_tvm.schedules import Schedule
+from gq_tvm.targets import Target
 from gq_tvm.targets.linker import linker
 from gq_tvm.tuning.bench import NAME, Measurement, compiled
 from gq_tvm.tuning.case import Case
@@ -21,7 +22,9 @@ from gq_tvm.tuning.task import Task
 class ModelledBench:
     """Does what `Bench` does, with modelled microseconds for measured ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target | None = None) -> None:
+        """Model the core of each task's target, or of `target`, which runs the same code."""
+        self._target = target
         self._case: Case | None = None
         self._times: dict[tuple[Task, Schedule], Measurement] = {}
 
@@ -36,7 +39,7 @@ class ModelledBench:
         inputs, outputs = self._case.arguments(schedule)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernel.so"
-            target = targets.get(task.target)
+            target = self._target or targets.get(task.target)
             built = compiled(task.kernel(schedule).with_attr("global_symbol", NAME), target)
             built.export_library(str(path), fcompile=linker(target.triple))
             found, results = modelled.call(path, NAME, [*inputs, *outputs], target)
