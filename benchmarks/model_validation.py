@@ -14,13 +14,13 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.machine import circumstances, describe
 from gq_tvm import modelled, targets
@@ -45,12 +45,12 @@ _CORES = {"AuthenticAMD": "x86-64-v4", "GenuineIntel": "x86-64-v3"}  # whose tar
 _FOLDER = Path(__file__).parents[1] / "docs"
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
     """The rank correlation of two samples; values that are equal share the mean of their ranks."""
     return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
 
 
-def _ranks(values: Sequence[float]) -> np.ndarray:
+def _ranks(values: npt.ArrayLike) -> np.ndarray:
     _, inverse, counts = np.unique(np.array(values), return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
@@ -83,7 +83,7 @@ def kernels(product: Product, most: int) -> list[tuple[Task, Schedule]]:
 
 def compare(product: Product, most: int, rounds: int, target: Target) -> dict[str, Any]:
     """Model and measure kernels of a product."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     wanted = kernels(product, most)
     models = ModelledBench(target)
     for task, schedule in wanted:
