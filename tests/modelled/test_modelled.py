@@ -109,6 +109,20 @@ def test_a_kernel_costs_the_same_every_time():
     assert one.cold >= one.hot > 0
 
 
+def test_a_known_kernel_is_not_run_again(library: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("GQ_TVM_CACHE", raising=False)
+    known = modelled._known(library, "spin", [NOTHING], A53)
+    assert known.is_relative_to(tmp_path)
+    assert known != modelled._known(library, "spin", [NOTHING], A76)
+    assert known != modelled._known(library, "spin", [NOTHING + 1], A53)
+    monkeypatch.undo()
+    monkeypatch.setattr(modelled, "_known", lambda *_: tmp_path / "modelled" / "known.json")
+    found = modelled.model(library, "spin", [NOTHING], A53)
+    monkeypatch.setattr(modelled, "call", None)
+    assert modelled.model(library, "spin", [NOTHING], A53) == found
+
+
 @pytest.mark.slow
 def test_kernels_known_to_differ_are_in_order():
     product = Product(256, 256, 4, "int8", 8)
