@@ -18,6 +18,7 @@ _EPILOG = """\
 examples:
   python -m gq_tvm.compile model.pt2 -o model.gq
   python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --verify
+  python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --tune 32 --modelled
   python -m gq_tvm.compile model.pt2 --target cortex-a72 --bundle pi4
 """
 
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--emulate needs --verify")
     if options.rpc and not (options.verify or options.tune):
         parser.error("--rpc needs --verify or --tune")
+    if options.modelled and not options.tune:
+        parser.error("--modelled needs --tune")
     if options.tune is not None and options.tune < 1:
         parser.error("--tune needs a number of trials")
 
@@ -95,7 +98,13 @@ def _tune(program: object, options: argparse.Namespace, database: Path | None) -
     found = products(program, options.activation)
     target = targets.get(options.target)
     results = tune.tune_products(
-        found, target, options.tune, options.kernel, rpc=options.rpc, database=database
+        found,
+        target,
+        options.tune,
+        options.kernel,
+        rpc=options.rpc,
+        database=database,
+        modelled=options.modelled,
     )
     return results is not None
 
@@ -150,6 +159,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="first try N schedules for each layer's product (see gq_tvm.tune)",
+    )
+    parser.add_argument(
+        "--modelled",
+        action="store_true",
+        help="with --tune: model the times of a target that is not this machine",
     )
     parser.add_argument(
         "--database",

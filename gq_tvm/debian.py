@@ -12,7 +12,9 @@ from gq_tvm.errors import Error
 
 def available() -> tuple[bool, str]:
     """Return whether packages can be had here, and otherwise one line that says why not."""
-    missing = [tool for tool in ("apt-get", "dpkg", "dpkg-deb") if not shutil.which(tool)]
+    missing = [
+        tool for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-deb") if not shutil.which(tool)
+    ]
     if missing:
         return False, f"{', '.join(missing)} not found: use Debian or Ubuntu (or a container of it)"
     return True, ""
@@ -63,6 +65,20 @@ class Packages:
         }.items():
             self._options += ["-o", f"{name}={value}"]
         _run(["apt-get", *self._options, "-q", "update"])
+
+    def search(self, pattern: str) -> list[str]:
+        """Return the names of packages that a regular expression matches."""
+        found = _run(["apt-cache", *self._options, "search", "--names-only", pattern])
+        return [line.split()[0] for line in found.splitlines()]
+
+    def closure(self, names: Sequence[str]) -> list[str]:
+        """Return the packages `names` and all that they depend on, of the first architecture."""
+        kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+        command = ["apt-cache", *self._options, "depends", "--recurse"]
+        command += [f"--no-{kind}" for kind in kinds]
+        listed = _run([*command, *names]).splitlines()
+        # What depends stands at the margin; what is virtual is in <>, what is foreign has a colon.
+        return sorted({line for line in listed if line[:1].isalnum() and ":" not in line})
 
     def unpack(self, names: Sequence[str], into: Path) -> None:
         """Download packages (``libc6:arm64``) and unpack their files under `into`.

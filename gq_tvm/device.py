@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
+from gq_tvm.modelled import tools
 from gq_tvm.runtime import board, emulator
 from gq_tvm.runtime.emulator import CPUS, EmulatedDevice
 from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
@@ -37,11 +38,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="default: any free port")
     parser.add_argument("--setup-only", action="store_true", help="set it up and leave")
+    parser.add_argument(
+        "--modelled",
+        action="store_true",
+        help="with --setup-only: set up what tuning without a board needs instead",
+    )
     parser.add_argument("--board", metavar="FOLDER", help="write what a real board needs and leave")
     options = parser.parse_args(argv)
     if not 0 <= options.port < 65536:
         parser.error("--port must be between 0 and 65535")
 
+    if options.modelled:
+        if not options.setup_only:
+            parser.error("--modelled needs --setup-only")
+        print(f"The tools of modelled times are set up in {tools.setup().tools.folder}.")
+        return 0
     installation = emulator.setup()
     if options.setup_only:
         print(f"The emulated ARM device is set up in {installation.folder}.")

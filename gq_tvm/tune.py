@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gq_tvm.runtime.manifest import Manifest
     from gq_tvm.schedules import Product
     from gq_tvm.targets import Target
-    from gq_tvm.tuning import Tuned
+    from gq_tvm.tuning import Progress, Tuned
 
 TRIALS = 64
 
@@ -28,6 +28,7 @@ goes on where it was. Examples:
   python -m gq_tvm.tune model.pt2
   python -m gq_tvm.compile model.pt2 -o model.gq
   python -m gq_tvm.tune pi.gq --rpc 192.168.1.7:9090
+  python -m gq_tvm.tune pi.gq --modelled
 """
 
 
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if (options.model is None) == (not options.common_shapes):
         parser.error("give either a model or --common-shapes")
+    if options.modelled and options.rpc:
+        parser.error("--modelled is for tuning without the board of --rpc")
     if options.model and not Path(options.model).exists():
         raise Error(f"{options.model} does not exist; give an exported .pt2 or an artefact")
     from gq_tvm import targets
@@ -66,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         rpc=options.rpc,
         database=Path(options.database) if options.database else None,
         jobs=options.jobs,
+        modelled=options.modelled,
     )
     return 0 if results is not None else 130
 
@@ -79,6 +83,7 @@ def tune_products(
     rpc: str | None = None,
     database: Path | None = None,
     jobs: int | None = None,
+    modelled: bool = False,
 ) -> list[Tuned] | None:
     """Tune products and report on standard error.
 
@@ -91,6 +96,7 @@ def tune_products(
         rpc: HOST:PORT of a board that runs them; None is this machine.
         database: Where the results go; None is the user's in the cache.
         jobs: Kernels to build at once; None is one a CPU, on a board one.
+        modelled: Model the times instead (`gq_tvm.modelled`).
 
     Returns:
         What was found; None if the user stopped it.
@@ -105,12 +111,16 @@ def tune_products(
     if not products:
         raise Error("the model has no linear or LSTM layer; there is nothing to tune")
     tasks = tasks_for(products, target, kernel, threads)
-    cpu = _check_device(target, rpc)
-    path = database or user_path(target)
     progress = Progress()
+    model = ""
+    if modelled:
+        cpu, model = _prepare_model(target, threads, progress)
+    else:
+        cpu = _check_device(target, rpc)
+    path = database or user_path(target)
     jobs = jobs or (1 if rpc else min(os.cpu_count() or 1, 4))
-    with closing(Pool(jobs, threads, rpc, progress.say)) as pool:
-        results = tune(tasks, trials, path, cpu, pool, progress)
+    with closing(Pool(jobs, threads, rpc, progress.say, modelled)) as pool:
+        results = tune(tasks, trials, path, cpu, pool, progress, model)
     if path.exists():
         progress.say(f"schedules in {path}")
     return None if progress.stopped else results
@@ -144,12 +154,29 @@ def _check_device(target: Target, rpc: str | None) -> str:
             lacks = f"lacks {', '.join(missing)}" if missing else f"is {device.machine}"
             raise Error(
                 f"{device.name} {lacks} and cannot run {target.name}; tune on a board of that "
-                "kind: python -m gq_tvm.tune --rpc HOST:PORT"
+                "kind with --rpc HOST:PORT, or without one with --modelled"
             )
         if not isinstance(device, RpcDevice):
             return native.name()
         check_clock(device)
         return device.probed.name
+
+
+def _prepare_model(target: Target, threads: int, progress: Progress) -> tuple[str, str]:
+    """Set up the tools; return what modelled times are called, and the key of the model.
+
+    Raises `Error` if there is no model of the target, or of several threads.
+    """
+    from gq_tvm import modelled
+    from gq_tvm.modelled import tools
+    from gq_tvm.schedules.database import MODELLED
+
+    modelled.check(target)
+    if threads > 1:
+        raise Error("times on several threads cannot be modelled; leave --threads out")
+    tools.setup(target.machine, progress=progress.say)
+    progress.say(f"times of {target.name} are modelled, not measured")
+    return f"{MODELLED}{target.name}", modelled.key(target)
 
 
 def check_clock(device: RpcDevice) -> None:
@@ -189,6 +216,9 @@ def _parser() -> argparse.ArgumentParser:
         "--target", metavar="NAME", help="what to tune for (default: the artefact's, or this CPU)"
     )
     parser.add_argument("--rpc", metavar="HOST:PORT", help="run on a board (see gq_tvm.device)")
+    parser.add_argument(
+        "--modelled", action="store_true", help="model the times of a device that is not at hand"
+    )
     parser.add_argument(
         "--kernel", default="auto", metavar="NAME", help="one kernel family (default: every exact)"
     )

@@ -1,8 +1,8 @@
 """Decide which kernel family computes each product, with which schedule.
 
-By measurement where the product or one near it was measured (``schedules.database``), by model
-elsewhere (``schedules.cost``). Baselines and approximate families are only taken by name; a kernel
-asked for by name is taken everywhere or refused.
+By the times of tuning where the product or one near it was tuned (``schedules.database``), by a
+model of the counts in their TIR elsewhere (``schedules.cost``). Baselines and approximate families
+are only taken by name; a kernel asked for by name is taken everywhere or refused.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class ChooseKernel(ModulePass):
     def _best(self, product: Product, able: list[Family]) -> Decision:
         """The fastest of the families `able`.
 
-        The measured ones are compared by their times, unless the model puts one first that was
-        never measured.
+        The tuned ones are compared by their times, measured and modelled ones never with one
+        another, unless the model puts one first that was never tuned.
         """
         found = {one.name: self._find(one, product) for one in able}
         first = able[0]
@@ -135,6 +135,8 @@ class ChooseKernel(ModulePass):
             origin = "model" if self.forced is None else "asked for"
             return Decision(first, first.space(self.target, product)[0], origin)
         times = [(one, hit) for one in able if (hit := found[one.name]) is not None]
+        if any(not hit.modelled for _, hit in times):
+            times = [(one, hit) for one, hit in times if not hit.modelled]
         winner, hit = min(times, key=lambda pair: pair[1].microseconds)
         return Decision(winner, hit.schedule, _origin(hit))
 
@@ -143,7 +145,9 @@ class ChooseKernel(ModulePass):
 
 
 def _origin(found: Found) -> str:
-    return "measured" if found.exact else f"nearest: {found.of.sizes}"
+    if found.exact:
+        return "modelled" if found.modelled else "measured"
+    return f"nearest{' modelled' if found.modelled else ''}: {found.of.sizes}"
 
 
 def _weight(call: relax.Call, part: str) -> str:

@@ -26,8 +26,9 @@ class Layer:
         parameters: Names of the operands the kernel reads.
         bytes: Bytes of those operands.
         tied_to: The layer whose packed weight this one uses, or None if it has its own.
-        origin: Whence family and schedule are known: ``"measured"``, ``"nearest: ..."``,
-            ``"model"``, ``"asked for"``; "" where there was no choice.
+        origin: Whence family and schedule are known: ``"measured"``, ``"modelled"`` (tuned with no
+            such device at hand), ``"nearest: ..."``, ``"nearest modelled: ..."``, ``"model"``,
+            ``"asked for"``; "" where there was no choice.
         call: How to call its kernel alone: the ``layer`` it computes (an LSTM's reads two weights),
             its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
             parameter's name or ``[dtype, size, ...]``; sizes known only at run time are strings.

@@ -1,4 +1,7 @@
-"""Measured schedules: which was best for a product on a target, and how long it took.
+"""Tuned schedules: which was best for a product on a target, and how long it took.
+
+That was measured, or modelled where there was no such device (`gq_tvm.modelled`); what was measured
+of a product always wins.
 
 A database is a JSON file. Those for common shapes are shipped in the folder ``database``; what a
 user tunes is kept in the cache and comes first. A product nobody measured takes the schedule of
@@ -26,6 +29,8 @@ from gq_tvm.targets import TARGETS, Target
 FORMAT = "gq-tvm schedules"
 VERSION = 1
 
+MODELLED = "modelled "  #: so `Entry.cpu` begins if its times were not measured
+
 SHIPPED = Path(__file__).parent / "database"
 
 # How far, in doublings, a measured product may be from one that takes its schedule.
@@ -50,7 +55,7 @@ class Entry:
         cold: The same after the caches were flushed; None where that cannot be done.
         default_hot: `hot` of the schedule that would be taken untuned.
         default_cold: `cold` of that.
-        cpu: What it was measured on.
+        cpu: What it was measured on, or `MODELLED` and the target it was modelled for.
         version: Of gq-tvm.
     """
 
@@ -80,6 +85,11 @@ class Entry:
         return Product(self.n, self.k, self.bits, self.activation, self.rows)
 
     @property
+    def modelled(self) -> bool:
+        """Whether its times were not measured."""
+        return self.cpu.startswith(MODELLED)
+
+    @property
     def cost(self) -> float:
         """The microseconds schedules and families are ranked by."""
         return cost(self.hot, self.cold)
@@ -97,18 +107,23 @@ class Found:
     Attributes:
         schedule: It.
         microseconds: What its kernel should cost, scaled by the work where `exact` is false.
-        exact: Whether this very product was measured.
+        exact: Whether this very product was tuned.
         of: The product that was.
+        modelled: Whether its time was not measured.
     """
 
     schedule: Schedule
     microseconds: float
     exact: bool
     of: Product
+    modelled: bool = False
 
 
 class Database:
-    """Entries to look schedules up in; of two equally near, the first is taken."""
+    """Entries to look schedules up in.
+
+    Of two equally near the measured one is taken, and of two alike the first.
+    """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.entries = list(entries)
@@ -121,7 +136,7 @@ class Database:
         threads: int = 1,
         only: Schedule | None = None,
     ) -> Found | None:
-        """Return the schedule measured for `product`, or for the nearest one; None if none is near.
+        """Return the schedule tuned for `product`, or for the nearest one; None if none is near.
 
         Args:
             family: The kernel family.
@@ -131,7 +146,7 @@ class Database:
             only: If given, only schedules that pack the weight as this one does.
         """
         near = [(_distance(one, family, product, threads), one) for one in self.entries]
-        near = sorted((pair for pair in near if pair[0] < inf), key=lambda pair: pair[0])
+        near = sorted((pair for pair in near if pair[0] < inf), key=_order)
         space = family.space(target, product) if near else []
         for distance, entry in near:
             try:
@@ -140,8 +155,15 @@ class Database:
                 continue
             if schedule in space and (only is None or schedule.layout == only.layout):
                 scale = _work(product) / _work(entry.product)
-                return Found(schedule, entry.cost * scale, distance == 0, entry.product)
+                return Found(
+                    schedule, entry.cost * scale, distance == 0, entry.product, entry.modelled
+                )
         return None
+
+
+def _order(pair: tuple[float, Entry]) -> tuple[float, bool]:
+    distance, entry = pair
+    return distance, entry.modelled
 
 
 def _distance(entry: Entry, family: Family, product: Product, threads: int) -> float:
@@ -220,10 +242,15 @@ def read(path: Path, target: Target) -> list[Entry]:
 def add(path: Path, target: Target, entries: Sequence[Entry]) -> None:
     """Put entries into a database file, made if it is not there; it is whole at every moment.
 
+    A modelled entry does not replace a measured one.
+
     Raises:
         Error: the file is no database of `target`, or cannot be written.
     """
-    kept = {one.key: one for one in [*read(path, target), *entries]}
+    kept = {one.key: one for one in read(path, target)}
+    for one in entries:
+        if one.key not in kept or kept[one.key].modelled or not one.modelled:
+            kept[one.key] = one
     order = sorted(kept.values(), key=lambda one: str(one.key))
     lines = ",\n".join(json.dumps(asdict(one)) for one in order)
     head = json.dumps({"format": FORMAT, "version": VERSION, "target": target.name})[:-1]

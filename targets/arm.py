@@ -36,6 +36,7 @@ _A53 = Core(
     hertz=1.4e9,
     mca=("-mcpu=cortex-a53",),
     source="Cortex-A53 TRM (DDI 0500); Raspberry Pi 3: 512 KiB L2, 2.5 GB/s",
+    in_order=True,
 )
 _A55 = Core(
     width=2,
@@ -47,6 +48,7 @@ _A55 = Core(
     hertz=1.8e9,
     mca=("-mcpu=cortex-a55",),
     source="Cortex-A55 TRM (100442) and SOG; RK3568: 512 KiB L3, 4 GB/s",
+    in_order=True,
 )
 _A57 = Core(
     width=3,
@@ -138,6 +140,7 @@ _A510 = Core(
     hertz=1.8e9,
     mca=("-mcpu=cortex-a510",),
     source="Cortex-A510 TRM (101604) and SOG; 256 KiB L2, 4 MiB L3, 6 GB/s",
+    in_order=True,
 )
 _A710 = Core(
     width=5,

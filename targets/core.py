@@ -35,6 +35,7 @@ class Core:
         mca: The options by which llvm-mca models its pipelines; what it lacks a model for is
             modelled by the nearest core that has one.
         source: Where the figures come from.
+        in_order: Whether it waits for what is not there instead of going on with what is.
     """
 
     width: float
@@ -46,6 +47,7 @@ class Core:
     hertz: float
     mca: tuple[str, ...]
     source: str
+    in_order: bool = False
 
     def bandwidth(self, size: int) -> float:
         """Bytes a cycle at which a stream of `size` bytes is read again and again."""

@@ -25,6 +25,7 @@ COMPILE_SIDE = [
     {"build"},
     {"deploy"},
     {"runtime"},
+    {"modelled"},
     {"tuning"},
 ]
 

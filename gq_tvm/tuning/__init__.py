@@ -1,4 +1,4 @@
-"""Search for the fastest schedules of products, on this machine or on a board."""
+"""Search for the fastest schedules of products: here, on a board, or by a model of one."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ def tune(
     cpu: str,
     pool: Pool,
     progress: Progress,
+    model: str = "",
 ) -> list[Tuned]:
     """Tune tasks one after the other, and put each winner into the database at once.
 
@@ -96,14 +97,15 @@ def tune(
         cpu: What the kernels run on, in words.
         pool: Runs them.
         progress: Told of everything.
+        model: What modelled times depend on besides; trials made with another count no more.
 
     Raises:
         Error: a file cannot be written, the workers cannot start, or the board is lost.
     """
     from gq_tvm.tuning.search import cost_model, search
 
-    log = Log(database.with_suffix(".log.jsonl"), cpu)
-    model = cost_model()
+    log = Log(database.with_suffix(".log.jsonl"), cpu, model)
+    ranking = cost_model()
     results = []
     with _interruptible() as interrupted:
 
@@ -123,7 +125,7 @@ def tune(
                 log.add(task, trial)
                 progress.trial(trial)
 
-            search(task, known, trials - len(known), pool, model, note, stopped)
+            search(task, known, trials - len(known), pool, ranking, note, stopped)
             with suppress(DeviceLost):  # which `pool.lost` tells
                 results += _conclude(task, log, database, cpu, pool, progress)
             if pool.lost and pool.lost.schedule:

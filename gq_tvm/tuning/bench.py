@@ -14,11 +14,12 @@ from gq_tvm import targets
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import Device, LocalDevice, connect
 from gq_tvm.schedules import Schedule
+from gq_tvm.targets import Target
 from gq_tvm.targets.linker import linker
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
 
-_NAME = "kernel"
+NAME = "kernel"
 
 _HOT_SECONDS = 0.02  # of measuring, for a trial
 _HOT_REPEATS = (5, 40)
@@ -53,12 +54,12 @@ class Bench:
             Error: it computes something else than the reference.
         """
         self._prepare(task)
-        module = self._module(task.kernel(schedule).with_attr("global_symbol", _NAME), task.target)
+        module = self._module(task.kernel(schedule).with_attr("global_symbol", NAME), task.target)
         assert self._case is not None
         inputs, outputs = self._case.arguments(schedule)
         arguments = [self._device.tensor(array) for array in (*inputs, *outputs)]
         with self._device.guard():
-            module[_NAME](*arguments)
+            module[NAME](*arguments)
             results = [one.numpy() for one in arguments[len(inputs) :]]
         wrong = self._case.wrong(results)
         if wrong:
@@ -103,22 +104,20 @@ class Bench:
         self.reach()
 
     def _module(self, kernel: tvm.tirx.PrimFunc, target: str) -> Any:
-        where = targets.get(target).tvm
-        # Without the checks of arguments, which take LLVM as long as the kernel.
-        with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
-            built = tvm.compile(tvm.IRModule({_NAME: kernel}), target=where)
+        where = targets.get(target)
+        built = compiled(kernel, where)
         if isinstance(self._device, LocalDevice):
             return built.jit()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernel.so"
-            built.export_library(str(path), fcompile=linker(str(where.attrs["mtriple"])))
+            built.export_library(str(path), fcompile=linker(where.triple))
             return self._device.load_module(path)
 
     def _measure(self, module: Any, arguments: list[Any]) -> Measurement:
         def evaluate(number: int, repeat: int, before: str = "") -> list[float]:
             with self._device.guard():
                 timer = module.time_evaluator(
-                    _NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
+                    NAME, self._device.cpu, number=number, repeat=repeat, f_preproc=before
                 )
                 return list(timer(*arguments).results)
 
@@ -129,6 +128,12 @@ class Bench:
         hot = min(evaluate(number, repeats))
         cold = None if self._rpc else 1e6 * min(evaluate(1, _COLD_RUNS, before=_FLUSH))
         return Measurement(1e6 * hot, cold)
+
+
+def compiled(kernel: tvm.tirx.PrimFunc, target: Target) -> Any:
+    """Compile a kernel called `NAME`, without checks of arguments: they take LLVM as long as it."""
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+        return tvm.compile(tvm.IRModule({NAME: kernel}), target=target.tvm)
 
 
 @tvm.register_global_func(_FLUSH, override=True)

@@ -47,14 +47,16 @@ class Log:
         path: Where it is.
     """
 
-    def __init__(self, path: Path, cpu: str) -> None:
-        """Open `path`, which need not exist, for what is measured on `cpu`.
+    def __init__(self, path: Path, cpu: str, model: str = "") -> None:
+        """Open `path`, which need not exist, for what is measured on `cpu`, or modelled by `model`.
 
         Raises:
             Error: it cannot be read or written.
         """
         self.path = path
         self._about = {"cpu": cpu, "kernels": kernels_digest()}
+        if model:
+            self._about["model"] = model
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.schedules import Schedule
-from gq_tvm.tuning.bench import Measurement
+from gq_tvm.tuning.bench import Bench, Measurement
+from gq_tvm.tuning.modelled_bench import ModelledBench
 from gq_tvm.tuning.task import Task
-from gq_tvm.tuning.worker import CALL_SECONDS, TookLong, Worker
+from gq_tvm.tuning.worker import CALL_SECONDS, MakeBench, TookLong, Worker
 
 PAUSES = (1, 2, 4, 8, 15, 15, 15)  # seconds; a small board boots within a minute
 
@@ -48,12 +50,15 @@ class Pool:
         threads: int = 1,
         rpc: str | None = None,
         say: Callable[[str], object] = lambda line: print(line, file=sys.stderr),
+        modelled: bool = False,
     ) -> None:
         """Prepare `jobs` workers for kernels of `threads` threads.
 
-        `rpc` is HOST:PORT of a board that runs them, `say` is told when that is waited for.
+        `rpc` is HOST:PORT of a board that runs them, `say` is told when that is waited for; if
+        `modelled`, QEMU runs them and their times are modelled.
         """
-        self._workers = [Worker(threads, rpc) for _ in range(jobs)]
+        make_bench: MakeBench = ModelledBench if modelled else partial(Bench, rpc)
+        self._workers = [Worker(threads, make_bench) for _ in range(jobs)]
         self._owners: dict[tuple[Task, Schedule], Worker] = {}
         self._rpc = rpc
         self._say = say

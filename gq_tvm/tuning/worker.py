@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.tuning.bench import Bench
+from gq_tvm.tuning.modelled_bench import ModelledBench
+
+MakeBench = Callable[[], Bench | ModelledBench]
 
 _START_SECONDS = 120.0  # importing TVM takes some, on a busy machine more
 CALL_SECONDS = 60.0
@@ -23,11 +26,11 @@ class TookLong(Error):
 
 
 class Worker:
-    """A `Bench` in a process of its own, started again whenever it was lost."""
+    """A bench in a process of its own, started again whenever it was lost."""
 
-    def __init__(self, threads: int = 1, rpc: str | None = None) -> None:
+    def __init__(self, threads: int = 1, make_bench: MakeBench = Bench) -> None:
         self._threads = threads
-        self._rpc = rpc
+        self._make_bench = make_bench
         self._process: Any = None
         self._end: Connection | None = None
 
@@ -74,7 +77,7 @@ class Worker:
             return self._end
         context = multiprocessing.get_context("spawn")
         self._end, its_end = context.Pipe()
-        process = context.Process(target=_serve, args=(its_end, self._rpc), daemon=True)
+        process = context.Process(target=_serve, args=(its_end, self._make_bench), daemon=True)
         with _environment(TVM_NUM_THREADS=str(self._threads)):
             process.start()
         self._process = process
@@ -92,12 +95,12 @@ class Worker:
         return self._end
 
 
-def _serve(end: Connection, rpc: str | None) -> None:
+def _serve(end: Connection, make_bench: MakeBench) -> None:
     """Answer calls until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     with suppress(EOFError, BrokenPipeError):
         try:
-            bench = Bench(rpc)
+            bench = make_bench()
         except Error as refusal:
             end.send((_kind(refusal), str(refusal)))
             return
@@ -107,7 +110,7 @@ def _serve(end: Connection, rpc: str | None) -> None:
 
 
 def _answer(
-    bench: Bench, method: str, arguments: tuple[Any, ...]
+    bench: Bench | ModelledBench, method: str, arguments: tuple[Any, ...]
 ) -> tuple[type[Error] | None, Any]:
     """None and the result of a call, or else what to raise and what was wrong."""
     try:

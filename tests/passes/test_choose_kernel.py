@@ -123,6 +123,20 @@ def test_the_family_measured_fastest_is_taken(vectors, widened, monkeypatch):
     assert (at["kernel"], at["origin"]) == ("lookup", "model")
 
 
+def test_modelled_times_say_so_and_are_not_compared_with_measured_ones(vectors, widened):
+    x = var("x", 2, 10)
+    before = module([x], lambda emit: linear(x, 6, 10, activation="int8"))
+    one = replace(entry("lookup", 6, 2, 2.0, widened[1]), cpu="modelled cortex-a76")
+    (at,) = attributes_of(ChooseKernel(vectors, database=Database([one]))(before))
+    assert (at["kernel"], at["origin"]) == ("lookup", "modelled")
+    near = Database([replace(one, n=12)])
+    (at,) = attributes_of(ChooseKernel(vectors, database=near)(before))
+    assert at["origin"] == "nearest modelled: 12x10, 2 rows"
+    both = Database([one, entry("scalar", 6, 2, 9.0, Schedule())])
+    (at,) = attributes_of(ChooseKernel(vectors, database=both)(before))
+    assert (at["kernel"], at["origin"]) == ("scalar", "measured")
+
+
 def test_approximate_families_and_baselines_are_never_chosen(vectors):
     x = var("x", 2, 10)
     before = module([x], lambda emit: linear(x, 6, 10, activation="fp32"))

@@ -138,3 +138,24 @@ def test_shipped_files_are_whole(monkeypatch):
         for one in entries:
             assert Schedule.parse(one.schedule) in family(one.family).space(target, one.product)
             assert one.hot <= 1.05 * one.default_hot
+
+
+def test_measured_beats_modelled_of_the_same_product(tmp_path):
+    path = tmp_path / "mine.json"
+    measured = entry(schedule=OTHER, hot=99.0)
+    modelled = entry(schedule=DEFAULT, hot=1.0, cpu="modelled cortex-a76")
+    for both in ([modelled, measured], [measured, modelled]):
+        found = Database(both).find(LOOKUP, V4, product())
+        assert found is not None
+        assert (found.schedule, found.modelled) == (OTHER, False)
+        path.unlink(missing_ok=True)
+        for one in both:
+            database.add(path, V4, [one])
+        assert database.read(path, V4) == [measured]
+    nearer = Database([modelled, entry(512)]).find(LOOKUP, V4, product())
+    assert nearer is not None
+    assert (nearer.schedule, nearer.modelled) == (DEFAULT, True)
+    again = replace(modelled, hot=2.0, n=512)
+    database.add(path, V4, [replace(modelled, n=512)])
+    database.add(path, V4, [again])
+    assert again in database.read(path, V4)
