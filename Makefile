@@ -71,16 +71,21 @@ setup: .venv/.installed device
 	@.venv-benchmarks/bin/python -m pip install -qq --editable . -r benchmarks/requirements.txt
 	@touch $@
 
-# The emulated ARM board. Where it cannot be had its tests are skipped, but never in CI. The stamp
-# names the folder it was set up in, so that a cache that was emptied is noticed.
+# The emulated ARM board, and what models times on ARM cores. Where they cannot be had their tests are
+# skipped, but never in CI. The stamp names the folder of the board, so that a cache that was emptied
+# is noticed.
+EMULATION := gq_tvm/runtime/board.py gq_tvm/runtime/rpc_server.c gq_tvm/runtime/native/kernel_runner.c \
+    gq_tvm/modelled/tools.py gq_tvm/modelled/native/count_plugin.c
+
 device: .venv/.installed
-	@board=$$(cat .venv/.board 2>/dev/null || true); \
-	if [[ -f "$$board/files.json" && .venv/.board -nt gq_tvm/runtime/board.py \
-	      && .venv/.board -nt gq_tvm/runtime/rpc_server.c && .venv/.board -nt $< ]]; then exit 0; fi; \
-	if $(PY) -m gq_tvm.device --setup-only; then \
+	@board=$$(cat .venv/.board 2>/dev/null || true); newer=; \
+	for file in $(EMULATION) $<; do \
+	    [[ .venv/.board -nt $$file ]] || newer=$$file; done; \
+	if [[ -f "$$board/files.json" && -z "$$newer" ]]; then exit 0; fi; \
+	if $(PY) -m gq_tvm.device --setup-only && $(PY) -m gq_tvm.device --setup-only --modelled; then \
 	    $(PY) -c 'from gq_tvm.runtime.board import locate; print(locate().folder)' > .venv/.board; \
 	elif [[ -n "$${CI:-}" ]]; then exit 1; \
-	else echo "Skipped: the tests on the emulated ARM board, for the reason above."; fi
+	else echo "Skipped: the tests on emulated ARM, for the reason above."; fi
 
 # Synthetic voices, for the tests of training data; without them those tests say so and are skipped.
 speech-tools:
