@@ -29,6 +29,7 @@ class Compared:
         against: Whose figure it is held against.
         theirs: That.
         limit: The most that ours may be of theirs; None where nothing is promised.
+        note: What else there is to say.
     """
 
     goal: str
@@ -37,6 +38,7 @@ class Compared:
     against: str
     theirs: float
     limit: float | None
+    note: str = ""
 
     @property
     def ratio(self) -> float:
@@ -79,6 +81,7 @@ def cycles(results: Results) -> Iterator[Compared]:
             yield Compared(
                 f"cycles, {what}", core, ours.share(ours.cycles),
                 _INT8, plain.share(plain.cycles), promised,
+                f"streaming {ours.streaming / plain.streaming:.2f}",
             )  # fmt: skip
             if bits in BYTES:
                 yield Compared(
@@ -87,15 +90,21 @@ def cycles(results: Results) -> Iterator[Compared]:
                 )  # fmt: skip
 
 
-def instructions(results: Results) -> Iterator[Compared]:
-    """No more instructions than the leanest kernel of each other system, bits for bits."""
+def instructions(results: Results, codebook: str) -> Iterator[Compared]:
+    """No more instructions than the leanest kernel of each other system, bits for bits.
+
+    Args:
+        results: The figures.
+        codebook: The kernels ours are held against: those of ``"any"`` codebook, or ``"uniform"``.
+    """
     systems = sorted({one.system for one in results.rows} - {SYSTEM})
     for core in results.cores:
         for rows in sorted({one.rows for one in results.rows}):
             for bits in range(8, 0, -1):
                 ours = chosen(results, core, rows, bits)
                 for system in systems:
-                    theirs = _alike(results, core, rows, bits, system)
+                    found = _alike(results, core, rows, bits, system)
+                    theirs = [one for one in found if one.codebook == codebook]
                     if ours is None or not theirs:
                         continue
                     least = min(theirs, key=lambda row: row.instructions)

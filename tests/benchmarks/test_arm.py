@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
-from benchmarks.arm import goals, ours, peers
+from benchmarks.arm import cost, goals, ours, peers
 from benchmarks.arm.candidate import INPUTS, OUTPUTS
 from benchmarks.arm.report import render
 from benchmarks.arm.results import Results, Row
 from gq_tvm import Error, targets
+from gq_tvm.modelled import tools
 
 WEIGHTS = OUTPUTS * INPUTS
 
@@ -53,8 +55,9 @@ def test_instructions_are_held_against_the_leanest_of_each_system():
     found = results(
         row(3, 0.30), row(3, 0.40, "torchao"), row(3, 0.25, "torchao", name="lean"),
         row(3, 0.31, "KleidiAI"), row(3, 0.01, "KleidiAI", activation="fp32"),
+        row(3, 0.02, "KleidiAI", codebook="uniform"),
     )  # fmt: skip
-    against = {one.against: one.met for one in goals.instructions(found)}
+    against = {one.against: one.met for one in goals.instructions(found, "any")}
     assert against == {"torchao lean": False, "KleidiAI k3": True}
 
 
@@ -104,3 +107,36 @@ def test_one_of_our_kernels_at_a_bit_width_is_what_users_get():
     assert sorted(one.bits for one in found if one.chosen) == list(range(1, 9))
     assert [one.bits for one in found if one.name.startswith("dense")] == [8]
     assert len({one.label for one in found}) == len(found)
+
+
+@pytest.fixture
+def runner() -> list[str]:
+    able, reason = tools.available()
+    if not able:
+        pytest.skip(reason)
+    return cost.runner()
+
+
+def test_a_kernel_is_checked_and_costs_at_least_its_dot_products(runner, tmp_path: Path):
+    core = targets.get("cortex-a55")
+    (candidate, *_) = ours.candidates(core, 1)
+    call = candidate.prepare(tmp_path)
+    found = cost.cost(call, core)
+    least = WEIGHTS / 16  # of SDOT, and half as many loads of pairs
+    assert 1.5 * least < found.instructions < 3 * least
+    assert least < found.cycles < found.streaming
+    with pytest.raises(Error, match="all wrong"):
+        cost.cost(replace(call, wrong=lambda y: "all wrong"), core)
+
+
+@pytest.mark.slow
+def test_a_peer_multiplies_right_and_is_counted(runner, tmp_path: Path):
+    folder = os.environ.get("GQ_TVM_PEERS")
+    if not folder:
+        pytest.skip("no sources of torchao and KleidiAI: name their folder in GQ_TVM_PEERS")
+    (library,) = (one for one in peers.LIBRARIES if one.feature == "i8mm")
+    path, core = tmp_path / "peer.so", targets.get("cortex-a510")
+    library.build(Path(folder), path)
+    for candidate in peers.candidates(core, 4, {library: path}, runner):
+        found = cost.cost(candidate.prepare(tmp_path), core)
+        assert 0.05 < found.instructions / (4 * WEIGHTS) < 0.1
