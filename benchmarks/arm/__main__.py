@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--rows", nargs="+", type=positive, metavar="N", default=list(ROWS),
-        help="rows of the activations (%(default)s)",
+        help=f"rows of the activations ({', '.join(map(str, ROWS))})",
     )  # fmt: skip
     folder = os.environ.get("GQ_TVM_PEERS")
     parser.add_argument(
