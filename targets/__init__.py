@@ -1,6 +1,6 @@
 """Everything known about the devices gq-tvm compiles for.
 
-A new device is one entry in ``x86.py`` or ``arm.py``.
+A new device is one entry in ``x86.py``, ``arm.py`` or ``arm32.py``.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 
 from gq_tvm.errors import Error
-from gq_tvm.targets import arm, native, x86
+from gq_tvm.targets import arm, arm32, native, x86
 from gq_tvm.targets.target import Target
 
-TARGETS = {target.name: target for target in (*x86.TARGETS, *arm.TARGETS)}
+TARGETS = {target.name: target for target in (*x86.TARGETS, *arm.TARGETS, *arm32.TARGETS)}
 # Best first: the choice for a machine we only know by its features.
 _NATIVE_ORDER = ("x86-64-v4", "x86-64-v3", "x86-64", "cortex-a76", "arm")
 
@@ -39,4 +39,4 @@ def table() -> str:
     """Return the text of ``--target help``: a line for each target."""
     rows = [("native", "", "the best target for this machine")]
     rows += [(t.name, t.instruction_set, t.description) for t in TARGETS.values()]
-    return "\n".join(f"{name:12} {isa:9} {text}" for name, isa, text in rows)
+    return "\n".join(f"{name:18} {isa:9} {text}" for name, isa, text in rows)

@@ -26,11 +26,11 @@ class Target:
         instruction_set: The vector primitives its kernels are written in
             (``gq_tvm.schedules.instruction_sets``); ``"scalar"`` where there are none.
         features: CPU features that must be present before any code runs: on x86 by the names of
-            ``/proc/cpuinfo``, on ARM out of ``neon``, ``fp16``, ``dotprod``, ``i8mm``.
+            ``/proc/cpuinfo``, on ARM out of ``neon``, ``vfpv4``, ``fp16``, ``dotprod``, ``i8mm``.
         description: One line for ``--target help``.
         mcpu: LLVM's name of the core, which picks LLVM's own scheduling model.
         mattr: LLVM features on top of those ``mcpu`` implies.
-        emulator_cpu: The ``qemu-aarch64 -cpu`` model that has these features and no newer ones.
+        emulator_cpu: The model of QEMU (``-cpu``) that has these features and no newer ones.
         core: What is known of its speed; None where that differs too much to say.
     """
 

@@ -70,12 +70,6 @@ _CODES: dict[int, Sequence[Code]] = {
 }
 
 
-def _insert(name: str, kept: Expr, inserted: Expr, size: int) -> Expr:
-    """Shift a vector's bytes past the ``size`` bits that are kept of another."""
-    intrinsic = f"llvm.aarch64.neon.{name}.v16i8"
-    return T.call_llvm_pure_intrin("uint8x16", intrinsic, kept, inserted, T.int32(size))
-
-
 class NeonDot(InstructionSet):
     """128-bit vectors, TBL over 16 to 64 entries, 4-way int8 dot products (SDOT)."""
 
@@ -101,13 +95,18 @@ class NeonDot(InstructionSet):
         lowest = [(p.mask & -p.mask).bit_length() - 1 + p.shift for p in low_first]
         to_top = [at + size - 8 for at, size in zip(lowest, sizes, strict=True)]
         down = sum(map(bool, to_top)) <= sum(map(bool, lowest))
-        shifts, name = (to_top, "vsri") if down else (lowest, "vsli")
+        shifts = to_top if down else lowest
         parts = list(zip(low_first, sizes, shifts, strict=True))
         joined = None
         for piece, size, shift in parts if down else reversed(parts):
             part = self.move_bits(vectors[piece.vector], shift)
-            joined = part if joined is None else _insert(name, part, joined, size)
+            joined = part if joined is None else self.insert(part, joined, size, down)
         return self.move_bits(joined, 8 - sum(sizes)) if down else joined
+
+    def insert(self, kept: Expr, inserted: Expr, size: int, down: bool) -> Expr:
+        """Shift bytes past ``size`` bits that are kept of another vector: its highest if down."""
+        name = f"llvm.aarch64.neon.{'vsri' if down else 'vsli'}.v16i8"
+        return T.call_llvm_pure_intrin("uint8x16", name, kept, inserted, T.int32(size))
 
     def byte_table(self, values: np.ndarray, reads: Sequence[int]) -> np.ndarray:
         entries = np.arange(max(16, 2 ** (max(reads) + 1)))
