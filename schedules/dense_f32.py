@@ -29,7 +29,7 @@ class DenseFloatEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        return tile_space(isa.tile_rows["fp32"], product)
+        return tile_space(isa, "fp32", product)
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray

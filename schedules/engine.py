@@ -42,7 +42,7 @@ class Engine(ABC):
         self.lanes = isa.lanes
         self.outputs = self.vectors * isa.lanes
         self.tiles = -(-n // self.outputs)
-        self.math = VectorMath(isa.lanes)
+        self.math = VectorMath(isa.lanes, isa.rounds)
 
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
@@ -140,25 +140,32 @@ class Engine(ABC):
         T.buffer_store(buffer, value, [T.ramp(0, 1, self.lanes)])
 
 
-def tile_space(most_rows: int, product: Product, **more: Iterable[int]) -> list[Schedule]:
+def tile_space(
+    isa: InstructionSet, kind: str, product: Product, **more: Iterable[int]
+) -> list[Schedule]:
     """The schedules of an engine whose tiles are vectors x rows of accumulators.
 
     Args:
-        most_rows: Rows that fit the registers beside 4 output vectors.
+        isa: Whose registers they are.
+        kind: What is multiplied: ``"int8"`` or ``"fp32"``, as in ``isa.tile_rows``.
         product: What is to be computed.
         more: Other knobs and their values.
     """
+    first, most_rows = isa.tile_vectors, isa.tile_rows[kind]
     vectors = (4, 8) if product.gates else (4, 2, 8)  # whole units of an LSTM's gates
+    if product.gates:
+        first = 4
     if product.rows == 1:
-        return grid(Schedule(rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
+        return grid(Schedule(first, rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
     space = grid(
-        Schedule(rows=most_rows),
+        Schedule(first, rows=max(1, most_rows * isa.tile_vectors // first)),
         vectors=vectors,
         rows=sorted({1, 2, most_rows, 2 * most_rows}),
         unroll=(1, 2),
         block=(16,) if product.rows and product.rows <= 16 else (16, 64),
     )
-    return [one for one in space if one.vectors * one.rows <= 4 * most_rows]
+    most = max(4, isa.tile_vectors * most_rows)
+    return [one for one in space if one.vectors * one.rows <= most]
 
 
 def each_tile(

@@ -34,7 +34,7 @@ class LookupEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        space = tile_space(isa.tile_rows["int8"], product, prefetch=(0, 2048))
+        space = tile_space(isa, "int8", product, prefetch=(0, 2048))
         return [one for one in space if SUBVECTORS // one.vectors >= isa.dot_groups]
 
     def operands(
@@ -98,7 +98,7 @@ class LookupEngine(Engine):
         stage_int8(
             load,
             self.k,
-            self.lanes,
+            self.math,
             row=store_row,
             scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),
             total=(lambda value: T.buffer_store(self._row_sum, value, [slot])) if offset else None,

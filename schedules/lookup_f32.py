@@ -57,7 +57,7 @@ class LookupFloatEngine(Engine):
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
-        space = tile_space(isa.tile_rows["fp32"], product)
+        space = tile_space(isa, "fp32", product)
         if product.bits == 8 and not product.gates:  # the table takes half the registers
             space.sort(key=lambda one: one.vectors != 2)
         return space

@@ -87,7 +87,7 @@ def magnitude_bits(x: Expr, lanes: int) -> Expr:
 def stage_int8(
     load: Callable[[Expr, int], Expr],
     k: int,
-    lanes: int,
+    math: VectorMath,
     row: Callable[[Expr, Expr], None],
     scale: Callable[[Expr], None],
     total: Callable[[Expr], None] | None,
@@ -97,11 +97,12 @@ def stage_int8(
     Args:
         load: ``load(k, lanes)`` reads float32 activations.
         k: Length of the row.
-        lanes: 32-bit lanes of a vector.
+        math: Of the instruction set's vectors.
         row: ``row(k, values)`` stores int8 values (a vector or a scalar) from k on.
         scale: Takes the float32 scale of the row.
         total: Takes the int32 sum of the quantised row; None where no kernel needs it.
     """
+    lanes, scalar = math.lanes, VectorMath(1, math.rounds)
     whole, rest = divmod(k, lanes)
     vector = T.ramp(0, 1, lanes)
     zeros = T.broadcast(T.int32(0), lanes)
@@ -113,19 +114,16 @@ def stage_int8(
     if total is not None:
         sums = T.alloc_buffer((lanes,), "int32")
         T.buffer_store(sums, zeros, [vector])
-    math = VectorMath(lanes)
     if whole:
         with T.serial(0, whole) as i:
-            rounded = math.round(load(i * lanes, lanes) * T.broadcast(inverse, lanes))
-            integers = T.bind(T.cast(rounded, f"int32x{lanes}"))
+            scaled = load(i * lanes, lanes) * T.broadcast(inverse, lanes)
+            integers = T.bind(math.to_int32(scaled))
             row(i * lanes, T.cast(integers, f"int8x{lanes}"))
             if sums is not None:
                 T.buffer_store(sums, sums[vector] + integers, [vector])
     for i in range(rest):
         at = T.int32(whole * lanes + i)
-        value = load(at, 1) * inverse
-        rounded = T.call_llvm_pure_intrin("float32", "llvm.roundeven.f32", value)
-        integer = T.bind(T.cast(rounded, "int32"))
+        integer = T.bind(scalar.to_int32(load(at, 1) * inverse))
         row(at, T.cast(integer, "int8"))
         if sums is not None:
             T.buffer_store(sums, sums[i] + integer, [i])

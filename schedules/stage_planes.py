@@ -29,7 +29,7 @@ PLANE_WEIGHTS = {"int1": (1,), "int2": (2, -1)}
 def stage_planes(
     load: Callable[[Expr, int], Expr],
     k: int,
-    lanes: int,
+    math: VectorMath,
     activation: str,
     word: Callable[[int, Expr, Expr], None],
     scale: Callable[[Expr], None],
@@ -39,13 +39,14 @@ def stage_planes(
     Args:
         load: ``load(k, lanes)`` reads float32 activations.
         k: Length of the row.
-        lanes: 32-bit lanes of a vector.
+        math: Of the instruction set's vectors.
         activation: ``"int1"`` or ``"int2"``.
         word: ``word(plane, i, bits)`` stores the int32 of elements ``32 i`` to ``32 i + 31``.
         scale: Takes the float32 scale of the row.
     """
+    lanes = math.lanes
     peak = find_peak(load, k, lanes)
-    step = _mean(load, k, lanes, peak)
+    step = _mean(load, k, math, peak)
     if activation == "int2":
         step = step * T.float32(INT2_STEP)
     # Kept in memory: TVM's simplifier would put the choice it comes from into every comparison.
@@ -72,22 +73,21 @@ def stage_planes(
         emit(T.int32(whole), lambda first: edge[T.ramp(first, 1, lanes)])
 
 
-def _mean(load: Callable[[Expr, int], Expr], k: int, lanes: int, peak: Peak) -> Expr:
+def _mean(load: Callable[[Expr, int], Expr], k: int, math: VectorMath, peak: Peak) -> Expr:
     """The mean magnitude of a live row (``reference.mean_magnitudes``)."""
+    lanes, scalar = math.lanes, VectorMath(1, math.rounds)
     whole, rest = divmod(k, lanes)
     vector = T.ramp(0, 1, lanes)
-    math = VectorMath(lanes)
     inverse = T.bind(peak.if_live(T.float32(MEAN_STEPS) / peak.magnitude, T.float32(0)))
     sums = T.alloc_buffer((lanes,), "int32")
     T.buffer_store(sums, T.broadcast(T.int32(0), lanes), [vector])
     if whole:
         with T.serial(0, whole) as i:
-            steps = math.round(_magnitude(load(i * lanes, lanes), lanes) * _spread(inverse, lanes))
-            T.buffer_store(sums, sums[vector] + T.cast(steps, f"int32x{lanes}"), [vector])
+            steps = _magnitude(load(i * lanes, lanes), lanes) * _spread(inverse, lanes)
+            T.buffer_store(sums, sums[vector] + math.to_int32(steps), [vector])
     for i in range(rest):
         value = _magnitude(load(T.int32(whole * lanes + i), 1), 1) * inverse
-        steps = T.call_llvm_pure_intrin("float32", "llvm.roundeven.f32", value)
-        T.buffer_store(sums, sums[i] + T.cast(steps, "int32"), [i])
+        T.buffer_store(sums, sums[i] + scalar.to_int32(value), [i])
     total = T.cast(reduce_int32("add", sums[vector], lanes), "float32")
     return (peak.magnitude / T.float32(MEAN_STEPS)) * (total / T.float32(k))
 

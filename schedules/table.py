@@ -143,7 +143,7 @@ class BitTables(Engine):
         stage_int8(
             load,
             self.k,
-            self.lanes,
+            self.math,
             row=store_row,
             scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),
             total=lambda value: T.buffer_store(self._row_sum, value, [slot]),

@@ -21,13 +21,19 @@ _LN2 = 0.6931471805599453
 _SERIES = (1.0, 0.49999998, 0.16666506, 0.041667137, 0.0083691041, 0.0013888873)
 # A sum with it is rounded to a whole number n, whose 127 + n then fill the lowest bits.
 _ROUNDER = 1.5 * 2**23 + 127
+_ROUNDER_BITS = 0x4B400000  # of 1.5 * 2^23
 
 
 class VectorMath:
-    """Functions of ``float32 x lanes`` expressions; of scalars where ``lanes`` is 1."""
+    """Functions of ``float32 x lanes`` expressions; of scalars where ``lanes`` is 1.
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    Attributes:
+        lanes: Of a vector.
+        rounds: Whether there is an instruction that rounds to whole numbers.
+    """
+
+    def __init__(self, lanes: int, rounds: bool = True) -> None:
+        self.lanes, self.rounds = lanes, rounds
         self._type = "float32" if lanes == 1 else f"float32x{lanes}"
         self._integers = "int32" if lanes == 1 else f"int32x{lanes}"
         self._suffix = "f32" if lanes == 1 else f"v{lanes}f32"
@@ -76,6 +82,15 @@ class VectorMath:
     def round(self, x: Expr) -> Expr:
         """Round to the nearest integer, ties to even."""
         return T.call_llvm_pure_intrin(self._type, f"llvm.roundeven.{self._suffix}", x)
+
+    def to_int32(self, x: Expr) -> Expr:
+        """The nearest int32, ties to even, of |x| below 2^22."""
+        if self.rounds:
+            return T.cast(self.round(x), self._integers)
+        # The fence keeps x, a product, from being added unrounded.
+        whole = T.call_llvm_pure_intrin(self._type, f"llvm.arithmetic.fence.{self._suffix}", x)
+        bits = T.reinterpret(self._integers, whole + self.constant(_ROUNDER - 127))
+        return bits - self.spread(T.int32(_ROUNDER_BITS))
 
     def relu(self, x: Expr) -> Expr:
         """``max(x, 0)``."""

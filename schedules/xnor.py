@@ -136,7 +136,7 @@ class XnorEngine(Engine):
         stage_planes(
             load,
             self.k,
-            self.lanes,
+            self.math,
             self.activation,
             word=store_word,
             scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),

@@ -18,18 +18,23 @@ class Boards:
         self._boards: dict = {}
         self._connections: dict = {}
 
-    def connect(self, cpu: str = "cortex-a72"):
+    def connect(self, cpu: str = "cortex-a72", machine: str = "aarch64"):
         """Return the connection to an emulated CPU; a new one if the last was lost.
 
-        Where the emulator is not set up the test is skipped, and fails in CI.
+        Of 32 bits (`machine` "arm") there is no server: what runs single kernels is returned. Where
+        the emulator is not set up the test is skipped, and fails in CI.
         """
-        from gq_tvm.runtime import emulator
+        from kernel_program import KernelProgram
+
+        from gq_tvm.runtime import board, emulator
 
         able, reason = emulator.available()
         if not able and os.environ.get("CI"):
             pytest.fail(reason)
         if not able:
             pytest.skip(reason)
+        if machine == "arm":
+            return KernelProgram(board.locate().kernel_runner_32(cpu))
         if cpu not in self._boards:
             self._boards[cpu] = emulator.EmulatedDevice(cpu)
         if cpu not in self._connections or not self._connections[cpu].alive:

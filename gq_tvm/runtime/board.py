@@ -1,7 +1,9 @@
 """The pieces of an ARM device: server and libraries for a board, sysroot and QEMU to emulate one.
 
 Three Debian packages of arm64 give the C and C++ libraries, TVM's aarch64 wheels the runtime
-libraries, `rpc_server.c` the server. Nothing of the host is changed and root is not needed.
+libraries, `rpc_server.c` the server. For 32 bits there is no TVM runtime: two Debian packages of armhf libraries and
+the runner of kernels (`kernel_runner`) are all. Nothing of the host is changed and root is not
+needed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,10 +25,13 @@ import tvm_ffi
 
 from gq_tvm import cache, debian
 from gq_tvm.errors import Error
+from gq_tvm.runtime import kernel_runner
 from gq_tvm.targets.zig import GLIBC, compile_native
 
 # Every model QEMU 7.2 has that our targets name; `max` is everything QEMU knows.
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
+#: The same of 32 bits.
+CPUS_32 = ("cortex-a7", "cortex-a8", "cortex-a9", "max")
 
 _WHEELS = ("apache-tvm", "apache-tvm-ffi")
 LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so")  # in load order
@@ -35,6 +40,9 @@ _SYSTEM_LIBRARIES = (
     *("ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"),
     *("libgcc_s.so.1", "libstdc++.so.6"),
 )
+# For any architecture, and so in the lists of packages we read anyway.
+_DEBS_32 = ("libc6-armhf-cross", "libgcc-s1-armhf-cross")
+_SYSTEM_LIBRARIES_32 = ("ld-linux-armhf.so.3", "libc.so.6", "libm.so.6", "libdl.so.2", "libgcc_s.so.1")
 _SOURCE = Path(__file__).with_name("rpc_server.c")
 
 
@@ -63,6 +71,21 @@ class Installation:
         """What a real board needs: ``rpc_server`` and the TVM runtime libraries."""
         return self.folder / "board"
 
+    @property
+    def qemu_32(self) -> Path:
+        """QEMU's user-mode emulator of 32-bit ARM."""
+        return self.folder / "qemu-arm"
+
+    @property
+    def sysroot_32(self) -> Path:
+        """The C library of armhf, and the program that runs kernels on it."""
+        return self.folder / "sysroot-armhf"
+
+    def kernel_runner_32(self, cpu: str) -> list[str]:
+        """Return the command line of `kernel_runner` on an emulated CPU out of `CPUS_32`."""
+        program = self.sysroot_32 / "kernel_runner"
+        return [str(self.qemu_32), "-L", str(self.sysroot_32), "-cpu", cpu, str(program)]
+
     def server(self, options: list[str], host: str, port: int) -> list[str]:
         """Return the command line of the RPC server, without QEMU before it."""
         libraries = [str(self.board / name) for name in LIBRARIES]
@@ -72,7 +95,7 @@ class Installation:
         """Return whether every file is there with the size it had when it was set up."""
         try:
             sizes = json.loads((self.folder / "files.json").read_text())
-            return self.qemu.exists() and all(
+            return all(qemu.exists() for qemu in (self.qemu, self.qemu_32)) and all(
                 (self.folder / name).stat().st_size == size for name, size in sizes.items()
             )
         except (OSError, ValueError, AttributeError):
@@ -80,7 +103,7 @@ class Installation:
 
     def seal(self) -> None:
         """Write down the files `complete` looks for."""
-        files = [*self.board.iterdir(), *self.sysroot.rglob("*.so*")]
+        files = [*self.board.iterdir(), *self.sysroot.rglob("*.so*"), *self.sysroot_32.rglob("*")]
         sizes = {
             str(path.relative_to(self.folder)): path.stat().st_size
             for path in sorted(files)
@@ -92,41 +115,46 @@ class Installation:
 def locate(cache_dir: str | os.PathLike[str] | None = None) -> Installation:
     """Return where this version's installation is, or would be, in the cache (`cache.root`)."""
     versions = [f"{name} {metadata.version(name)}" for name in _WHEELS]
-    contents = "\n".join([*versions, *_DEBS, GLIBC]).encode() + _SOURCE.read_bytes()
-    key = hashlib.sha256(contents).hexdigest()[:12]
+    contents = "\n".join([*versions, *_DEBS, *_DEBS_32, GLIBC]).encode()
+    sources = (_SOURCE, kernel_runner.SOURCE)
+    key = hashlib.sha256(contents + b"".join(map(Path.read_bytes, sources))).hexdigest()[:12]
     return Installation(cache.root(cache_dir) / f"aarch64-{key}")
 
 
 def build(made: Installation, progress: Callable[[str], object]) -> None:
     """Make an installation in an empty folder.
 
-    Downloads about 115 MB, keeps about 20 MB. Raises `Error` if the machine does not allow it.
+    Downloads about 120 MB, keeps about 30 MB. Raises `Error` if the machine does not allow it.
     """
     made.board.mkdir()
     with tempfile.TemporaryDirectory(dir=made.folder) as workspace:
         work = Path(workspace)
-        progress("ARM device 1/4: C and C++ libraries of arm64 (3 MB)")
+        progress("ARM device 1/5: C and C++ libraries of arm64 (3 MB)")
         native = debian.architecture()
         packages = debian.Packages(work / "apt", list(dict.fromkeys(["arm64", native])))
         packages.unpack(_DEBS, work / "root")
-        _keep_libraries(work / "root", made.sysroot)
-        progress("ARM device 2/4: TVM runtime for aarch64 (98 MB)")
+        _keep_libraries(work / "root", made.sysroot, _SYSTEM_LIBRARIES)
+        progress("ARM device 2/5: TVM runtime for aarch64 (98 MB)")
         _download_runtime(work / "wheels", made.board)
-        progress("ARM device 3/4: RPC server")
+        progress("ARM device 3/5: RPC server")
         include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
         compile_native([_SOURCE], made.board / "rpc_server", "aarch64", include)
-        progress("ARM device 4/4: QEMU")
-        _provide_qemu(packages, native, work / "qemu", made.qemu)
+        progress("ARM device 4/5: C library of armhf (1 MB), runner of kernels")
+        packages.unpack(_DEBS_32, work / "root-armhf")
+        _keep_libraries(work / "root-armhf", made.sysroot_32, _SYSTEM_LIBRARIES_32)
+        kernel_runner.build(made.sysroot_32 / "kernel_runner", "arm")
+        progress("ARM device 5/5: QEMU")
+        _provide_qemu(packages, native, work / "qemu", made)
     made.seal()
 
 
-def _keep_libraries(root: Path, sysroot: Path) -> None:
-    """Copy what the server and the TVM runtime load; the rest is locale data and documentation."""
+def _keep_libraries(root: Path, sysroot: Path, names: Sequence[str]) -> None:
+    """Copy what our programs load; the rest is locale data and documentation."""
     (sysroot / "lib").mkdir(parents=True)
-    for name in _SYSTEM_LIBRARIES:
+    for name in names:
         found = next((path for path in sorted(root.rglob(name)) if path.is_file()), None)
         if found is None:
-            raise Error(f"the arm64 packages {', '.join(_DEBS)} lack {name}")
+            raise Error(f"the Debian packages of {sysroot.name} lack {name}")
         shutil.copy2(found, sysroot / "lib" / name)
 
 
@@ -153,29 +181,45 @@ def _download_runtime(wheels: Path, board: Path) -> None:
         raise Error(f"the aarch64 wheels of {' and '.join(wanted)} lack {', '.join(missing)}")
 
 
-def _provide_qemu(packages: debian.Packages, native: str, work: Path, link: Path) -> None:
+def _provide_qemu(
+    packages: debian.Packages, native: str, work: Path, made: Installation
+) -> None:
     """Use the host's QEMU if it knows our CPUs, else a copy of Debian's static one."""
-    for name in ("qemu-aarch64", "qemu-aarch64-static"):
-        found = shutil.which(name)
-        if found and _knows_cpus(Path(found)):
-            link.symlink_to(Path(found).absolute())
-            return
+    wanted = {made.qemu: CPUS, made.qemu_32: CPUS_32}
+    found = {link: _of_the_host(link.name, cpus) for link, cpus in wanted.items()}
+    if all(found.values()):
+        for link, program in found.items():
+            link.symlink_to(str(program))
+        return
     for package in ("qemu-user-static", "qemu-user"):  # Debian 13 moved the files to the second
         try:
             packages.unpack([f"{package}:{native}"], work)
         except Error:
             continue
-        for name in ("qemu-aarch64-static", "qemu-aarch64"):
-            candidate = work / "usr" / "bin" / name
-            if candidate.is_file() and _knows_cpus(candidate):
-                shutil.copy2(candidate, link)
-                return
-    raise Error("there is no QEMU for 64-bit ARM: install it with `apt-get install qemu-user`")
+        found = {link: _below(work / "usr" / "bin", link.name, cpus) for link, cpus in wanted.items()}
+        if all(found.values()):
+            for link, program in found.items():
+                shutil.copy2(str(program), link)
+            return
+    raise Error("there is no QEMU for 64-bit and 32-bit ARM: `apt-get install qemu-user`")
 
 
-def _knows_cpus(qemu: Path) -> bool:
+def _of_the_host(name: str, cpus: Sequence[str]) -> Path | None:
+    for one in (name, f"{name}-static"):
+        found = shutil.which(one)
+        if found and _knows(Path(found), cpus):
+            return Path(found).absolute()
+    return None
+
+
+def _below(folder: Path, name: str, cpus: Sequence[str]) -> Path | None:
+    candidates = (folder / f"{name}-static", folder / name)
+    return next((one for one in candidates if one.is_file() and _knows(one, cpus)), None)
+
+
+def _knows(qemu: Path, cpus: Sequence[str]) -> bool:
     try:
         done = subprocess.run([qemu, "-cpu", "help"], capture_output=True, text=True, check=False)
     except OSError:
         return False
-    return set(CPUS) <= set(done.stdout.split())
+    return set(cpus) <= set(done.stdout.split())

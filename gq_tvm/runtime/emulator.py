@@ -42,7 +42,7 @@ def setup(
 ) -> board.Installation:
     """Set up the emulated device in the cache (see `cache.root`), if it is not there yet.
 
-    Downloads about 115 MB, keeps about 20 MB. Raises `Error` if the machine does not allow it; an
+    Downloads about 120 MB, keeps about 30 MB. Raises `Error` if the machine does not allow it; an
     interrupted call leaves nothing half done, and calls at the same time wait for each other.
     """
     installation = board.locate(cache_dir)

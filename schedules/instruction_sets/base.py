@@ -34,8 +34,10 @@ class InstructionSet(ABC):
     Attributes:
         name: As ``Target.instruction_set`` names it.
         vector_bytes: Bytes of a vector register.
-        tile_rows: Rows of activations a tile of 4 output vectors can take at once without
-            spilling accumulators, for int8 and for fp32 products.
+        tile_vectors: Output vectors of a tile, where nothing was measured.
+        tile_rows: Rows of activations such a tile can take at once without spilling
+            accumulators, for int8 and for fp32 products.
+        rounds: Whether an instruction rounds floats to whole numbers.
         centroid_offset: Added to int8 centroids, so that an unsigned operand can hold them;
             the product is then corrected by ``-offset * sum(activations)``.
     """
@@ -43,6 +45,8 @@ class InstructionSet(ABC):
     name: str
     vector_bytes: int
     tile_rows: ClassVar[dict[str, int]]
+    tile_vectors: int = 4
+    rounds: bool = True
     centroid_offset: int = 0
     #: Bytes one register table holds, for look-ups by 6 index bits and a position.
     table_entries: int = 16

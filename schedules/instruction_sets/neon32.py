@@ -37,7 +37,9 @@ class Neon32(NeonDot):
     """128-bit vectors, VTBL over 16 and 32 entries, int8 products in pairs."""
 
     name = "neon32"
-    tile_rows: ClassVar[dict[str, int]] = {"int8": 1, "fp32": 2}
+    tile_vectors = 2
+    tile_rows: ClassVar[dict[str, int]] = {"int8": 2, "fp32": 4}
+    rounds = False
     live_counters = 8
     partial_sums = 2
     dot_groups = 2

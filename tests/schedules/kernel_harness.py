@@ -20,9 +20,9 @@ from gq_tvm.targets import Target, native
 from gq_tvm.targets.linker import linker
 
 #: One target an instruction set, and the plain one.
-TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a510")
+TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a510", "cortex-a7")
 
-VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76", "cortex-a510")
+VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76", "cortex-a510", "cortex-a7")
 #: What is worth running: vector families everywhere, the scalar one once a machine.
 SCALAR = [("x86-64", "scalar"), ("arm", "scalar")]
 INT8 = [*((where, "lookup") for where in VECTOR_TARGETS), *SCALAR]
@@ -41,10 +41,12 @@ BITS = [
 ]
 
 
-def device_for(target: Target, emulated: Callable[[str], Device]) -> Device:
+def device_for(target: Target, emulated: Callable[..., Device]) -> Device:
     """Return what runs `target`'s code; the test is skipped where nothing does."""
     if target.machine == "aarch64" and target.emulator_cpu:
         return emulated(target.emulator_cpu)
+    if target.machine == "arm":
+        return emulated(target.emulator_cpu, "arm")
     missing = target.features - native.features()
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}: run on one that has it")
@@ -62,8 +64,7 @@ class Kernels:
         self._device = device
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.so"
-            triple = "aarch64-linux-gnu" if target.machine == "aarch64" else "x86_64-linux-gnu"
-            built.export_library(str(path), fcompile=linker(triple))
+            built.export_library(str(path), fcompile=linker(target.triple))
             self._module = device.load_module(path)
 
     def __call__(
