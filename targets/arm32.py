@@ -24,9 +24,10 @@ _A7 = Core(
     caches=(Cache(32 * KIB, 8), Cache(512 * KIB, 4)),
     memory=1.2,
     hertz=0.9e9,
-    mca=("-mcpu=cortex-a7",),
+    mca=("-mcpu=cortex-a9",),
     source="Cortex-A7 TRM (DDI 0464) and NEON MPE TRM (DDI 0462); Raspberry Pi 2: 512 KiB L2, "
-    "1.1 GB/s; llvm-mca's Cortex-A8",
+    "1.1 GB/s; llvm-mca's Cortex-A9",
+    in_order=True,
 )
 _A9 = Core(
     width=2,
@@ -47,8 +48,9 @@ _A53 = Core(
     caches=(Cache(32 * KIB, 32), Cache(512 * KIB, 6)),
     memory=1.8,
     hertz=1.4e9,
-    mca=("-mcpu=cortex-a53",),
-    source="Cortex-A53 TRM (DDI 0500); Raspberry Pi 3: 512 KiB L2, 2.5 GB/s",
+    mca=("-mcpu=cortex-a57",),
+    source="Cortex-A53 TRM (DDI 0500); Raspberry Pi 3: 512 KiB L2, 2.5 GB/s; llvm-mca's Cortex-A57",
+    in_order=True,
 )
 
 
@@ -85,9 +87,7 @@ TARGETS = (
     _target(
         "cortex-a7", "cortex-a7", _VFPV4, "cortex-a7", _A7, "32 bits, in-order (Raspberry Pi 2)"
     ),
-    _target(
-        "cortex-a9", "cortex-a9", _NEON, "cortex-a9", _A9, "32 bits, out of order (Zynq-7000)"
-    ),
+    _target("cortex-a9", "cortex-a9", _NEON, "cortex-a9", _A9, "32 bits, out of order (Zynq-7000)"),
     _target(
         "cortex-a53-aarch32",
         "cortex-a53",

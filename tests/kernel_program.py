@@ -1,4 +1,4 @@
-"""A device that is a program: each call of a kernel is a process (`gq_tvm.runtime.kernel_runner`)."""
+"""A device that is a program: each call of a kernel is a process (``kernel_runner``)."""
 
 from __future__ import annotations
 

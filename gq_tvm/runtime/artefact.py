@@ -127,6 +127,7 @@ def check_device(
         Error: it is of another architecture or lacks features.
     """
     target = manifest.target
+    check_runtime(path, target)
     if target["machine"] != machine:
         raise Error(
             f"{path} is for {target['name']} ({target['machine']}), this device is {machine}; "
@@ -137,6 +138,15 @@ def check_device(
         raise Error(
             f"{path} is for {target['name']}, this CPU lacks {', '.join(missing)}; compile the "
             "model for it"
+        )
+
+
+def check_runtime(path: str | os.PathLike[str], target: Mapping[str, Any]) -> None:
+    """Refuse a ``Manifest.target`` that TVM has no runtime for. Raises `Error`."""
+    if target["machine"] == "arm":
+        raise Error(
+            f"{path} is for {target['name']} (arm), and TVM has no runtime for 32-bit ARM: make a "
+            "bundle of the model (compile --bundle DIR) and run that on the device"
         )
 
 

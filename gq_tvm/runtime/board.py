@@ -1,9 +1,9 @@
 """The pieces of an ARM device: server and libraries for a board, sysroot and QEMU to emulate one.
 
 Three Debian packages of arm64 give the C and C++ libraries, TVM's aarch64 wheels the runtime
-libraries, `rpc_server.c` the server. For 32 bits there is no TVM runtime: two Debian packages of armhf libraries and
-the runner of kernels (`kernel_runner`) are all. Nothing of the host is changed and root is not
-needed.
+libraries, `rpc_server.c` the server. For 32 bits there is no TVM runtime: two packages of armhf
+libraries and the runner of kernels (`kernel_runner`) are all. Nothing of the host is changed and
+root is not needed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ _SYSTEM_LIBRARIES = (
 )
 # For any architecture, and so in the lists of packages we read anyway.
 _DEBS_32 = ("libc6-armhf-cross", "libgcc-s1-armhf-cross")
-_SYSTEM_LIBRARIES_32 = ("ld-linux-armhf.so.3", "libc.so.6", "libm.so.6", "libdl.so.2", "libgcc_s.so.1")
+_SYSTEM_LIBRARIES_32 = (
+    "ld-linux-armhf.so.3",
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libgcc_s.so.1",
+)
 _SOURCE = Path(__file__).with_name("rpc_server.c")
 
 
@@ -181,9 +187,7 @@ def _download_runtime(wheels: Path, board: Path) -> None:
         raise Error(f"the aarch64 wheels of {' and '.join(wanted)} lack {', '.join(missing)}")
 
 
-def _provide_qemu(
-    packages: debian.Packages, native: str, work: Path, made: Installation
-) -> None:
+def _provide_qemu(packages: debian.Packages, native: str, work: Path, made: Installation) -> None:
     """Use the host's QEMU if it knows our CPUs, else a copy of Debian's static one."""
     wanted = {made.qemu: CPUS, made.qemu_32: CPUS_32}
     found = {link: _of_the_host(link.name, cpus) for link, cpus in wanted.items()}
@@ -196,7 +200,9 @@ def _provide_qemu(
             packages.unpack([f"{package}:{native}"], work)
         except Error:
             continue
-        found = {link: _below(work / "usr" / "bin", link.name, cpus) for link, cpus in wanted.items()}
+        found = {
+            link: _below(work / "usr" / "bin", link.name, cpus) for link, cpus in wanted.items()
+        }
         if all(found.values()):
             for link, program in found.items():
                 shutil.copy2(str(program), link)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gq_tvm.command import positive
 from gq_tvm.errors import Error
-from gq_tvm.runtime.artefact import read_manifest
+from gq_tvm.runtime.artefact import check_runtime, read_manifest
 
 if TYPE_CHECKING:  # TVM takes seconds to load: not before a command has read its options
     from gq_tvm.runtime.devices import Device
@@ -64,7 +64,9 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
     """
     from gq_tvm import targets
 
-    name = read_manifest(artefact).target["name"]
+    target = read_manifest(artefact).target
+    check_runtime(artefact, target)
+    name = target["name"]
     cpu = targets.get(name).emulator_cpu
     if cpu is None:
         raise Error(f"{artefact} is for {name}, which nothing here can emulate; use such a CPU")

@@ -17,7 +17,7 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.instruction_sets.base import Expr, Gather, Loader, typed
+from gq_tvm.schedules.instruction_sets.base import Expr, Loader, typed
 from gq_tvm.schedules.instruction_sets.neon import NeonDot
 
 _BYTES = 16
