@@ -43,10 +43,7 @@ _SYSTEM_LIBRARIES = (
 # For any architecture, and so in the lists of packages we read anyway.
 _DEBS_32 = ("libc6-armhf-cross", "libgcc-s1-armhf-cross")
 _SYSTEM_LIBRARIES_32 = (
-    "ld-linux-armhf.so.3",
-    "libc.so.6",
-    "libm.so.6",
-    "libdl.so.2",
+    *("ld-linux-armhf.so.3", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"),
     "libgcc_s.so.1",
 )
 _SOURCE = Path(__file__).with_name("rpc_server.c")
@@ -121,7 +118,8 @@ class Installation:
 def locate(cache_dir: str | os.PathLike[str] | None = None) -> Installation:
     """Return where this version's installation is, or would be, in the cache (`cache.root`)."""
     versions = [f"{name} {metadata.version(name)}" for name in _WHEELS]
-    contents = "\n".join([*versions, *_DEBS, *_DEBS_32, GLIBC]).encode()
+    kept = (*_DEBS, *_SYSTEM_LIBRARIES, *_DEBS_32, *_SYSTEM_LIBRARIES_32)
+    contents = "\n".join([*versions, *kept, GLIBC]).encode()
     sources = (_SOURCE, kernel_runner.SOURCE)
     key = hashlib.sha256(contents + b"".join(map(Path.read_bytes, sources))).hexdigest()[:12]
     return Installation(cache.root(cache_dir) / f"aarch64-{key}")
