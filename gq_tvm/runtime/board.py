@@ -84,10 +84,21 @@ class Installation:
         """The C library of armhf, and the program that runs kernels on it."""
         return self.folder / "sysroot-armhf"
 
+    def emulator(self, machine: str, cpu: str) -> list[str]:
+        """Return what goes before a command line to run it on an emulated CPU.
+
+        Args:
+            machine: ``Target.machine`` of the program.
+            cpu: Out of `CPUS`, or of `CPUS_32`.
+        """
+        qemu, sysroot = self.qemu, self.sysroot
+        if machine == "arm":
+            qemu, sysroot = self.qemu_32, self.sysroot_32
+        return [str(qemu), "-L", str(sysroot), "-cpu", cpu]
+
     def kernel_runner_32(self, cpu: str) -> list[str]:
         """Return the command line of `kernel_runner` on an emulated CPU out of `CPUS_32`."""
-        program = self.sysroot_32 / "kernel_runner"
-        return [str(self.qemu_32), "-L", str(self.sysroot_32), "-cpu", cpu, str(program)]
+        return [*self.emulator("arm", cpu), str(self.sysroot_32 / "kernel_runner")]
 
     def server(self, options: list[str], host: str, port: int) -> list[str]:
         """Return the command line of the RPC server, without QEMU before it."""

@@ -14,7 +14,7 @@ from conformer_model import Conformer
 from torch import nn
 
 import gq_tvm
-from gq_tvm import Error, deploy
+from gq_tvm import Error, deploy, targets
 from gq_tvm.build import build
 from gq_tvm.runtime import board
 from gq_tvm.speech import audio
@@ -148,20 +148,25 @@ def test_example_is_a_recogniser(recogniser, tmp_path):
     assert "plan.txt cannot be read" in refused.stderr
 
 
-@pytest.mark.parametrize(("target", "cpu"), [("arm", "cortex-a53"), ("cortex-a76", "cortex-a76")])
+@pytest.mark.parametrize(
+    ("target", "cpu"),
+    [("arm", "cortex-a53"), ("cortex-a76", "cortex-a76"), ("cortex-a7", "cortex-a7")],
+)
 def test_emulated_arm_says_the_same(target, cpu, recogniser, emulated, tmp_path):
-    emulated(cpu)  # skips where there is no emulator
+    machine = targets.get(target).machine
+    emulated(cpu, machine)  # skips where there is no emulator
     deploy.write(build(DIGITS / "digits.pt2", target=target), tmp_path / "bundle")
-    made = board.locate()
-    emulator = [made.qemu, "-L", made.sysroot, "-cpu", cpu]
+    emulator = board.locate().emulator(machine, cpu)
     done = run(*emulator, tmp_path / "bundle" / "gq-run", *recordings()[:2])
     assert done.stdout.splitlines() == [
         python_text(recogniser / "model.gq", path) for path in recordings()[:2]
     ]
-    if target == "cortex-a76":
-        done = run(*emulator[:-1], "cortex-a53", tmp_path / "bundle" / "gq-run", recordings()[0])
+    older = {"cortex-a76": ("cortex-a53", "dotprod"), "cortex-a7": ("cortex-a9", "vfpv4")}
+    if target in older:
+        other, missing = older[target]
+        done = run(*emulator[:-1], other, tmp_path / "bundle" / "gq-run", recordings()[0])
         assert done.returncode == 2
-        assert "this CPU lacks dotprod" in done.stderr
+        assert f"this CPU lacks {missing}" in done.stderr
 
 
 @pytest.mark.parametrize(
