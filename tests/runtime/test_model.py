@@ -12,9 +12,10 @@ from torch import nn
 from torch.export import Dim
 
 import gq_tvm
+from gq_tvm import inspect
 from gq_tvm.build import build
 from gq_tvm.errors import Error
-from gq_tvm.runtime import Model
+from gq_tvm.runtime import Model, placement
 from gq_tvm.runtime.devices import LocalDevice
 
 
@@ -271,3 +272,14 @@ def test_an_artefact_for_a_board_is_refused_here(tmp_path):
     if LocalDevice().machine != "aarch64":
         with pytest.raises(Error, match=r"is for cortex-a72 \(aarch64\), this device is"):
             gq_tvm.load(tmp_path / "board.gq")
+
+
+def test_an_artefact_of_32_bits_is_refused_and_the_way_to_run_it_named(tmp_path):
+    path = tmp_path / "board.gq"
+    build(linear_program(), "cortex-a7").save(path)
+    assert inspect.main([str(path)]) == 0
+    message = r"no runtime for 32-bit ARM: make a bundle .*--bundle DIR"
+    with pytest.raises(Error, match=message):
+        gq_tvm.load(path)
+    with pytest.raises(Error, match=message), placement.emulated(path):
+        pass
