@@ -5,8 +5,8 @@ chains tables of 32. ``VMULL`` and ``VMLAL`` add two products in int16 (at most 
 ``VPADAL`` folds them into int32. Tables, packing and chains of shifts are those of 64 bits.
 
 Vector arithmetic on floats takes subnormal numbers for zero and makes none, whatever the mode of
-the CPU; arithmetic on scalars is IEEE's. (Arm ARM DDI 0406C, A2.7.2; A8.8.419 VTBL, VTBX, A8.8.350
-VMLAL, VMULL, A8.8.378 VPADAL, VPADDL, VSLI, VSRI, VCNT.)
+the CPU; arithmetic on scalars is IEEE's. (Arm ARM DDI 0406C, A2.7 and A8.8: VTBL, VTBX, VMULL,
+VMLAL, VPADAL, VPADDL, VSLI, VSRI, VCNT.)
 """
 
 from __future__ import annotations

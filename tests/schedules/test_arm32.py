@@ -55,7 +55,8 @@ def test_rows_with_subnormal_numbers_are_quantised_exactly(emulated):
     x[1, 1] = 3e38  # its reciprocal is nearly the smallest there is
     one = (product, x, indices, codebook, bias)
     (got,) = run_linear(family("lookup"), where, device_for(where, emulated), [one])
-    np.testing.assert_array_equal(got, wanted(one))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(got, wanted(one))
 
 
 def test_subnormal_numbers_of_vectors_are_zero(emulated):
