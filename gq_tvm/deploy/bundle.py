@@ -16,11 +16,10 @@ from gq_tvm import targets
 from gq_tvm.deploy import native_code, plan
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import Artefact
+from gq_tvm.runtime.artefact import Artefact, swap
 from gq_tvm.targets.linker import linker
 
 PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors", "README.md"
-_FIRST_LINE = "gq-plan 1"
 
 _README = """\
 # A model for {target}
@@ -55,20 +54,17 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     programs = native_code.provide(target.machine)
     try:
         place.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside = tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent)
+        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
     except OSError as failure:
         raise Error(f"cannot write {path}: {failure.strerror}; choose another place") from failure
-    with_new = Path(beside)
     try:
-        _fill(with_new, artefact, module, target, programs, place.absolute().name)
-        with_new.chmod(0o755)
-        if place.exists():
-            shutil.rmtree(place)
-        with_new.rename(place)
+        _fill(beside, artefact, module, target, programs, place.absolute().name)
+        beside.chmod(0o755)
+        swap(beside, place)
     except OSError as failure:
         raise Error(f"cannot write {path}: {failure.strerror or failure}") from failure
     finally:
-        shutil.rmtree(with_new, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def check_place(place: Path) -> None:
@@ -104,14 +100,13 @@ def _fill(
         addons=[str(programs / native_code.REPORT)],
     )
     text = [
-        _FIRST_LINE,
         f"machine {target.machine}",
         " ".join(["features", *sorted(target.features)]),
         f"weights {(folder / WEIGHTS).stat().st_size}",
         *_metadata(manifest.metadata),
         *plan.lines(module, manifest.functions, weights.offsets(folder / WEIGHTS)),
     ]
-    (folder / PLAN).write_text("\n".join(text) + "\n", encoding="utf-8")
+    (folder / PLAN).write_bytes(plan.sealed(text))
     for program in (native_code.RUN, native_code.LIBRARY):
         shutil.copy2(programs / program, folder / program)
     for source in ("gq.h", "example.c"):

@@ -20,6 +20,8 @@ from gq_tvm.errors import Error
 from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
 
+FIRST_LINE = "gq-plan 1"
+
 _OPERATIONS = (
     (prim.Add, "add"),
     (prim.Sub, "sub"),
@@ -58,6 +60,18 @@ def kernels(module: IRModule) -> IRModule:
         if isinstance(function, tirx.PrimFunc)
     }
     return IRModule(found)
+
+
+def sealed(lines: Iterable[str]) -> bytes:
+    """A plan as its file has it: between a first line with the version and a checksum.
+
+    The checksum is FNV-1a of 64 bits, so that a copy that was cut short or altered is noticed.
+    """
+    text = "\n".join([FIRST_LINE, *lines, ""]).encode()
+    checksum = 0xCBF29CE484222325
+    for byte in text:
+        checksum = (checksum ^ byte) * 0x100000001B3 % 2**64
+    return text + f"checksum {checksum:016x}\n".encode()
 
 
 def lines(module: IRModule, names: Iterable[str], weights: Mapping[str, int]) -> list[str]:

@@ -65,7 +65,7 @@ def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
         raise Error(f"cannot write {path}: {failure.strerror}; choose another place") from failure
     try:
         _write(artefact, beside)
-        _swap(beside, place)
+        swap(beside, place)
     except OSError as failure:
         raise Error(f"cannot write {path}: {failure.strerror or failure}") from failure
     finally:
@@ -189,7 +189,7 @@ def _write(artefact: Artefact, folder: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def _swap(new: Path, place: Path) -> None:
+def swap(new: Path, place: Path) -> None:
     """Put the folder `new` at `place`; what was there is at `new` afterwards, or gone."""
     if not place.exists():
         os.rename(new, place)

@@ -16,6 +16,7 @@ from torch import nn
 import gq_tvm
 from gq_tvm import Error, deploy, targets
 from gq_tvm.build import build
+from gq_tvm.deploy import plan
 from gq_tvm.runtime import board
 from gq_tvm.speech import audio
 from gq_tvm.targets.zig import compile_native
@@ -221,18 +222,21 @@ def damaged(network: Path, folder: Path, name: str, change) -> str:
     return done.stderr
 
 
+def resealed(data: bytes, old: bytes, new: bytes) -> bytes:
+    """A plan that was altered with care."""
+    return plan.sealed(data.replace(old, new).decode().splitlines()[1:-1])
+
+
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
         ("weights.safetensors", lambda data: data[:-1], "has the wrong size"),
         ("plan.txt", lambda data: data.replace(b"gq-plan 1", b"gq-plan 9"), "of this version"),
-        (
-            "plan.txt",
-            lambda data: data[: data.index(b"calls")] if b"calls" in data else b"",
-            "plan",
-        ),
-        ("plan.txt", lambda data: data.replace(b"machine ", b"machine z"), "is for z"),
-        ("plan.txt", lambda data: data.replace(b"features", b"features moon"), "lacks moon"),
+        ("plan.txt", lambda data: data[:-40], "is damaged"),
+        ("plan.txt", lambda data: data.replace(b"call", b"cell"), "is damaged"),
+        ("plan.txt", lambda data: resealed(data, b"machine ", b"machine z"), "is for z"),
+        ("plan.txt", lambda data: resealed(data, b"features", b"features moon"), "lacks moon"),
+        ("plan.txt", lambda data: resealed(data, b"call", b"cell"), "cannot be understood"),
         ("kernels.so", lambda data: data[:100], "cannot be loaded"),
     ],
 )

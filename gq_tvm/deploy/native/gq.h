@@ -33,7 +33,8 @@ typedef struct {
 /* What went wrong in the last call of this thread, in a sentence. */
 GQ_API const char* gq_error(void);
 
-/* Open the bundle in a folder; its kernels run on so many threads (those compiled for one use one). */
+/* Open the bundle in a folder; its kernels run on so many threads (those compiled for one use one).
+ * The threads are the process's: the last model opened says how many. */
 GQ_API gq_model* gq_open(const char* folder, int threads);
 GQ_API void gq_close(gq_model* model);
 

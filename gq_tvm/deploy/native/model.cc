@@ -126,7 +126,7 @@ void Callable::check(const std::vector<Tensor>& inputs) {
 }
 
 // Lay memory out for these sizes; nothing to do if they are those of the last call.
-void Callable::resize(const std::vector<Tensor>& inputs) {
+void Callable::resize() {
   for (size_t i = 0; i < plan_.values.size(); ++i) {
     const Value& value = plan_.values[i];
     shapes_[i].clear();
@@ -187,10 +187,10 @@ void Callable::run() {
 
 std::vector<Tensor> Callable::operator()(const std::vector<Tensor>& inputs) {
   check(inputs);
-  if (sizes_seen_ != registers_ || tensors_.empty() || !tensors_[0].shape) resize(inputs);
+  if (sizes_seen_ != registers_ || tensors_.empty() || !tensors_[0].shape) resize();
   for (size_t i = 0; i < inputs.size(); ++i) {
     DLTensor& tensor = tensors_[static_cast<size_t>(plan_.inputs[i])];
-    std::memcpy(tensor.data, inputs[i].data, bytes_of(tensor));
+    if (size_t size = bytes_of(tensor)) std::memcpy(tensor.data, inputs[i].data, size);
   }
   run();
   std::vector<Tensor> outputs;

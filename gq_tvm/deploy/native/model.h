@@ -54,7 +54,7 @@ class Callable {
   using Kernel = int (*)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
 
   void check(const std::vector<Tensor>& inputs);
-  void resize(const std::vector<Tensor>& inputs);
+  void resize();
   void run();
 
   const Function& plan_;

@@ -1,10 +1,24 @@
 #include "plan.h"
 
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 
 namespace gq {
 namespace {
+
+const std::string kFirstLine = "gq-plan 1\n";
+const std::string kChecksum = "checksum ";
+
+// Of the bytes before `end`: FNV-1a of 64 bits (Fowler, Noll, Vo), in hexadecimal.
+std::string checksum(const std::string& text, size_t end) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (size_t i = 0; i < end; ++i)
+    hash = (hash ^ static_cast<unsigned char>(text[i])) * 0x100000001b3;
+  char word[17];
+  std::snprintf(word, sizeof word, "%016llx", static_cast<unsigned long long>(hash));
+  return word;
+}
 
 Size parse_size(const std::string& word) {
   if (word.at(0) == 'r') return {true, std::stoll(word.substr(1))};
@@ -122,19 +136,24 @@ Type Type::of(const std::string& name) {
 }
 
 Plan Plan::read(const std::string& path) {
-  std::ifstream file(path);
+  std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(path + " cannot be read; give the folder that compile --bundle wrote");
+  std::ostringstream whole;
+  whole << file.rdbuf();
+  std::string text = whole.str();
+  if (text.compare(0, kFirstLine.size(), kFirstLine) != 0)
+    throw Error(path + " is not a plan of this version; bundle the model again");
+  size_t end = text.rfind(kChecksum);
+  if (end == std::string::npos || text.substr(end + kChecksum.size()) != checksum(text, end) + "\n")
+    throw Error(path + " is damaged; copy the whole bundle again");
   Plan plan;
   Function* function = nullptr;
-  std::string line;
-  std::getline(file, line);
-  if (line != "gq-plan 1")
-    throw Error(path + " is not a plan of this version; bundle the model again");
+  std::istringstream lines(text.substr(kFirstLine.size(), end - kFirstLine.size()));
   try {
-    while (std::getline(file, line))
+    for (std::string line; std::getline(lines, line);)
       if (!line.empty()) parse_line(plan, function, line);
   } catch (const std::exception& problem) {
-    throw Error(path + " is damaged (" + problem.what() + "); bundle the model again");
+    throw Error(path + " cannot be understood (" + problem.what() + "); bundle the model again");
   }
   return plan;
 }

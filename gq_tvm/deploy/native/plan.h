@@ -37,9 +37,9 @@ struct Let {
   enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax } kind;
   int target;
   Size left, right;
-  int input = 0, axis = 0;         // kInput
-  int64_t least = 0, most = -1;    // of a size of an input; -1: no bound
-  std::string name;
+  int input = 0, axis = 0;       // of kInput
+  int64_t least = 0, most = -1;  // of kInput; -1: no bound
+  std::string name = {};
 };
 
 struct Value {
