@@ -61,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         from gq_tvm.deploy.bundle import check_place as check_bundle_place
 
         check_bundle_place(Path(options.bundle))
+        if options.output:
+            _check_apart(Path(options.output).resolve(), Path(options.bundle).resolve())
     from gq_tvm import frontend, inspect
     from gq_tvm.build import build
 
@@ -88,6 +90,12 @@ def main(argv: list[str] | None = None) -> int:
         say(f"wrote {options.bundle}: copy it to the device; its README.md says how to run it")
     print(inspect.summary(artefact.manifest))
     return _verify(program, options, say) if options.verify else 0
+
+
+def _check_apart(artefact: Path, bundle: Path) -> None:
+    """Refuse one folder within the other: writing either replaces all that is in it."""
+    if artefact == bundle or artefact in bundle.parents or bundle in artefact.parents:
+        raise Error(f"{bundle} and {artefact} lie in one another; choose another place for one")
 
 
 def _tune(program: object, options: argparse.Namespace, database: Path | None) -> bool:
