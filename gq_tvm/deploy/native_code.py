@@ -15,7 +15,7 @@ NATIVE = Path(__file__).with_name("native")
 RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
 
 _CORE = ("backend.cc", "cpu.cc", "features.cc", "files.cc", "model.cc", "plan.cc", "speech.cc")
-_OPTIONS = ("-std=c++17", "-fvisibility=hidden", "-pthread")
+_OPTIONS = ("-std=c++17", "-fvisibility=hidden", "-pthread", "-D_FILE_OFFSET_BITS=64")
 
 
 def provide(machine: str) -> Path:

@@ -2,6 +2,7 @@
 #include "gq.h"
 
 #include <memory>
+#include <new>
 
 #include "model.h"
 #include "speech.h"
@@ -29,6 +30,8 @@ Result guarded(Result failure, Body body) {
   try {
     error.clear();
     return body();
+  } catch (const std::bad_alloc&) {
+    error = "there is not enough memory";
   } catch (const std::exception& problem) {
     error = problem.what();
   }
@@ -40,7 +43,10 @@ Result guarded(Result failure, Body body) {
 const char* gq_error() { return error.c_str(); }
 
 gq_model* gq_open(const char* folder, int threads) {
-  return guarded<gq_model*>(nullptr, [&] { return new gq_model{{folder, threads}, nullptr}; });
+  return guarded<gq_model*>(nullptr, [&] {
+    if (!folder) throw gq::Error("gq_open needs a folder");
+    return new gq_model{{folder, threads}, nullptr};
+  });
 }
 
 void gq_close(gq_model* model) { delete model; }
@@ -52,6 +58,8 @@ int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int 
     std::vector<gq::Tensor> given;
     for (int i = 0; i < input_count; ++i) {
       const gq_tensor& one = inputs[i];
+      if (!one.dtype || one.dimensions < 0 || one.dimensions > GQ_MOST_DIMENSIONS)
+        throw gq::Error("input " + std::to_string(i) + " lacks a dtype or has too many dimensions");
       given.push_back({gq::Type::of(one.dtype), {one.shape, one.shape + one.dimensions}, one.data});
     }
     auto made = callable(given);
@@ -80,7 +88,8 @@ gq_stream* gq_stream_open(gq_model* model) {
 }
 
 const char* gq_stream_accept(gq_stream* stream, const float* samples, int64_t count) {
-  return guarded<const char*>(nullptr, [&] { return stream->stream.accept(samples, count).c_str(); });
+  return guarded<const char*>(
+      nullptr, [&] { return stream->stream.accept(samples, count).c_str(); });
 }
 
 const char* gq_stream_finish(gq_stream* stream) {

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -24,23 +25,24 @@ std::string& last_error() {
   return text;
 }
 
+}  // namespace
+
+namespace gq {
+
 // Workers that wait for a task; the caller is the first of the threads.
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads) {
-    for (int number = 1; number < threads; ++number)
-      workers_.emplace_back([this, number] { work(number); });
+    try {
+      for (int number = 1; number < threads; ++number)
+        workers_.emplace_back([this, number] { work(number); });
+    } catch (...) {
+      stop();
+      throw;
+    }
   }
 
-  ~Pool() {
-    {
-      std::lock_guard lock(mutex_);
-      task_ = nullptr;
-      ++round_;
-    }
-    begin_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
+  ~Pool() { stop(); }
 
   int run(Task task, void* closure) {
     {
@@ -72,6 +74,16 @@ class Pool {
   }
 
  private:
+  void stop() {
+    {
+      std::lock_guard lock(mutex_);
+      task_ = nullptr;
+      ++round_;
+    }
+    begin_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
   void work(int number) {
     uint64_t seen = 0;
     for (;;) {
@@ -103,16 +115,22 @@ class Pool {
   int left_ = 0, failed_ = 0, waiting_ = 0;
 };
 
-std::unique_ptr<Pool>& pool() {
-  static std::unique_ptr<Pool> made;
-  return made;
+}  // namespace gq
+
+namespace {
+
+// The pool of the model whose kernels this thread runs.
+gq::Pool*& pool() {
+  static thread_local gq::Pool* current = nullptr;
+  return current;
 }
 
 constexpr size_t kAlignment = 64;
 
 void* allocate(int, int, uint64_t size, int, int) {
-  auto whole = static_cast<size_t>(size + kAlignment - 1) / kAlignment * kAlignment;
-  return aligned_alloc(kAlignment, whole);
+  if (size > SIZE_MAX - kAlignment) return nullptr;  // of 32 bits
+  size_t whole = (std::max<size_t>(static_cast<size_t>(size), 1) + kAlignment - 1) / kAlignment;
+  return aligned_alloc(kAlignment, whole * kAlignment);
 }
 
 int release(int, int, void* memory) {
@@ -127,7 +145,7 @@ int launch(Task task, void* closure, int) {
 }
 
 int barrier(int, Group* group) {
-  if (group->barrier) static_cast<Pool*>(group->barrier)->barrier();
+  if (group->barrier) static_cast<gq::Pool*>(group->barrier)->barrier();
   return 0;
 }
 
@@ -156,10 +174,13 @@ void give_hooks(void* library) {
   give(library, "__TVMBackendParallelBarrier", barrier);
 }
 
-void use_threads(int threads) {
-  if (threads > 1) pool() = std::make_unique<Pool>(threads);
-  else pool().reset();
-}
+void PoolDeleter::operator()(Pool* made) const { delete made; }
+
+Threads make_threads(int threads) { return Threads(threads > 1 ? new Pool(threads) : nullptr); }
+
+UseThreads::UseThreads(const Threads& threads) : before_(pool()) { pool() = threads.get(); }
+
+UseThreads::~UseThreads() { pool() = before_; }
 
 std::string kernel_error() { return last_error(); }
 

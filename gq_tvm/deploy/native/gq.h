@@ -39,7 +39,7 @@ GQ_API gq_model* gq_open(const char* folder, int threads);
 GQ_API void gq_close(gq_model* model);
 
 /* Call a function. Inputs are copied; outputs are described in `outputs`, and their data belongs to
- * the model and lives until the next call of the same function. */
+ * the model and lives until the next call of the same function, whose inputs may be these outputs. */
 GQ_API int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int input_count,
                    gq_tensor* outputs, int output_count);
 

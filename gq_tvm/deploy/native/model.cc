@@ -8,11 +8,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <system_error>
 
-#include "backend.h"
 #include "cpu.h"
 
 namespace gq {
@@ -36,6 +37,8 @@ std::string spelled(const std::vector<int64_t>& shape) {
 
 int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
   int64_t a = let.left.of(registers), b = let.right.of(registers);
+  if ((let.kind == Let::kDiv || let.kind == Let::kMod) && b == 0)
+    throw Error("the plan divides a size by zero; bundle the model again");
   auto floor_div = [](int64_t x, int64_t y) { return x / y - (x % y != 0 && (x < 0) != (y < 0)); };
   switch (let.kind) {
     case Let::kAdd: return a + b;
@@ -52,7 +55,15 @@ int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
 
 size_t bytes_of(const DLTensor& tensor) {
   size_t size = (static_cast<size_t>(tensor.dtype.bits) + 7) / 8;
-  for (int i = 0; i < tensor.ndim; ++i) size *= static_cast<size_t>(tensor.shape[i]);
+  for (int i = 0; i < tensor.ndim; ++i)
+    if (tensor.shape[i] < 0 || __builtin_mul_overflow(size, tensor.shape[i], &size))
+      throw Error("a tensor has more bytes than memory can hold; give smaller inputs");
+  return size;
+}
+
+size_t bytes_of(const Tensor& tensor) {
+  auto size = static_cast<size_t>(tensor.type.bytes());
+  for (int64_t one : tensor.shape) size *= static_cast<size_t>(one);
   return size;
 }
 
@@ -61,6 +72,7 @@ size_t bytes_of(const DLTensor& tensor) {
 Memory::~Memory() { free(data_); }
 
 void* Memory::of(size_t size) {
+  if (size > PTRDIFF_MAX - kAlignment) throw std::bad_alloc();
   size = (std::max<size_t>(size, 1) + kAlignment - 1) / kAlignment * kAlignment;
   if (size > size_) {
     free(data_);
@@ -72,13 +84,13 @@ void* Memory::of(size_t size) {
   return data_;
 }
 
-Callable::Callable(const Function& plan, void* library, const char* weights)
-    : plan_(plan), weights_(weights) {
+Callable::Callable(const Function& plan, void* library, const char* weights, const Threads& threads)
+    : plan_(plan), threads_(threads), weights_(weights) {
   for (const Call& call : plan.calls) {
     auto* kernel = reinterpret_cast<Kernel>(dlsym(library, ("__tvm_ffi_" + call.kernel).c_str()));
     if (!kernel) throw Error("kernels.so lacks " + call.kernel + "; bundle the model again");
     kernels_.push_back(kernel);
-    timings_.push_back({call.kernel});
+    timings_.push_back({call.kernel, 0, 0});
     std::vector<TVMFFIAny> arguments(call.arguments.size());
     arguments_.push_back(arguments);
   }
@@ -125,8 +137,9 @@ void Callable::check(const std::vector<Tensor>& inputs) {
   }
 }
 
-// Lay memory out for these sizes; nothing to do if they are those of the last call.
+// Lay memory out for the sizes in the registers.
 void Callable::resize() {
+  laid_out_ = false;  // till the end: memory may run out
   for (size_t i = 0; i < plan_.values.size(); ++i) {
     const Value& value = plan_.values[i];
     shapes_[i].clear();
@@ -170,9 +183,11 @@ void Callable::resize() {
       else value.v_ptr = &tensors_[static_cast<size_t>(argument.value)];
     }
   sizes_seen_ = registers_;
+  laid_out_ = true;
 }
 
 void Callable::run() {
+  UseThreads use(threads_);
   for (size_t i = 0; i < kernels_.size(); ++i) {
     TVMFFIAny result = {};
     auto begin = profiling_ ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
@@ -187,10 +202,20 @@ void Callable::run() {
 
 std::vector<Tensor> Callable::operator()(const std::vector<Tensor>& inputs) {
   check(inputs);
-  if (sizes_seen_ != registers_ || tensors_.empty() || !tensors_[0].shape) resize();
+  std::vector<std::vector<char>> copies(inputs.size());
+  bool resized = !laid_out_ || sizes_seen_ != registers_;
+  if (resized) {
+    // An input may be an output of the last call, whose memory is about to move.
+    for (size_t i = 0; laid_out_ && i < inputs.size(); ++i) {
+      const auto* data = static_cast<const char*>(inputs[i].data);
+      copies[i].assign(data, data + bytes_of(inputs[i]));
+    }
+    resize();
+  }
   for (size_t i = 0; i < inputs.size(); ++i) {
     DLTensor& tensor = tensors_[static_cast<size_t>(plan_.inputs[i])];
-    if (size_t size = bytes_of(tensor)) std::memcpy(tensor.data, inputs[i].data, size);
+    const void* data = copies[i].empty() ? inputs[i].data : copies[i].data();
+    if (size_t size = bytes_of(tensor)) std::memmove(tensor.data, data, size);
   }
   run();
   std::vector<Tensor> outputs;
@@ -212,31 +237,43 @@ Model::Model(const std::string& folder, int threads) : plan_(Plan::read(folder +
   std::string path = folder + "/weights.safetensors";
   int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat about {};
-  if (file < 0 || fstat(file, &about)) throw Error(path + " cannot be read; copy the whole bundle");
-  weights_size_ = static_cast<size_t>(about.st_size);
+  if (file >= 0 && fstat(file, &about)) {
+    close(file);
+    file = -1;
+  }
+  if (file < 0) throw Error(path + " cannot be read; copy the whole bundle");
   if (about.st_size != plan_.weights_size) {
     close(file);
     throw Error(path + " has the wrong size; copy the whole bundle again");
   }
-  void* mapped = mmap(nullptr, weights_size_, PROT_READ, MAP_SHARED, file, 0);
+  if (about.st_size > PTRDIFF_MAX) {
+    close(file);
+    throw Error(path + " is larger than a 32-bit program can map; use a 64-bit system");
+  }
+  auto size = static_cast<size_t>(about.st_size);
+  void* mapped = mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
   close(file);
   if (mapped == MAP_FAILED) throw Error(path + " cannot be mapped; is there memory for it?");
-  weights_ = static_cast<char*>(mapped);
-  library_ = dlopen((folder + "/kernels.so").c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library_) {
-    std::string reason = dlerror();
-    munmap(weights_, weights_size_);
-    throw Error("the kernels cannot be loaded (" + reason + "); copy the whole bundle again");
+  weights_.data = static_cast<char*>(mapped);
+  weights_.size = size;
+  library_.handle = dlopen((folder + "/kernels.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library_.handle)
+    throw Error(std::string("the kernels cannot be loaded (") + dlerror() +
+                "); copy the whole bundle again");
+  give_hooks(library_.handle);
+  try {
+    threads_ = make_threads(threads);
+  } catch (const std::system_error&) {
+    throw Error(std::to_string(threads) + " threads cannot be started; ask for fewer");
   }
-  give_hooks(library_);
-  use_threads(threads);
 }
 
-Model::~Model() {
-  use_threads(1);
-  functions_.clear();
-  dlclose(library_);
-  munmap(weights_, weights_size_);
+Model::Mapping::~Mapping() {
+  if (data) munmap(data, size);
+}
+
+Model::Library::~Library() {
+  if (handle) dlclose(handle);
 }
 
 Callable& Model::function(const std::string& name) {
@@ -249,7 +286,7 @@ Callable& Model::function(const std::string& name) {
       for (const auto& [known, _] : plan_.functions) names += (names.empty() ? "" : ", ") + known;
       throw Error("there is no function " + name + "; the model has " + names);
     }
-    made = std::make_unique<Callable>(found->second, library_, weights_);
+    made = std::make_unique<Callable>(found->second, library_.handle, weights_.data, threads_);
   }
   return *made;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend.h"
 #include "plan.h"
 
 namespace gq {
@@ -41,9 +42,9 @@ struct Timing {
 // A function made ready: kernels found, memory kept from call to call.
 class Callable {
  public:
-  Callable(const Function& plan, void* library, const char* weights);
+  Callable(const Function& plan, void* library, const char* weights, const Threads& threads);
 
-  // Outputs live until the next call.
+  // Outputs live until the next call, whose inputs they may be.
   std::vector<Tensor> operator()(const std::vector<Tensor>& inputs);
 
   const Function& plan() const { return plan_; }
@@ -58,22 +59,21 @@ class Callable {
   void run();
 
   const Function& plan_;
+  const Threads& threads_;
   std::vector<Kernel> kernels_;
   std::vector<int64_t> registers_, sizes_seen_;
   std::vector<std::vector<int64_t>> shapes_;
   std::vector<DLTensor> tensors_;
   std::vector<std::vector<TVMFFIAny>> arguments_;
   std::vector<std::unique_ptr<Memory>> memory_;  // of slots, then of inputs and outputs by value
-  std::vector<std::vector<uint64_t>> constants_;
   const char* weights_;
-  bool profiling_ = false;
+  bool laid_out_ = false, profiling_ = false;
   std::vector<Timing> timings_;
 };
 
 class Model {
  public:
   Model(const std::string& folder, int threads);
-  ~Model();
   Model(const Model&) = delete;
 
   const Plan& plan() const { return plan_; }
@@ -82,10 +82,21 @@ class Model {
   const std::vector<std::string>& metadata(const std::string& name) const;
 
  private:
+  // What a failing constructor has opened is closed by these.
+  struct Mapping {
+    char* data = nullptr;
+    size_t size = 0;
+    ~Mapping();
+  };
+  struct Library {
+    void* handle = nullptr;
+    ~Library();
+  };
+
   Plan plan_;
-  void* library_ = nullptr;
-  char* weights_ = nullptr;
-  size_t weights_size_ = 0;
+  Mapping weights_;
+  Library library_;
+  Threads threads_;
   std::map<std::string, std::unique_ptr<Callable>> functions_;
 };
 

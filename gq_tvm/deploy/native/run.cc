@@ -7,6 +7,7 @@
 #include <iostream>
 #include <libgen.h>
 #include <map>
+#include <new>
 #include <unistd.h>
 
 #include "files.h"
@@ -182,6 +183,8 @@ int main(int count, char** arguments) {
     return 0;
   } catch (const Misuse& problem) {
     std::fprintf(stderr, "error: %s\n%s", problem.what(), kUsage);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: there is not enough memory\n");
   } catch (const std::exception& problem) {
     std::fprintf(stderr, "error: %s\n", problem.what());
   }
