@@ -1,5 +1,6 @@
 #include "files.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +12,7 @@ namespace {
 
 constexpr double kPi = 3.14159265358979323846;
 constexpr int kCrossings = 24;  // of the sinc on either side
+constexpr int kLeastRate = 1000, kMostRate = 768000;  // Hz; others are damage
 
 std::vector<char> read(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -83,9 +85,12 @@ std::vector<float> read_wav(const std::string& path, int rate) {
       bool whole = format.code == 1 && format.bits % 8 == 0 && format.bits >= 8 && format.bits <= 32;
       if (!(whole || (format.code == 3 && format.bits == 32)) || !format.channels || format.rate <= 0)
         throw Error(path + " is a WAV file of a kind that is not known here; convert it to 16-bit PCM");
+      if (format.rate < kLeastRate || format.rate > kMostRate)
+        throw Error(path + " says it has " + std::to_string(format.rate) +
+                    " samples a second, which is damage; record it again");
       auto width = static_cast<size_t>(format.bits / 8), channels = static_cast<size_t>(format.channels);
-      for (const char* frame = chunk + 8; frame + width * channels <= chunk + 8 + size;
-           frame += width * channels) {
+      const char* frame = chunk + 8;
+      for (size_t left = size / (width * channels); left > 0; --left, frame += width * channels) {
         float sum = 0;
         for (size_t c = 0; c < channels; ++c) sum += sample(frame + c * width, format.code, format.bits);
         samples.push_back(sum / static_cast<float>(channels));
@@ -111,8 +116,8 @@ std::string behind(const std::string& header, const std::string& key) {
 std::string name_of(const std::string& descr) {
   size_t quote = descr.find('\'');
   std::string code = descr.substr(quote + 1, descr.find('\'', quote + 1) - quote - 1);
-  if (code.size() < 3 || code[0] == '>') return "";
-  std::string bits = std::to_string(8 * std::stoi(code.substr(2)));
+  if (code.size() != 3 || code[0] == '>' || !std::strchr("1248", code[2])) return "";
+  std::string bits = std::to_string(8 * (code[2] - '0'));
   switch (code[1]) {
     case 'f': return "float" + bits;
     case 'i': return "int" + bits;
@@ -132,21 +137,24 @@ Array read_npy(const std::string& path) {
     throw Error(path + " is no .npy file; write it with numpy.save");
   size_t start = data[6] == 1 ? 10 : 12;
   size_t length = data[6] == 1 ? little<uint16_t>(&data[8]) : little<uint32_t>(&data[8]);
-  if (start + length > data.size()) throw Error(path + " is cut short; write it again");
+  if (length > data.size() - start) throw Error(path + " is cut short; write it again");
   std::string header(&data[start], length), type = name_of(behind(header, "descr"));
   if (type.empty() || behind(header, "fortran_order").find("False") > 2)
     throw Error(path + " must hold little-endian numbers in C order; use numpy.ascontiguousarray");
   array.tensor.type = Type::of(type);
   std::string shape = behind(header, "shape");
   shape = shape.substr(shape.find('(') + 1, shape.find(')') - shape.find('(') - 1);
-  size_t size = static_cast<size_t>(array.tensor.type.bytes());
+  size_t size = static_cast<size_t>(array.tensor.type.bytes()), room = data.size() - start - length;
+  bool fits = true;
   for (size_t at = 0; (at = shape.find_first_of("0123456789", at)) != std::string::npos;) {
-    size_t used = 0;
-    array.tensor.shape.push_back(std::stoll(shape.substr(at), &used));
-    size *= static_cast<size_t>(array.tensor.shape.back());
-    at += used;
+    size_t end = std::min(shape.find_first_not_of("0123456789", at), shape.size());
+    fits = fits && end - at <= 18;  // digits of an int64
+    if (!fits) break;
+    array.tensor.shape.push_back(std::stoll(shape.substr(at, end - at)));
+    fits = !__builtin_mul_overflow(size, array.tensor.shape.back(), &size);
+    at = end;
   }
-  if (start + length + size > data.size()) throw Error(path + " is cut short; write it again");
+  if (!fits || size > room) throw Error(path + " is cut short; write it again");
   array.tensor.data = array.data.data() + start + length;
   return array;
 }

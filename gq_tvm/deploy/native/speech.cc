@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 namespace gq {
 namespace {
@@ -10,22 +11,43 @@ constexpr int64_t kBlank = 0;
 constexpr int64_t kMostFrames = 512;   // MAX_ENCODER_FRAMES of gq_tvm.speech.decoding
 constexpr int kMostTokens = 10;        // a frame; a model that never says blank must not hang
 
-double number(const Model& model, const char* name) {
-  return std::stod(model.metadata(name).front());
+constexpr double kMost = 1e6;  // of a setting that counts something
+
+Error damaged(const std::string& name) {
+  return Error("the plan's " + name + " is damaged; bundle the model again");
 }
 
 std::vector<float> numbers(const Model& model, const char* name) {
   std::vector<float> found;
-  for (const auto& word : model.metadata(name)) found.push_back(std::stof(word));
+  for (const auto& word : model.metadata(name)) {
+    char* end = nullptr;
+    found.push_back(std::strtof(word.c_str(), &end));
+    if (*end || !std::isfinite(found.back())) throw damaged(name);
+  }
   return found;
 }
 
-// Tokens are written with everything but letters and digits as %XX.
+double number(const Model& model, const char* name) {
+  const std::string& word = model.metadata(name).front();
+  char* end = nullptr;
+  double value = std::strtod(word.c_str(), &end);
+  if (*end || !std::isfinite(value)) throw damaged(name);
+  return value;
+}
+
+int whole(const Model& model, const char* name) {
+  double value = number(model, name);
+  if (value < 1 || value > kMost) throw damaged(name);
+  return static_cast<int>(value);
+}
+
+// Tokens are written with everything but letters and digits as %XX, an empty one as %.
 std::string unquoted(const std::string& word) {
+  if (word == "%") return "";
   std::string text;
   for (size_t i = 0; i < word.size(); ++i)
     if (word[i] == '%' && i + 2 < word.size()) {
-      text += static_cast<char>(std::stoi(word.substr(i + 1, 2), nullptr, 16));
+      text += static_cast<char>(std::strtol(word.substr(i + 1, 2).c_str(), nullptr, 16));
       i += 2;
     } else {
       text += word[i];
@@ -38,8 +60,13 @@ std::vector<std::vector<float>> zeros(const Callable& function) {
   const Function& plan = function.plan();
   for (size_t i = 1; i < plan.inputs.size(); ++i) {
     size_t size = 1;
-    for (const Size& one : plan.values[static_cast<size_t>(plan.inputs[i])].shape)
+    const Value& value = plan.values[static_cast<size_t>(plan.inputs[i])];
+    for (const Size& one : value.shape) {
+      if (one.in_register)
+        throw Error("the state " + value.name + " of " + plan.name +
+                    " has no fixed shape; export the model with a batch of 1");
       size *= static_cast<size_t>(one.value);
+    }
     state.emplace_back(size);
   }
   return state;
@@ -51,9 +78,9 @@ Recogniser::Recogniser(Model& given) : model(given) {
   if (given.metadata("task").front() != "rnnt")
     throw Error("the model's task is " + given.metadata("task").front() +
                 ", only RNN transducers can transcribe");
-  features.sample_rate = static_cast<int>(number(model, "sample_rate"));
-  features.bins = static_cast<int>(number(model, "num_mel_bins"));
-  features.stack = static_cast<int>(number(model, "stack"));
+  features.sample_rate = whole(model, "sample_rate");
+  features.bins = whole(model, "num_mel_bins");
+  features.stack = whole(model, "stack");
   features.frame_length_ms = number(model, "frame_length_ms");
   features.frame_shift_ms = number(model, "frame_shift_ms");
   features.low_hz = number(model, "low_hz");
@@ -62,11 +89,19 @@ Recogniser::Recogniser(Model& given) : model(given) {
   features.release = number(model, "release");
   features.mean = numbers(model, "mean");
   features.deviation = numbers(model, "deviation");
-  chunk_frames = static_cast<int>(number(model, "chunk_frames"));
+  chunk_frames = whole(model, "chunk_frames");
+  auto bins = static_cast<size_t>(features.bins);
+  if (features.mean.size() != bins || features.deviation.size() != bins) throw damaged("mean");
+  double longest = kMost / features.sample_rate * 1000;
+  if (!(features.frame_length_ms <= longest && features.frame_shift_ms <= features.frame_length_ms) ||
+      features.frame_length() < 2 || features.frame_shift() < 1)
+    throw damaged("frame_length_ms");
   for (const auto& word : model.metadata("tokens")) tokens.push_back(unquoted(word));
   auto silence = [&](const char* name) {
+    double ms = number(model, name);
+    if (ms < 0 || ms > 60000) throw damaged(name);
     return std::vector<float>(
-        static_cast<size_t>(std::lround(features.sample_rate * number(model, name) / 1000)));
+        static_cast<size_t>(std::lround(features.sample_rate * ms / 1000)));
   };
   lead = silence("lead_ms");
   tail = silence("tail_ms");
@@ -125,6 +160,8 @@ void Stream::encode(const float* features, int64_t frames) {
     auto outputs = call("encoder", piece, encoder_state_);
     const auto* projection = static_cast<const float*>(outputs[0].data);
     int64_t width = outputs[0].shape.at(2);
+    if (outputs[0].shape[1] != now || width != static_cast<int64_t>(prediction_.size()))
+      throw Error("encoder and predictor do not fit each other; bundle the model again");
     for (int64_t i = 0; i < now; ++i) emit(projection + i * width);
   }
 }
@@ -141,7 +178,11 @@ std::vector<Tensor> Stream::call(const char* name, Tensor first, State& state) {
     inputs.push_back({Type::of("float32"), shape, state[i].data()});
   }
   auto outputs = function(inputs);
+  if (outputs.size() <= state.size() || outputs[0].shape.size() != 3 || outputs[0].type.name != "float32")
+    throw Error(std::string(name) + " does not answer as an RNN transducer's; bundle the model again");
   for (size_t i = 0; i < state.size(); ++i) {
+    if (outputs[i + 1].shape != inputs[i + 1].shape || outputs[i + 1].type.name != "float32")
+      throw Error(std::string(name) + " changes the shape of its state; bundle the model again");
     const auto* data = static_cast<const float*>(outputs.at(i + 1).data);
     std::copy(data, data + state[i].size(), state[i].begin());
   }
