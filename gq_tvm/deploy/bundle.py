@@ -28,9 +28,11 @@ Copy this folder to the device (Linux, {machine}, glibc 2.27 or newer, nothing e
 
     scp -r {folder} DEVICE:
 
-Run it there:
+Run it there, in this folder:
 
     {run}
+
+`gq-run` finds the model beside itself, so that `ssh DEVICE {folder}/gq-run ...` works too.
 
 `./gq-run --help` lists what else it does, `--profile` shows times and memory. To call the model
 from a program of your own see `gq.h` and `example.c`.
@@ -48,6 +50,8 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> None:
         Error: something else is at `path`, or the model does what a bundle cannot.
     """
     place = Path(path)
+    if place.is_symlink():
+        place = place.resolve()  # replace what the link means, not the link
     check_place(place)
     target = targets.get(artefact.manifest.target["name"])
     module = plan.lower(artefact.lowered, target.tvm)
@@ -146,7 +150,8 @@ def _metadata(metadata: Any) -> list[str]:
     plain = ("sample_rate", "num_mel_bins", "frame_length_ms", "frame_shift_ms")
     facts: dict[str, Sequence[Any]] = {
         "task": [metadata["task"]],
-        "tokens": [quote(token, safe="") for token in metadata["tokens"]],
+        # a lone % stands for an empty token, which would be no word of the line
+        "tokens": [quote(token, safe="") or "%" for token in metadata["tokens"]],
         "chunk_frames": [metadata.get("chunk_frames", 4)],
         "lead_ms": [metadata.get("lead_ms", 0)],
         "tail_ms": [metadata.get("tail_ms", 0)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import struct
 import subprocess
 from pathlib import Path
 
@@ -237,11 +238,102 @@ def resealed(data: bytes, old: bytes, new: bytes) -> bytes:
         ("plan.txt", lambda data: resealed(data, b"machine ", b"machine z"), "is for z"),
         ("plan.txt", lambda data: resealed(data, b"features", b"features moon"), "lacks moon"),
         ("plan.txt", lambda data: resealed(data, b"call", b"cell"), "cannot be understood"),
+        ("plan.txt", lambda data: resealed(data, b" weight ", b" view "), "out of range"),
+        ("plan.txt", lambda data: resealed(data, b"float32", b"float32x4"), "nobody knows"),
         ("kernels.so", lambda data: data[:100], "cannot be loaded"),
     ],
 )
 def test_damage_is_one_sentence(network, tmp_path, name, change, reason):
     assert reason in damaged(network, tmp_path, name, change)
+
+
+def header(**changes: object) -> bytes:
+    """An .npy file of 2 x 3 x 10 floats whose header says something else."""
+    facts = {"descr": "<f4", "fortran_order": False, "shape": (2, 3, 10)} | changes
+    text = repr(facts).encode()
+    return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text)) + text + bytes(240)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (header()[:-1], "is cut short"),
+        (header()[:40], "is cut short"),
+        (header(shape=(2**62, 2**62)), "is cut short"),
+        (header(shape=(10**30,)), "is cut short"),
+        (header(descr="<f"), "must hold little-endian numbers"),
+        (header(descr=[("a", "<f4")]), "must hold little-endian numbers"),
+        (b"\x93NUMPY\x02\x00" + b"\xff" * 8, "is cut short"),
+    ],
+)
+def test_damaged_arrays_are_one_sentence(network, tmp_path, content, reason):
+    (tmp_path / "x.npy").write_bytes(content)
+    words = "--function", "main", "--input", f"x={tmp_path / 'x.npy'}"
+    done = run(network / "bundle" / "gq-run", *words)
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def wav(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+def pcm(channels: int = 1, rate: int = 8000, bits: int = 16) -> tuple[bytes, bytes]:
+    return b"fmt ", struct.pack("<HHIIHH", 1, channels, rate, 0, 0, bits)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"RIFF", "is no WAV file"),
+        (wav((b"data", bytes(8)), pcm()), "of a kind that is not known"),  # data before fmt
+        (wav(pcm(channels=0), (b"data", bytes(8))), "of a kind that is not known"),
+        (wav(pcm(bits=12), (b"data", bytes(8))), "of a kind that is not known"),
+        (wav(pcm(rate=1), (b"data", bytes(8))), "which is damage"),
+        (wav(pcm(channels=65535), (b"data", bytes(8))), "holds no samples"),
+        (wav(pcm())[:-1], "holds no samples"),
+    ],
+)
+def test_damaged_recordings_are_one_sentence(recogniser, tmp_path, content, reason):
+    (tmp_path / "a.wav").write_bytes(content)
+    done = run(recogniser / "bundle" / "gq-run", tmp_path / "a.wav")
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def test_older_bundle_outlives_a_failure(network, tmp_path, monkeypatch):
+    place = tmp_path / "bundle"
+    place.mkdir()
+    (place / "plan.txt").write_text("gq-plan 1\n")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gq_tvm.deploy.bundle.swap", full)
+    artefact = build(export(Linear(3, 4).eval(), torch.zeros(2, 4)))
+    with pytest.raises(Error, match="No space left"):
+        deploy.write(artefact, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert (place / "plan.txt").read_text() == "gq-plan 1\n"
+
+
+def test_kernels_of_several_threads_answer_as_of_one(tmp_path):
+    artefact = build(export(Linear(512, 512).eval(), torch.zeros(64, 512)), threads=2)
+    deploy.write(artefact, tmp_path / "bundle")
+    x = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    ((function, described),) = artefact.manifest.functions.items()
+    name = f"{described.inputs[0].name}={tmp_path / 'x.npy'}"
+    words = [tmp_path / "bundle" / "gq-run", "--function", function, "--input", name]
+    made = []
+    for threads in (1, 2, 3):
+        output = tmp_path / f"{threads}.npy"
+        done = run(*words, "--output", output, "--threads", threads, "--repeat", 50)
+        assert done.returncode == 0, done.stderr
+        made.append(np.load(output))
+    np.testing.assert_array_equal(made[1], made[0])
+    np.testing.assert_array_equal(made[2], made[0])
 
 
 def test_place_of_something_else_is_kept(network, tmp_path):

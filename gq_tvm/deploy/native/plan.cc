@@ -7,6 +7,7 @@
 namespace gq {
 namespace {
 
+constexpr int kMost = 1 << 20;  // registers, slots
 const std::string kFirstLine = "gq-plan 1\n";
 const std::string kChecksum = "checksum ";
 
@@ -67,9 +68,8 @@ void parse_value(Function& function, Words& words) {
       {"input", Value::kInput},         {"weight", Value::kWeight},
       {"constant", Value::kConstant},   {"temporary", Value::kTemporary},
       {"output", Value::kOutput},       {"view", Value::kView}};
-  auto number = static_cast<size_t>(words.number());
-  if (function.values.size() <= number) function.values.resize(number + 1);
-  Value& value = function.values[number];
+  if (words.number() != static_cast<int>(function.values.size())) throw Error("a value is missing");
+  Value& value = function.values.emplace_back();
   value.kind = kinds.at(words.word());
   value.type = Type::of(words.word());
   if (value.kind == Value::kConstant) value.bytes = parse_hex(words.word());
@@ -95,7 +95,8 @@ void parse_line(Plan& plan, Function*& function, const std::string& line) {
     function->slots = words.number();
   } else if (!function) throw Error("a line stands outside of a function");
   else if (kind == "size") {
-    Let let{Let::kInput, words.number(), {}, {}};
+    Let let;
+    let.target = words.number();
     let.input = words.number();
     let.axis = words.number();
     let.least = words.large();
@@ -106,7 +107,12 @@ void parse_line(Plan& plan, Function*& function, const std::string& line) {
     int target = words.number();
     Let::Kind operation = parse_operation(words.word());
     Size left = words.size(), right = words.size();
-    function->lets.push_back({operation, target, left, right});
+    Let let;
+    let.kind = operation;
+    let.target = target;
+    let.left = left;
+    let.right = right;
+    function->lets.push_back(let);
   } else if (kind == "value") parse_value(*function, words);
   else if (kind == "inputs")
     for (const auto& word : words.rest()) function->inputs.push_back(std::stoi(word));
@@ -124,6 +130,49 @@ void parse_line(Plan& plan, Function*& function, const std::string& line) {
   } else throw Error("nobody knows a line of kind " + kind);
 }
 
+void require(bool holds) {
+  if (!holds) throw Error("a number is out of range");
+}
+
+// What a call relies on: no number leads out of the plan's lists or the weights.
+void check(const Function& function, int64_t weights_size) {
+  auto is_value = [&](int64_t i) { return i >= 0 && i < static_cast<int64_t>(function.values.size()); };
+  auto is_register = [&](int64_t i) { return i >= 0 && i < function.registers; };
+  auto fits = [&](const Size& size) { return !size.in_register || is_register(size.value); };
+  require(function.registers >= 0 && function.registers <= kMost && function.slots >= 0 &&
+          function.slots <= kMost);
+  for (int number : function.inputs) {
+    require(is_value(number));
+    require(function.values[static_cast<size_t>(number)].kind == Value::kInput);
+  }
+  for (int number : function.outputs) require(is_value(number));
+  for (const Let& let : function.lets) {
+    require(is_register(let.target) && fits(let.left) && fits(let.right));
+    if (let.kind != Let::kInput) continue;
+    require(let.input >= 0 && let.input < static_cast<int>(function.inputs.size()));
+    const Value& input = function.values[static_cast<size_t>(function.inputs[static_cast<size_t>(let.input)])];
+    require(let.axis >= 0 && let.axis < static_cast<int>(input.shape.size()));
+  }
+  for (size_t i = 0; i < function.values.size(); ++i) {
+    const Value& value = function.values[i];
+    bool known = true;
+    int64_t bytes = value.type.bytes();
+    for (const Size& size : value.shape) {
+      require(fits(size) && (size.in_register || size.value >= 0));
+      known = known && !size.in_register;
+      if (known) require(!__builtin_mul_overflow(bytes, size.value, &bytes));
+    }
+    require(value.where >= 0);
+    if (value.kind == Value::kTemporary) require(value.where < function.slots);
+    if (value.kind == Value::kView) require(value.where < static_cast<int64_t>(i));
+    if (value.kind == Value::kConstant) require(known && bytes == static_cast<int64_t>(value.bytes.size()));
+    if (value.kind == Value::kWeight)
+      require(known && bytes <= weights_size && value.where <= weights_size - bytes);
+  }
+  for (const Call& call : function.calls)
+    for (const Argument& one : call.arguments) require(one.is_size ? fits(one.size) : is_value(one.value));
+}
+
 }  // namespace
 
 Type Type::of(const std::string& name) {
@@ -131,8 +180,10 @@ Type Type::of(const std::string& name) {
   size_t digits = name.find_first_of("0123456789");
   std::string kind = name.substr(0, digits);
   int code = kind == "int" ? 0 : kind == "uint" ? 1 : kind == "float" ? 2 : -1;
-  if (code < 0 || digits == std::string::npos) throw Error("nobody knows the dtype " + name);
-  return {name, static_cast<uint8_t>(code), static_cast<uint8_t>(std::stoi(name.substr(digits)))};
+  for (int bits : {8, 16, 32, 64})
+    if (code >= 0 && digits != std::string::npos && name.substr(digits) == std::to_string(bits))
+      return {name, static_cast<uint8_t>(code), static_cast<uint8_t>(bits)};
+  throw Error("nobody knows the dtype " + name);
 }
 
 Plan Plan::read(const std::string& path) {
@@ -152,6 +203,7 @@ Plan Plan::read(const std::string& path) {
   try {
     for (std::string line; std::getline(lines, line);)
       if (!line.empty()) parse_line(plan, function, line);
+    for (const auto& [_, one] : plan.functions) check(one, plan.weights_size);
   } catch (const std::exception& problem) {
     throw Error(path + " cannot be understood (" + problem.what() + "); bundle the model again");
   }

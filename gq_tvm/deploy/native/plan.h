@@ -34,8 +34,8 @@ struct Type {
 
 // register = left op right, or a size of an input.
 struct Let {
-  enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax } kind;
-  int target;
+  enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax } kind = kInput;
+  int target = 0;
   Size left, right;
   int input = 0, axis = 0;       // of kInput
   int64_t least = 0, most = -1;  // of kInput; -1: no bound
