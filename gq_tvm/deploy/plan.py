@@ -115,7 +115,8 @@ class _Function:
         self._of: dict[Any, Any] = {}  # by variable: the number of its value, or those of a tuple
         self._calls: list[_Call] = []
         self._sizes: list[str] = []  # the lines that compute sizes
-        self._registers: dict[int, str] = {}  # by hash of an expression
+        self._registers: dict[int, str] = {}  # by hash of an expression, which is its address
+        self._kept: list[Any] = []  # these expressions, lest another one takes an address over
         inputs = inputs_of(function)
         attrs = function.attrs or {}
         self._bounds = tuple(
@@ -221,6 +222,7 @@ class _Function:
             return
         register = f"r{len(self._registers)}"
         self._registers[hash(size)] = register
+        self._kept.append(size)
         lower, upper = self._bounds
         least, most = lower.get(str(size), 0), upper.get(str(size), -1)
         self._sizes.append(f"size {register[1:]} {number} {axis} {least} {most} {size}")
@@ -236,6 +238,7 @@ class _Function:
                 left, right = self._size(size.a), self._size(size.b)
                 register = f"r{len(self._registers)}"
                 self._registers[hash(size)] = register
+                self._kept.append(size)
                 self._sizes.append(f"let {register[1:]} {name} {left} {right}")
                 return register
         raise Error(f"function {self._name} has the size {size}, which cannot be bundled")

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "features.h"
+#include "log_mel.h"
 #include "model.h"
 
 namespace gq {
