@@ -1,10 +1,10 @@
 // KleidiAI's micro-kernels as functions of gq_tvm's kernel runner. For each kernel NAME:
 //
-//   pack_NAME(indices u8 [N, K], table i8 [2^B], scales f32 [N], packed u8 [capacity], size i64 [1])
-//   NAME(x f32 [M, K], packed u8 [size], table i8 [2^B], y f32 [M, N])
+//   pack_NAME(indices u8 [N, K], table i8 [2^B], scales f32 [N], packed u8 [capacity], size i64
+//   [1]) NAME(x f32 [M, K], packed u8 [size], table i8 [2^B], y f32 [M, N])
 //
-// Weights of 4 and 8 bits are uniform, indices - 2^(B-1), and their table is unused; those of 2 bits
-// are any four numbers. A call quantises and packs the activations and multiplies.
+// Weights of 4 and 8 bits are uniform, indices - 2^(B-1), and their table is unused; those of 2
+// bits are any four numbers. A call quantises and packs the activations and multiplies.
 #include <float.h>
 #include <stdlib.h>
 
@@ -86,31 +86,30 @@ static int pack_8(const TVMFFIAny* arguments, tile t) {
 // The activations, quantised and packed; NULL without memory.
 static void* staged(const TVMFFIAny* arguments, tile t) {
   const size_t m = (size_t)size(arguments, 0, 0), k = (size_t)size(arguments, 0, 1);
-  void* packed =
-      malloc(kai_get_lhs_packed_size_lhs_quant_pack_qai8dxp_f32(m, k, t.mr, t.kr, t.sr));
+  void* packed = malloc(kai_get_lhs_packed_size_lhs_quant_pack_qai8dxp_f32(m, k, t.mr, t.kr, t.sr));
   if (packed)
     kai_run_lhs_quant_pack_qai8dxp_f32(m, k, t.mr, t.kr, t.sr, 0, data(arguments, 0),
                                        k * sizeof(float), packed);
   return packed;
 }
 
-#define KERNEL(bits, name, ...)                                                                \
-  static tile tile_##name(void) {                                                              \
-    return (tile){kai_get_mr_##name(), kai_get_nr_##name(), kai_get_kr_##name(),               \
-                  kai_get_sr_##name()};                                                        \
-  }                                                                                            \
-  FUNCTION(pack_##name) { return pack_##bits(arguments, tile_##name()); }                      \
-  FUNCTION(name) {                                                                             \
-    const size_t m = (size_t)size(arguments, 0, 0), k = (size_t)size(arguments, 0, 1);         \
-    const size_t n = (size_t)size(arguments, 3, 1);                                            \
-    void* x = staged(arguments, tile_##name());                                                \
-    if (!x) return -1;                                                                         \
-    int32_t table[4];                                                                          \
-    widen(arguments, 2, table);                                                                \
-    kai_run_##name(m, n, k, x, data(arguments, 1), data(arguments, 3), n * sizeof(float),      \
-                   sizeof(float), -FLT_MAX, FLT_MAX __VA_OPT__(, ) __VA_ARGS__);               \
-    free(x);                                                                                   \
-    return 0;                                                                                  \
+#define KERNEL(bits, name, ...)                                                           \
+  static tile tile_##name(void) {                                                         \
+    return (tile){kai_get_mr_##name(), kai_get_nr_##name(), kai_get_kr_##name(),          \
+                  kai_get_sr_##name()};                                                   \
+  }                                                                                       \
+  FUNCTION(pack_##name) { return pack_##bits(arguments, tile_##name()); }                 \
+  FUNCTION(name) {                                                                        \
+    const size_t m = (size_t)size(arguments, 0, 0), k = (size_t)size(arguments, 0, 1);    \
+    const size_t n = (size_t)size(arguments, 3, 1);                                       \
+    void* x = staged(arguments, tile_##name());                                           \
+    if (!x) return -1;                                                                    \
+    int32_t table[4];                                                                     \
+    widen(arguments, 2, table);                                                           \
+    kai_run_##name(m, n, k, x, data(arguments, 1), data(arguments, 3), n * sizeof(float), \
+                   sizeof(float), -FLT_MAX, FLT_MAX __VA_OPT__(, ) __VA_ARGS__);          \
+    free(x);                                                                              \
+    return 0;                                                                             \
   }
 
 // Written by the build, for each kernel: #include "kai/.../kai_NAME.h" and KERNEL(B, NAME, table).

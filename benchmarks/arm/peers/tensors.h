@@ -16,6 +16,6 @@ static inline int size(const TVMFFIAny* arguments, int number, int dimension) {
 }
 
 // Opens a function the runner finds by `name`; it returns 0, or -1 where it refuses.
-#define FUNCTION(name)                                                                            \
-  __attribute__((visibility("default"))) int __tvm_ffi_##name(void* self, const TVMFFIAny* arguments, \
-                                                              int count, TVMFFIAny* result)
+#define FUNCTION(name)                                         \
+  __attribute__((visibility("default"))) int __tvm_ffi_##name( \
+      void* self, const TVMFFIAny* arguments, int count, TVMFFIAny* result)

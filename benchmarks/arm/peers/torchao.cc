@@ -16,8 +16,8 @@
 
 #include "tensors.h"
 
-namespace int8 = torchao::kernels::cpu::aarch64::linear::
-    channelwise_8bit_activation_groupwise_lowbit_weight;
+namespace int8 =
+    torchao::kernels::cpu::aarch64::linear::channelwise_8bit_activation_groupwise_lowbit_weight;
 namespace fp32 = torchao::kernels::cpu::aarch64::linear::groupwise_lowbit_weight_lut;
 
 namespace {
@@ -53,8 +53,8 @@ int pack_lut(const TVMFFIAny* arguments) {
 template <int bits>
 int pack_uniform(const TVMFFIAny* arguments) {
   const int n = size(arguments, 0, 0), k = size(arguments, 0, 1);
-  if (sized(arguments, torchao::weight_packing::packed_weights_size(
-                           n, k, k, bits, false, false, kOutputs, kDepth, kSplit)))
+  if (sized(arguments, torchao::weight_packing::packed_weights_size(n, k, k, bits, false, false,
+                                                                    kOutputs, kDepth, kSplit)))
     return -1;
   std::vector<int8_t> weights(static_cast<size_t>(n) * k);
   const uint8_t* indices = values<uint8_t>(arguments, 0);
@@ -73,8 +73,8 @@ int multiply(const TVMFFIAny* arguments) {
   int8::pack_activations<kRows, kDepth, kSplit>(x.get(), m, k, k, values<float>(arguments, 0),
                                                 false, kRows, kDepth, kSplit);
   int8::kernel_1x8x16_f32_neondot<bits, false, lut>(values<float>(arguments, 3), n, m, n, k, k,
-                                                    data(arguments, 1), x.get(), 0, 0, false,
-                                                    false, false);
+                                                    data(arguments, 1), x.get(), 0, 0, false, false,
+                                                    false);
   return 0;
 }
 #endif
@@ -90,8 +90,8 @@ int pack_float(const TVMFFIAny* arguments) {
     return -1;
   fp32::pack_weights<bits, kFloatOutputs, kFloatDepth, kFloatSplit>(
       data(arguments, 3), values<uint8_t>(arguments, 0), values<float>(arguments, 2),
-      values<float>(arguments, 1), n, k, k, n * k, true, false, nullptr, kFloatOutputs,
-      kFloatDepth, kFloatSplit);
+      values<float>(arguments, 1), n, k, k, n * k, true, false, nullptr, kFloatOutputs, kFloatDepth,
+      kFloatSplit);
   return 0;
 }
 
@@ -107,19 +107,20 @@ int multiply_float(const TVMFFIAny* arguments) {
 }  // namespace
 
 extern "C" {
-#define FLOAT(bits)                                            \
+#define FLOAT(bits)                                                   \
   FUNCTION(pack_float_##bits) { return pack_float<bits>(arguments); } \
   FUNCTION(float_##bits) { return multiply_float<bits>(arguments); }
-FLOAT(1) FLOAT(2) FLOAT(3) FLOAT(4)
+FLOAT(1)
+FLOAT(2) FLOAT(3) FLOAT(4)
 
 #ifdef __ARM_FEATURE_DOTPROD
-#define LUT(bits)                                              \
+#define LUT(bits)                                                 \
   FUNCTION(pack_lut_##bits) { return pack_lut<bits>(arguments); } \
   FUNCTION(lut_##bits) { return multiply<bits, true>(arguments); }
-#define UNIFORM(bits)                                          \
+#define UNIFORM(bits)                                                     \
   FUNCTION(pack_uniform_##bits) { return pack_uniform<bits>(arguments); } \
   FUNCTION(uniform_##bits) { return multiply<bits, false>(arguments); }
-LUT(1) LUT(2) LUT(3) LUT(4)
-UNIFORM(1) UNIFORM(2) UNIFORM(3) UNIFORM(4) UNIFORM(5) UNIFORM(6) UNIFORM(7) UNIFORM(8)
+    LUT(1) LUT(2) LUT(3) LUT(4) UNIFORM(1) UNIFORM(2) UNIFORM(3) UNIFORM(4) UNIFORM(5) UNIFORM(6)
+        UNIFORM(7) UNIFORM(8)
 #endif
 }

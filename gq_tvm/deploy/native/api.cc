@@ -88,8 +88,8 @@ gq_stream* gq_stream_open(gq_model* model) {
 }
 
 const char* gq_stream_accept(gq_stream* stream, const float* samples, int64_t count) {
-  return guarded<const char*>(
-      nullptr, [&] { return stream->stream.accept(samples, count).c_str(); });
+  return guarded<const char*>(nullptr,
+                              [&] { return stream->stream.accept(samples, count).c_str(); });
 }
 
 const char* gq_stream_finish(gq_stream* stream) {

@@ -16,7 +16,8 @@ struct PoolDeleter {
 };
 using Threads = std::unique_ptr<Pool, PoolDeleter>;
 
-// So many threads, the caller's among them; none for 1. Throws std::system_error if there are too many.
+// So many threads, the caller's among them; none for 1. Throws std::system_error if there are too
+// many.
 Threads make_threads(int threads);
 
 // While it lives, kernels that this thread calls run on a pool; on this thread alone for null.

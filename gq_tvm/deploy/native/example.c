@@ -1,4 +1,5 @@
-/* The least program that recognises speech: 16-bit samples on standard input, text on standard output.
+/* The least program that recognises speech: 16-bit samples on standard input, text on standard
+ * output.
  *
  *   cc example.c -I. -L. -lgq -Wl,-rpath,'$ORIGIN' -o example
  *   arecord -t raw -f S16_LE -r 8000 | ./example .

@@ -11,7 +11,7 @@ namespace gq {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
-constexpr int kCrossings = 24;  // of the sinc on either side
+constexpr int kCrossings = 24;                        // of the sinc on either side
 constexpr int kLeastRate = 1000, kMostRate = 768000;  // Hz; others are damage
 
 std::vector<char> read(const std::string& path) {
@@ -30,14 +30,17 @@ T little(const char* at) {
 float sample(const char* at, int format, int bits) {
   if (format == 3) return little<float>(at);
   switch (bits) {
-    case 8: return (static_cast<float>(static_cast<uint8_t>(*at)) - 128.0f) / 128.0f;
-    case 16: return static_cast<float>(little<int16_t>(at)) / 32768.0f;
+    case 8:
+      return (static_cast<float>(static_cast<uint8_t>(*at)) - 128.0f) / 128.0f;
+    case 16:
+      return static_cast<float>(little<int16_t>(at)) / 32768.0f;
     case 24: {
       auto high = static_cast<int32_t>(static_cast<int8_t>(at[2]));
       int32_t value = high * 65536 + little<uint16_t>(at);
       return static_cast<float>(value) / 8388608.0f;
     }
-    default: return static_cast<float>(little<int32_t>(at) / 2147483648.0);
+    default:
+      return static_cast<float>(little<int32_t>(at) / 2147483648.0);
   }
 }
 
@@ -82,17 +85,22 @@ std::vector<float> read_wav(const std::string& path, int rate) {
                 static_cast<int>(little<uint32_t>(chunk + 12)), little<uint16_t>(chunk + 22)};
       if (format.code == 0xFFFE && size >= 26) format.code = little<uint16_t>(chunk + 32);
     } else if (!std::memcmp(chunk, "data", 4)) {
-      bool whole = format.code == 1 && format.bits % 8 == 0 && format.bits >= 8 && format.bits <= 32;
-      if (!(whole || (format.code == 3 && format.bits == 32)) || !format.channels || format.rate <= 0)
-        throw Error(path + " is a WAV file of a kind that is not known here; convert it to 16-bit PCM");
+      bool whole =
+          format.code == 1 && format.bits % 8 == 0 && format.bits >= 8 && format.bits <= 32;
+      if (!(whole || (format.code == 3 && format.bits == 32)) || !format.channels ||
+          format.rate <= 0)
+        throw Error(path +
+                    " is a WAV file of a kind that is not known here; convert it to 16-bit PCM");
       if (format.rate < kLeastRate || format.rate > kMostRate)
         throw Error(path + " says it has " + std::to_string(format.rate) +
                     " samples a second, which is damage; record it again");
-      auto width = static_cast<size_t>(format.bits / 8), channels = static_cast<size_t>(format.channels);
+      auto width = static_cast<size_t>(format.bits / 8),
+           channels = static_cast<size_t>(format.channels);
       const char* frame = chunk + 8;
       for (size_t left = size / (width * channels); left > 0; --left, frame += width * channels) {
         float sum = 0;
-        for (size_t c = 0; c < channels; ++c) sum += sample(frame + c * width, format.code, format.bits);
+        for (size_t c = 0; c < channels; ++c)
+          sum += sample(frame + c * width, format.code, format.bits);
         samples.push_back(sum / static_cast<float>(channels));
       }
       break;
@@ -119,11 +127,16 @@ std::string name_of(const std::string& descr) {
   if (code.size() != 3 || code[0] == '>' || !std::strchr("1248", code[2])) return "";
   std::string bits = std::to_string(8 * (code[2] - '0'));
   switch (code[1]) {
-    case 'f': return "float" + bits;
-    case 'i': return "int" + bits;
-    case 'u': return "uint" + bits;
-    case 'b': return "bool";
-    default: return "";
+    case 'f':
+      return "float" + bits;
+    case 'i':
+      return "int" + bits;
+    case 'u':
+      return "uint" + bits;
+    case 'b':
+      return "bool";
+    default:
+      return "";
   }
 }
 
@@ -175,7 +188,8 @@ void write_npy(const std::string& path, const Tensor& tensor) {
   std::ofstream file(temporary, std::ios::binary);
   auto length = static_cast<uint16_t>(header.size());
   file.write(kMagic, 6).write("\x01\x00", 2).write(reinterpret_cast<const char*>(&length), 2);
-  file.write(header.data(), length).write(static_cast<const char*>(tensor.data), static_cast<std::streamsize>(size));
+  file.write(header.data(), length)
+      .write(static_cast<const char*>(tensor.data), static_cast<std::streamsize>(size));
   file.close();
   if (!file || std::rename(temporary.c_str(), path.c_str())) {
     std::remove(temporary.c_str());

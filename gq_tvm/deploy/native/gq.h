@@ -1,7 +1,7 @@
 /* gq-tvm models in a program of your own, without Python and without TVM.
  *
- * A bundle (python -m gq_tvm.compile --bundle FOLDER) holds this header, libgq.so and the model. The
- * weights are mapped, not read: they are paged in as they are used and shared among processes.
+ * A bundle (python -m gq_tvm.compile --bundle FOLDER) holds this header, libgq.so and the model.
+ * The weights are mapped, not read: they are paged in as they are used and shared among processes.
  *
  * A model and its streams are for one thread at a time; open one for each thread. Functions that
  * return a pointer return NULL on failure, those that return an int -1; gq_error() says why.
@@ -39,15 +39,16 @@ GQ_API gq_model* gq_open(const char* folder, int threads);
 GQ_API void gq_close(gq_model* model);
 
 /* Call a function. Inputs are copied; outputs are described in `outputs`, and their data belongs to
- * the model and lives until the next call of the same function, whose inputs may be these outputs. */
+ * the model and lives until the next call of the same function, whose inputs may be these outputs.
+ */
 GQ_API int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int input_count,
                    gq_tensor* outputs, int output_count);
 
 /* Of a recogniser: samples a second it expects, -1 for other models. */
 GQ_API int gq_sample_rate(gq_model* model);
 
-/* Recognise speech as it arrives. accept() takes samples in [-1, 1], any number of them, and returns
- * the text so far; finish() returns the whole text and makes the stream ready for another
+/* Recognise speech as it arrives. accept() takes samples in [-1, 1], any number of them, and
+ * returns the text so far; finish() returns the whole text and makes the stream ready for another
  * recording. The text is UTF-8 and lives until the next call. Close a stream before its model. */
 GQ_API gq_stream* gq_stream_open(gq_model* model);
 GQ_API const char* gq_stream_accept(gq_stream* stream, const float* samples, int64_t count);

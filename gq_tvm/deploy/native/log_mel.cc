@@ -26,7 +26,8 @@ size_t power_of_two(size_t least) {
 }
 
 // In place, decimation in time (Cooley and Tukey 1965).
-void transform(std::vector<std::complex<double>>& x, const std::vector<std::complex<double>>& roots) {
+void transform(std::vector<std::complex<double>>& x,
+               const std::vector<std::complex<double>>& roots) {
   size_t size = x.size();
   for (size_t i = 1, j = 0; i < size; ++i) {
     size_t bit = size / 2;
@@ -48,13 +49,15 @@ void transform(std::vector<std::complex<double>>& x, const std::vector<std::comp
 LogMel::LogMel(const FeatureSettings& settings) {
   auto length = static_cast<size_t>(settings.frame_length());
   for (size_t i = 0; i < length; ++i) {
-    double hann = 0.5 - 0.5 * std::cos(2 * kPi * static_cast<double>(i) / static_cast<double>(length - 1));
+    double hann =
+        0.5 - 0.5 * std::cos(2 * kPi * static_cast<double>(i) / static_cast<double>(length - 1));
     window_.push_back(static_cast<float>(std::pow(hann, 0.85)));
   }
   size_t size = power_of_two(length);
   spectrum_.resize(size);
   for (size_t k = 0; k < size / 2; ++k)
-    roots_.push_back(std::polar(1.0, -2 * kPi * static_cast<double>(k) / static_cast<double>(size)));
+    roots_.push_back(
+        std::polar(1.0, -2 * kPi * static_cast<double>(k) / static_cast<double>(size)));
   auto rate = static_cast<float>(settings.sample_rate);
   auto high_hz = static_cast<float>(settings.high_hz);
   if (high_hz <= 0) high_hz += rate / 2;

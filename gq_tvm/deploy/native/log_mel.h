@@ -18,9 +18,9 @@ struct FeatureSettings {
   int size() const { return bins * stack; }
 };
 
-// Kaldi's filter bank without dither (feature-fbank.cc, feature-window.cc, mel-computations.cc): each
-// frame loses its mean, is pre-emphasised, windowed ("povey"), and its power spectrum is weighted by
-// triangles on the mel scale.
+// Kaldi's filter bank without dither (feature-fbank.cc, feature-window.cc, mel-computations.cc):
+// each frame loses its mean, is pre-emphasised, windowed ("povey"), and its power spectrum is
+// weighted by triangles on the mel scale.
 class LogMel {
  public:
   explicit LogMel(const FeatureSettings& settings);

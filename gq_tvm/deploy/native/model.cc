@@ -41,14 +41,22 @@ int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
     throw Error("the plan divides a size by zero; bundle the model again");
   auto floor_div = [](int64_t x, int64_t y) { return x / y - (x % y != 0 && (x < 0) != (y < 0)); };
   switch (let.kind) {
-    case Let::kAdd: return a + b;
-    case Let::kSub: return a - b;
-    case Let::kMul: return a * b;
-    case Let::kDiv: return floor_div(a, b);
-    case Let::kMod: return a - floor_div(a, b) * b;
-    case Let::kMin: return std::min(a, b);
-    case Let::kMax: return std::max(a, b);
-    case Let::kInput: break;
+    case Let::kAdd:
+      return a + b;
+    case Let::kSub:
+      return a - b;
+    case Let::kMul:
+      return a * b;
+    case Let::kDiv:
+      return floor_div(a, b);
+    case Let::kMod:
+      return a - floor_div(a, b) * b;
+    case Let::kMin:
+      return std::min(a, b);
+    case Let::kMax:
+      return std::max(a, b);
+    case Let::kInput:
+      break;
   }
   throw Error("the plan computes an unknown size; bundle the model again");
 }
@@ -112,8 +120,8 @@ void Callable::check(const std::vector<Tensor>& inputs) {
                   inputs[i].type.name + ", give " + value.type.name);
     if (inputs[i].shape.size() != value.shape.size())
       throw Error("input " + value.name + " of " + plan_.name + " has the shape " +
-                  spelled(inputs[i].shape) + ", give one of " +
-                  std::to_string(value.shape.size()) + " dimensions");
+                  spelled(inputs[i].shape) + ", give one of " + std::to_string(value.shape.size()) +
+                  " dimensions");
   }
   for (const Let& let : plan_.lets) {
     int64_t& target = registers_[static_cast<size_t>(let.target)];
@@ -163,14 +171,21 @@ void Callable::resize() {
     auto where = static_cast<size_t>(value.where);
     void*& data = tensors_[i].data;
     switch (value.kind) {
-      case Value::kWeight: data = const_cast<char*>(weights_) + where; break;
-      case Value::kTemporary: data = memory_[where]->of(largest[where]); break;
-      case Value::kView: data = tensors_[where].data; break;  // of an earlier value
+      case Value::kWeight:
+        data = const_cast<char*>(weights_) + where;
+        break;
+      case Value::kTemporary:
+        data = memory_[where]->of(largest[where]);
+        break;
+      case Value::kView:
+        data = tensors_[where].data;
+        break;  // of an earlier value
       case Value::kConstant:
         data = memory_[slots + i]->of(value.bytes.size());
         std::memcpy(data, value.bytes.data(), value.bytes.size());
         break;
-      default: data = memory_[slots + i]->of(bytes_of(tensors_[i]));
+      default:
+        data = memory_[slots + i]->of(bytes_of(tensors_[i]));
     }
   }
   for (size_t i = 0; i < plan_.calls.size(); ++i)
@@ -190,11 +205,14 @@ void Callable::run() {
   UseThreads use(threads_);
   for (size_t i = 0; i < kernels_.size(); ++i) {
     TVMFFIAny result = {};
-    auto begin = profiling_ ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-    if (kernels_[i](nullptr, arguments_[i].data(), static_cast<int32_t>(arguments_[i].size()), &result))
+    auto begin =
+        profiling_ ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+    if (kernels_[i](nullptr, arguments_[i].data(), static_cast<int32_t>(arguments_[i].size()),
+                    &result))
       throw Error("the kernel " + plan_.calls[i].kernel + " failed: " + kernel_error());
     if (profiling_) {
-      timings_[i].seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      timings_[i].seconds +=
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       ++timings_[i].calls;
     }
   }
@@ -236,7 +254,7 @@ Model::Model(const std::string& folder, int threads) : plan_(Plan::read(folder +
                   " use; compile the model for this CPU (--target)");
   std::string path = folder + "/weights.safetensors";
   int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat about {};
+  struct stat about{};
   if (file >= 0 && fstat(file, &about)) {
     close(file);
     file = -1;

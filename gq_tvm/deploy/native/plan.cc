@@ -65,9 +65,8 @@ std::vector<uint8_t> parse_hex(const std::string& text) {
 
 void parse_value(Function& function, Words& words) {
   static const std::map<std::string, Value::Kind> kinds = {
-      {"input", Value::kInput},         {"weight", Value::kWeight},
-      {"constant", Value::kConstant},   {"temporary", Value::kTemporary},
-      {"output", Value::kOutput},       {"view", Value::kView}};
+      {"input", Value::kInput},         {"weight", Value::kWeight}, {"constant", Value::kConstant},
+      {"temporary", Value::kTemporary}, {"output", Value::kOutput}, {"view", Value::kView}};
   if (words.number() != static_cast<int>(function.values.size())) throw Error("a value is missing");
   Value& value = function.values.emplace_back();
   value.kind = kinds.at(words.word());
@@ -136,7 +135,9 @@ void require(bool holds) {
 
 // What a call relies on: no number leads out of the plan's lists or the weights.
 void check(const Function& function, int64_t weights_size) {
-  auto is_value = [&](int64_t i) { return i >= 0 && i < static_cast<int64_t>(function.values.size()); };
+  auto is_value = [&](int64_t i) {
+    return i >= 0 && i < static_cast<int64_t>(function.values.size());
+  };
   auto is_register = [&](int64_t i) { return i >= 0 && i < function.registers; };
   auto fits = [&](const Size& size) { return !size.in_register || is_register(size.value); };
   require(function.registers >= 0 && function.registers <= kMost && function.slots >= 0 &&
@@ -150,7 +151,8 @@ void check(const Function& function, int64_t weights_size) {
     require(is_register(let.target) && fits(let.left) && fits(let.right));
     if (let.kind != Let::kInput) continue;
     require(let.input >= 0 && let.input < static_cast<int>(function.inputs.size()));
-    const Value& input = function.values[static_cast<size_t>(function.inputs[static_cast<size_t>(let.input)])];
+    const Value& input =
+        function.values[static_cast<size_t>(function.inputs[static_cast<size_t>(let.input)])];
     require(let.axis >= 0 && let.axis < static_cast<int>(input.shape.size()));
   }
   for (size_t i = 0; i < function.values.size(); ++i) {
@@ -165,12 +167,14 @@ void check(const Function& function, int64_t weights_size) {
     require(value.where >= 0);
     if (value.kind == Value::kTemporary) require(value.where < function.slots);
     if (value.kind == Value::kView) require(value.where < static_cast<int64_t>(i));
-    if (value.kind == Value::kConstant) require(known && bytes == static_cast<int64_t>(value.bytes.size()));
+    if (value.kind == Value::kConstant)
+      require(known && bytes == static_cast<int64_t>(value.bytes.size()));
     if (value.kind == Value::kWeight)
       require(known && bytes <= weights_size && value.where <= weights_size - bytes);
   }
   for (const Call& call : function.calls)
-    for (const Argument& one : call.arguments) require(one.is_size ? fits(one.size) : is_value(one.value));
+    for (const Argument& one : call.arguments)
+      require(one.is_size ? fits(one.size) : is_value(one.value));
 }
 
 }  // namespace

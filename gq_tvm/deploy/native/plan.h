@@ -1,4 +1,5 @@
-// What a bundle's functions do: which kernels they call on what memory. See deploy/plan.py, its writer.
+// What a bundle's functions do: which kernels they call on what memory. See deploy/plan.py, its
+// writer.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +47,7 @@ struct Value {
   enum Kind { kNone, kInput, kWeight, kConstant, kTemporary, kOutput, kView } kind = kNone;
   Type type;
   std::vector<Size> shape;
-  int64_t where = 0;           // input number, offset in the weights, slot, or value viewed
+  int64_t where = 0;  // input number, offset in the weights, slot, or value viewed
   std::string name;
   std::vector<uint8_t> bytes;  // of a constant
 };

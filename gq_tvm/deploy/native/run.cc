@@ -1,14 +1,14 @@
 // gq-run: recordings to text, or arrays to arrays, with the bundle this program lies in.
+#include <libgen.h>
+#include <unistd.h>
 #include <chrono>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
-#include <libgen.h>
 #include <map>
 #include <new>
-#include <unistd.h>
 
 #include "files.h"
 #include "model.h"
@@ -21,7 +21,8 @@ const char* const kUsage =
     "       gq-run [options] --function NAME [--repeat N] [--input NAME=FILE.npy]...\n"
     "              [--output FILE.npy]...\n"
     "\n"
-    "Transcribes recordings (a line each), or calls a function of the model on arrays; outputs are\n"
+    "Transcribes recordings (a line each), or calls a function of the model on arrays; outputs "
+    "are\n"
     "written in their order. The model is the one in this program's folder unless told otherwise.\n"
     "--profile adds times and memory on standard error, --list names functions and kernels.\n";
 
@@ -119,8 +120,10 @@ void transcribe(gq::Model& model, const Options& options) {
     }
     std::cout << stream.finish() << std::endl;
     if (!options.profile) continue;
-    double taken = seconds() - begin, duration = static_cast<double>(size) / recogniser.features.sample_rate;
-    std::fprintf(stderr, "%s: %.2f s of audio in %.1f ms, real-time factor %.4f; slowest chunk %.2f ms\n",
+    double taken = seconds() - begin,
+           duration = static_cast<double>(size) / recogniser.features.sample_rate;
+    std::fprintf(stderr,
+                 "%s: %.2f s of audio in %.1f ms, real-time factor %.4f; slowest chunk %.2f ms\n",
                  path.c_str(), duration, 1e3 * taken, taken / duration, 1e3 * slowest);
   }
 }
@@ -134,7 +137,8 @@ void call(gq::Model& model, const Options& options) {
   for (int number : plan.inputs) {
     const std::string& name = plan.values[static_cast<size_t>(number)].name;
     auto found = left.find(name);
-    if (found == left.end()) throw gq::Error("input " + name + " is missing; give --input " + name + "=FILE.npy");
+    if (found == left.end())
+      throw gq::Error("input " + name + " is missing; give --input " + name + "=FILE.npy");
     arrays.push_back(gq::read_npy(found->second));
     inputs.push_back(arrays.back().tensor);
     left.erase(found);
@@ -146,7 +150,8 @@ void call(gq::Model& model, const Options& options) {
   std::vector<gq::Tensor> outputs;
   for (int i = 0; i < options.repeat; ++i) outputs = function(inputs);
   if (options.profile)
-    std::fprintf(stderr, "%s: %.1f us a call\n", plan.name.c_str(), 1e6 * (seconds() - begin) / options.repeat);
+    std::fprintf(stderr, "%s: %.1f us a call\n", plan.name.c_str(),
+                 1e6 * (seconds() - begin) / options.repeat);
   for (size_t i = 0; i < options.outputs.size(); ++i) gq::write_npy(options.outputs[i], outputs[i]);
 }
 

@@ -8,8 +8,8 @@ namespace gq {
 namespace {
 
 constexpr int64_t kBlank = 0;
-constexpr int64_t kMostFrames = 512;   // MAX_ENCODER_FRAMES of gq_tvm.speech.decoding
-constexpr int kMostTokens = 10;        // a frame; a model that never says blank must not hang
+constexpr int64_t kMostFrames = 512;  // MAX_ENCODER_FRAMES of gq_tvm.speech.decoding
+constexpr int kMostTokens = 10;       // a frame; a model that never says blank must not hang
 
 constexpr double kMost = 1e6;  // of a setting that counts something
 
@@ -93,15 +93,15 @@ Recogniser::Recogniser(Model& given) : model(given) {
   auto bins = static_cast<size_t>(features.bins);
   if (features.mean.size() != bins || features.deviation.size() != bins) throw damaged("mean");
   double longest = kMost / features.sample_rate * 1000;
-  if (!(features.frame_length_ms <= longest && features.frame_shift_ms <= features.frame_length_ms) ||
+  if (!(features.frame_length_ms <= longest &&
+        features.frame_shift_ms <= features.frame_length_ms) ||
       features.frame_length() < 2 || features.frame_shift() < 1)
     throw damaged("frame_length_ms");
   for (const auto& word : model.metadata("tokens")) tokens.push_back(unquoted(word));
   auto silence = [&](const char* name) {
     double ms = number(model, name);
     if (ms < 0 || ms > 60000) throw damaged(name);
-    return std::vector<float>(
-        static_cast<size_t>(std::lround(features.sample_rate * ms / 1000)));
+    return std::vector<float>(static_cast<size_t>(std::lround(features.sample_rate * ms / 1000)));
   };
   lead = silence("lead_ms");
   tail = silence("tail_ms");
@@ -131,7 +131,8 @@ const std::string& Stream::accept(const float* samples, int64_t count) {
 }
 
 const std::string& Stream::finish() {
-  features_->accept(recogniser_.tail.data(), static_cast<int64_t>(recogniser_.tail.size()), waiting_);
+  features_->accept(recogniser_.tail.data(), static_cast<int64_t>(recogniser_.tail.size()),
+                    waiting_);
   decode(true);
   accept(nullptr, 0);  // brings the text up to date
   std::string whole = shown_;
@@ -143,7 +144,8 @@ const std::string& Stream::finish() {
 // Hand whole chunks to the encoder, at the end what is left too.
 void Stream::decode(bool all) {
   auto size = static_cast<size_t>(recogniser_.features.size());
-  size_t frames = waiting_.size() / size, chunk = static_cast<size_t>(recogniser_.chunk_frames), at = 0;
+  size_t frames = waiting_.size() / size, chunk = static_cast<size_t>(recogniser_.chunk_frames),
+         at = 0;
   for (; at + chunk <= frames; at += chunk)
     encode(&waiting_[at * size], static_cast<int64_t>(chunk));
   if (all && at < frames) {
@@ -178,8 +180,10 @@ std::vector<Tensor> Stream::call(const char* name, Tensor first, State& state) {
     inputs.push_back({Type::of("float32"), shape, state[i].data()});
   }
   auto outputs = function(inputs);
-  if (outputs.size() <= state.size() || outputs[0].shape.size() != 3 || outputs[0].type.name != "float32")
-    throw Error(std::string(name) + " does not answer as an RNN transducer's; bundle the model again");
+  if (outputs.size() <= state.size() || outputs[0].shape.size() != 3 ||
+      outputs[0].type.name != "float32")
+    throw Error(std::string(name) +
+                " does not answer as an RNN transducer's; bundle the model again");
   for (size_t i = 0; i < state.size(); ++i) {
     if (outputs[i + 1].shape != inputs[i + 1].shape || outputs[i + 1].type.name != "float32")
       throw Error(std::string(name) + " changes the shape of its state; bundle the model again");
