@@ -11,7 +11,7 @@ from pathlib import Path
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
-from gq_tvm.runtime.artefact import check_place
+from gq_tvm.runtime.artefact import check_place, check_runtime
 from gq_tvm.runtime.placement import add_place_options
 
 _EPILOG = """\
@@ -57,6 +57,11 @@ def main(argv: list[str] | None = None) -> int:
             raise Error(f"{file} does not exist; give the path of a file")
     if options.output:
         check_place(Path(options.output))
+        if options.verify and options.target != "native":
+            from gq_tvm import targets
+
+            target = targets.get(options.target)
+            check_runtime(options.output, {"name": target.name, "machine": target.machine})
     if options.bundle:
         from gq_tvm.deploy.bundle import check_place as check_bundle_place
 

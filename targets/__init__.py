@@ -32,6 +32,8 @@ def get(name: str | Target) -> Target:
         return TARGETS[name]
     near = difflib.get_close_matches(name, [*TARGETS, "native"], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
+    if name.startswith(("cortex", "neoverse")):  # a near name may have instructions this core lacks
+        hint += "arm runs on every 64-bit ARM core with NEON, arm32 on every 32-bit one; "
     raise Error(f"unknown target {name!r}; {hint}--target help lists them")
 
 

@@ -215,7 +215,7 @@ TARGETS = (
         "any 64-bit Cortex-A with NEON (scheduled for A72)",
         mcpu="cortex-a72",
     ),
-    _plain("cortex-a53", "cortex-a53", _A53, "in-order, Armv8.0 (Raspberry Pi 3)"),
+    _plain("cortex-a53", "cortex-a53", _A53, "in-order, Armv8.0 (Raspberry Pi 3, Zero 2 W)"),
     _plain("cortex-a57", "cortex-a57", _A57, "out of order, Armv8.0 (Jetson TX1)"),
     _plain("cortex-a72", "cortex-a72", _A72, "out of order, Armv8.0 (Raspberry Pi 4)"),
     _plain("cortex-a73", "cortex-a72", _A73, "out of order, Armv8.0"),

@@ -21,10 +21,16 @@ from gq_tvm.targets.linker import linker
 
 PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors", "README.md"
 
+# What runs a program: a 64-bit kernel may carry a 32-bit system, so `uname -m` does not tell.
+_SYSTEMS = {
+    "aarch64": "64-bit Linux (`getconf LONG_BIT` says 64), aarch64",
+    "arm": "32-bit Linux (`getconf LONG_BIT` says 32), armhf",
+}
+
 _README = """\
 # A model for {target}
 
-Copy this folder to the device (Linux, {machine}, glibc 2.27 or newer, nothing else):
+Copy this folder to the device ({system}, glibc 2.27 or newer, nothing else):
 
     scp -r {folder} DEVICE:
 
@@ -117,7 +123,10 @@ def _fill(
         shutil.copy2(native_code.NATIVE / source, folder / source)
     (folder / README).write_text(
         _README.format(
-            target=target.name, machine=target.machine, folder=name, run=_usual_command(manifest)
+            target=target.name,
+            system=_SYSTEMS.get(target.machine, f"64-bit Linux, {target.machine}"),
+            folder=name,
+            run=_usual_command(manifest),
         ),
         encoding="utf-8",
     )

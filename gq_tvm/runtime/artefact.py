@@ -83,6 +83,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise Error(f"{path} does not exist; give the folder that gq_tvm.compile wrote")
     if folder.is_file():
         raise Error(f"{path} is no artefact; compile it first: python -m gq_tvm.compile {path}")
+    if (folder / "plan.txt").is_file() and not (folder / MANIFEST).exists():
+        raise Error(
+            f"{path} is a bundle, for gq-run on the device; give the folder that compile -o wrote"
+        )
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

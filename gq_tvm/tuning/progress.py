@@ -81,11 +81,12 @@ class Progress:
         """A task is done."""
         entry = tuned.entry
         ratio = cost(entry.hot, entry.cold) / cost(entry.default_hot, entry.default_cold)
-        cold = "" if entry.cold is None else f" / {entry.cold:.1f}"
-        text = f"{task}: {entry.hot:.1f}{cold} us, {entry.schedule}, "
+        cold = "" if entry.cold is None else f" ({entry.cold:.1f} with cold caches)"
+        text = f"{task}: {entry.hot:.1f} us{cold}, {entry.schedule}, "
         text += f"{ratio:.2f} of untuned" if ratio < 1 else "as untuned"
+        noun = "trial" if tuned.trials == 1 else "trials"
         rejected = f", {tuned.rejected} rejected" if tuned.rejected else ""
-        text += f" ({tuned.trials} trials{rejected})"
+        text += f" ({tuned.trials} {noun}{rejected})"
         self.say(text)
 
     def end(self, stopped: bool) -> None:

@@ -116,12 +116,17 @@ def test_tied_weights_count_once(tmp_path, capsys):
         (["broken.pt2", "-o", "out.gq"], "broken.pt2 is not a .pt2 file or is damaged"),
         (["plain.pt2", "-o", "out.gq"], "the model has no codebook layer"),
         (["linear.pt2", "-o", "out.gq", "--target", "cortex-a67"], "unknown target 'cortex-a67'"),
+        (["linear.pt2", "-o", "out.gq", "--target", "cortex-a35"], "arm runs on every 64-bit"),
+        (
+            ["linear.pt2", "-o", "out.gq", "--target", "cortex-a7", "--verify"],
+            "TVM has no runtime for 32-bit ARM",
+        ),
         (["linear.pt2", "-o", "out.gq", "--kernel", "magic"], "unknown kernel 'magic'"),
         (["linear.pt2", "-o", "taken"], "taken exists and is not a gq-tvm artefact"),
         (["linear.pt2", "-o", "out.gq", "--verify", "--inputs", "broken.pt2"], "not a readable"),
         (["linear.pt2", "-o", "out.gq", "--inputs", "inputs.npz"], "--inputs needs --verify"),
         (["linear.pt2", "-o", "out.gq", "--activation", "int4"], "invalid choice: 'int4'"),
-        (["linear.pt2"], "the following arguments are required: -o/--output"),
+        (["linear.pt2"], "is required: -o/--output, --bundle"),
         ([], "the following arguments are required: MODEL.pt2"),
     ],
 )

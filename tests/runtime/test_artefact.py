@@ -137,6 +137,12 @@ def test_weights_of_another_kind_are_refused(saved, artefact):
         gq_tvm.load(saved)(torch.zeros(2, 1, 10))
 
 
+def test_a_bundle_is_called_one(tmp_path):
+    (tmp_path / "plan.txt").write_text("gq-plan 1\n")
+    with pytest.raises(Error, match="is a bundle, for gq-run on the device"):
+        gq_tvm.load(tmp_path)
+
+
 @pytest.mark.parametrize("where", ["nowhere", "empty"])
 def test_no_artefact_is_refused(tmp_path, where):
     (tmp_path / "empty").mkdir()
