@@ -33,11 +33,13 @@ fast: setup
 
 lint: .venv/.installed
 	$(PY) -m ruff format --check .
+	.venv/bin/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.cc' '*.h')
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
 format: .venv/.installed
 	$(PY) -m ruff format .
+	.venv/bin/clang-format -i $$(git ls-files '*.c' '*.cc' '*.h')
 	$(PY) -m ruff check --fix .
 
 wheel: .venv/.installed
