@@ -29,12 +29,18 @@ typedef uint64_t Wide __attribute__((vector_size(16)));
 
 static volatile uint64_t sink;
 
-static void read_once(const char *start, size_t bytes) {
+static void read_once(const char* start, size_t bytes) {
   Wide a = {0}, b = a, c = a, d = a;
   for (size_t i = 0; i < bytes; i += 8 * sizeof(Wide)) {
-    const Wide *p = (const Wide *)(start + i);
-    a ^= p[0]; b ^= p[1]; c ^= p[2]; d ^= p[3];
-    a ^= p[4]; b ^= p[5]; c ^= p[6]; d ^= p[7];
+    const Wide* p = (const Wide*)(start + i);
+    a ^= p[0];
+    b ^= p[1];
+    c ^= p[2];
+    d ^= p[3];
+    a ^= p[4];
+    b ^= p[5];
+    c ^= p[6];
+    d ^= p[7];
   }
   a ^= b ^ c ^ d;
   sink += a[0];
@@ -46,24 +52,25 @@ typedef double (*Loop)(long);
 
 // A loop of twelve chains `OP(v)` on variables of type T, which OP may combine with x, y, f and g.
 #define TWELVE(M) M(v0) M(v1) M(v2) M(v3) M(v4) M(v5) M(v6) M(v7) M(v8) M(v9) M(v10) M(v11)
-#define KEEP(R)                                                                                 \
-  __asm__ volatile("" : "+" R(v0), "+" R(v1), "+" R(v2), "+" R(v3), "+" R(v4), "+" R(v5),       \
-                   "+" R(v6), "+" R(v7), "+" R(v8), "+" R(v9), "+" R(v10), "+" R(v11))
-#define LOOP(NAME, T, START, CONSTANTS, REGISTER, OP)                                           \
-  static double NAME(long count) {                                                              \
-    T v0 = START, v1 = v0, v2 = v0, v3 = v0, v4 = v0, v5 = v0;                                  \
-    T v6 = v0, v7 = v0, v8 = v0, v9 = v0, v10 = v0, v11 = v0;                                   \
-    CONSTANTS;                                                                                  \
-    double start = now();                                                                       \
-    for (long i = 0; i < count; i++) {                                                          \
-      TWELVE(OP)                                                                                \
-      KEEP(REGISTER);                                                                           \
-    }                                                                                           \
-    return now() - start;                                                                       \
+#define KEEP(R)                                                                                   \
+  __asm__ volatile(""                                                                             \
+                   : "+" R(v0), "+" R(v1), "+" R(v2), "+" R(v3), "+" R(v4), "+" R(v5), "+" R(v6), \
+                     "+" R(v7), "+" R(v8), "+" R(v9), "+" R(v10), "+" R(v11))
+#define LOOP(NAME, T, START, CONSTANTS, REGISTER, OP)          \
+  static double NAME(long count) {                             \
+    T v0 = START, v1 = v0, v2 = v0, v3 = v0, v4 = v0, v5 = v0; \
+    T v6 = v0, v7 = v0, v8 = v0, v9 = v0, v10 = v0, v11 = v0;  \
+    CONSTANTS;                                                 \
+    double start = now();                                      \
+    for (long i = 0; i < count; i++) {                         \
+      TWELVE(OP)                                               \
+      KEEP(REGISTER);                                          \
+    }                                                          \
+    return now() - start;                                      \
   }
 
 typedef struct {
-  const char *name;
+  const char* name;
   double operations;  // an instruction (or group of them) counts for so many
   Loop run;
 } Ceiling;
@@ -71,7 +78,10 @@ typedef struct {
 #if defined(__AVX512F__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__) && \
     defined(__AVX512VPOPCNTDQ__)
 #include <immintrin.h>
-#define INTS __m512i x = _mm512_set1_epi8(3 + (sink & 1)), y = _mm512_set1_epi8(5 + (sink & 1)); (void)x; (void)y
+#define INTS                                                                          \
+  __m512i x = _mm512_set1_epi8(3 + (sink & 1)), y = _mm512_set1_epi8(5 + (sink & 1)); \
+  (void)x;                                                                            \
+  (void)y
 #define FLOATS __m512 f = _mm512_set1_ps(1.0000001f), g = _mm512_set1_ps(1e-9f)
 #define I0 _mm512_set1_epi8(7)
 #define FMA(v) v = _mm512_fmadd_ps(v, f, g);
@@ -79,10 +89,10 @@ typedef struct {
 #define POPCOUNT(v) v = _mm512_add_epi64(v, _mm512_popcnt_epi64(_mm512_xor_si512(v, x)));
 #define LOOKUP(v) v = _mm512_permutexvar_epi8(v, x);
 // Each look-up has an index of its own, as far as the compiler can tell.
-#define LOOKUP_DOT(v)                                                  \
-  {                                                                    \
-    __asm__ volatile("" : "+v"(y));                                    \
-    v = _mm512_dpbusd_epi32(v, x, _mm512_permutexvar_epi8(y, x));      \
+#define LOOKUP_DOT(v)                                             \
+  {                                                               \
+    __asm__ volatile("" : "+v"(y));                               \
+    v = _mm512_dpbusd_epi32(v, x, _mm512_permutexvar_epi8(y, x)); \
   }
 #define SHUFFLE(v) v = _mm512_shuffle_epi8(x, v);
 #define LOGIC(v) v = _mm512_ternarylogic_epi64(v, x, y, 0x96);
@@ -121,7 +131,10 @@ static const Ceiling CEILINGS[] = {
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #define FLOATS float32x4_t f = vdupq_n_f32(1.0000001f)
-#define INTS int8x16_t x = vdupq_n_s8(3 + (sink & 1)), y = vdupq_n_s8(5); (void)x; (void)y
+#define INTS                                                   \
+  int8x16_t x = vdupq_n_s8(3 + (sink & 1)), y = vdupq_n_s8(5); \
+  (void)x;                                                     \
+  (void)y
 #define FMA(v) v = vfmaq_f32(v, v, f);
 #define LOOKUP(v) v = vqtbl1q_u8(vreinterpretq_u8_s8(x), v);
 LOOP(fma_loop, float32x4_t, vdupq_n_f32(1), FLOATS, "w", FMA)
@@ -145,8 +158,8 @@ static const Ceiling CEILINGS[] = {{"", 0, nothing}};
 // ---- running on several threads at once
 
 typedef struct {
-  pthread_barrier_t *barrier;
-  const char *buffer;  // to be read, or 0 to compute
+  pthread_barrier_t* barrier;
+  const char* buffer;  // to be read, or 0 to compute
   size_t bytes;
   long count;
   int ceiling;
@@ -154,8 +167,8 @@ typedef struct {
   double seconds;
 } Job;
 
-static void *work(void *argument) {
-  Job *job = argument;
+static void* work(void* argument) {
+  Job* job = argument;
   job->seconds = 1e30;
   for (int round = 0; round < job->rounds; round++) {
     pthread_barrier_wait(job->barrier);
@@ -176,7 +189,7 @@ static void *work(void *argument) {
 enum { MOST_THREADS = 64 };
 
 // Rates a second: `each` units a thread and round, divided by the slowest thread's best time.
-static double rate(const Job *like, int threads, double each) {
+static double rate(const Job* like, int threads, double each) {
   if (threads > MOST_THREADS) threads = MOST_THREADS;
   pthread_barrier_t barrier;
   pthread_barrier_init(&barrier, 0, threads);
@@ -199,7 +212,7 @@ static double rate(const Job *like, int threads, double each) {
 
 // Bytes a second, each thread reading its own `bytes` (a multiple of 4096) again and again.
 double read_rate(size_t bytes, int threads, int rounds) {
-  char *buffer = aligned_alloc(4096, bytes * threads);
+  char* buffer = aligned_alloc(4096, bytes * threads);
   if (!buffer) return 0;
   memset(buffer, 1, bytes * threads);
   long count = (16l << 20) / (long)bytes;
@@ -212,7 +225,7 @@ double read_rate(size_t bytes, int threads, int rounds) {
 
 int ceiling_count(void) { return sizeof CEILINGS / sizeof *CEILINGS; }
 
-const char *ceiling_name(int i) { return CEILINGS[i].name; }
+const char* ceiling_name(int i) { return CEILINGS[i].name; }
 
 // Operations a second of one of the ceilings.
 double ceiling_rate(int i, int threads, int rounds) {
@@ -229,12 +242,16 @@ double clock_rate(int rounds) {
     double start = now();
     for (long i = 0; i < 1000000; i++) {
 #if defined(__x86_64__)
-      __asm__ volatile("add %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\t"
-                       "add %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0" : "+r"(x));
+      __asm__ volatile(
+          "add %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\t"
+          "add %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0\n\tadd %0,%0"
+          : "+r"(x));
 #else
-      __asm__ volatile("add %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\t"
-                       "add %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\t"
-                       "add %0,%0,%0\n\tadd %0,%0,%0" : "+r"(x));
+      __asm__ volatile(
+          "add %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\t"
+          "add %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\tadd %0,%0,%0\n\t"
+          "add %0,%0,%0\n\tadd %0,%0,%0"
+          : "+r"(x));
 #endif
     }
     double seconds = now() - start;

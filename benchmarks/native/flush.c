@@ -11,22 +11,22 @@
 enum { LINE = 64, MOST_CORES = 256 };
 
 typedef struct {
-  char *start;
+  char* start;
   size_t bytes;
   int core;
 } Part;
 
 static volatile uint64_t sink;
 
-static void *touch(void *argument) {
-  const Part *part = argument;
+static void* touch(void* argument) {
+  const Part* part = argument;
   cpu_set_t only;
   CPU_ZERO(&only);
   CPU_SET(part->core, &only);
   pthread_setaffinity_np(pthread_self(), sizeof only, &only);
   uint64_t sum = 0;
   for (size_t i = 0; i < part->bytes; i += LINE) {
-    uint64_t *word = (uint64_t *)(part->start + i);
+    uint64_t* word = (uint64_t*)(part->start + i);
     sum += *word;
     *word = sum;
   }
@@ -35,8 +35,8 @@ static void *touch(void *argument) {
 }
 
 // Returns 0, or -1 where the buffer cannot be had.
-int flush_caches(size_t bytes, const int *cores, int count) {
-  static char *buffer;
+int flush_caches(size_t bytes, const int* cores, int count) {
+  static char* buffer;
   static size_t size;
   if (count > MOST_CORES) count = MOST_CORES;
   if (size < bytes) {

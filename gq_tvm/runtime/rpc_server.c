@@ -2,17 +2,18 @@
  *
  *   rpc_server [--until-eof] HOST PORT LIBRARY...
  *
- * Loads the LIBRARY files (libtvm_ffi.so, libtvm_runtime.so, ...) once, listens on HOST:PORT (port 0:
- * any free one) and forks a process for each connection, so that a kernel that crashes ends its own
- * session and nothing else; a session whose client has left is ended. With --until-eof it leaves when
- * its standard input closes, that is, when whoever started it is gone. It reports on standard output, a
- * line an event:
+ * Loads the LIBRARY files (libtvm_ffi.so, libtvm_runtime.so, ...) once, listens on HOST:PORT (port
+ * 0: any free one) and forks a process for each connection, so that a kernel that crashes ends its
+ * own session and nothing else; a session whose client has left is ended. With --until-eof it
+ * leaves when its standard input closes, that is, when whoever started it is gone. It reports on
+ * standard output, a line an event:
  *
  *   listening PORT
  *   session PID exit CODE | session PID signal NUMBER | session PID abandoned
  *
- * The handshake is that of tvm/rpc/server.py in TVM 0.27; what follows it is TVM's own rpc.ServerLoop.
- * The protocol has no authentication: whoever reaches the port runs code on the device.
+ * The handshake is that of tvm/rpc/server.py in TVM 0.27; what follows it is TVM's own
+ * rpc.ServerLoop. The protocol has no authentication: whoever reaches the port runs code on the
+ * device.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -89,7 +90,8 @@ static int as_path(const TVMFFIAny* name, char path[PATH_MAX]) {
     text = name->v_bytes;
     size = (int)name->small_str_len;
   } else if (name->type_index == kTVMFFIStr) {
-    const TVMFFIByteArray* bytes = (const TVMFFIByteArray*)((char*)name->v_obj + sizeof(TVMFFIObject));
+    const TVMFFIByteArray* bytes =
+        (const TVMFFIByteArray*)((char*)name->v_obj + sizeof(TVMFFIObject));
     text = bytes->data;
     size = (int)bytes->size;
   }
@@ -128,7 +130,8 @@ static void define(const char* name, TVMFFISafeCallType function) {
 /* A session: handshake, then TVM's loop until the client leaves. */
 static int transfer(int connection, void* data, size_t size, int sending) {
   for (char* at = data; size;) {
-    ssize_t done = sending ? send(connection, at, size, MSG_NOSIGNAL) : recv(connection, at, size, 0);
+    ssize_t done =
+        sending ? send(connection, at, size, MSG_NOSIGNAL) : recv(connection, at, size, 0);
     if (done <= 0) return -1;
     at += done;
     size -= (size_t)done;
@@ -147,7 +150,8 @@ static int handshake(int connection) {
   if (strcmp(key, "client:")) reply = RPC_MISMATCH;
   if (transfer(connection, &reply, 4, 1) || reply != RPC_MAGIC) return -1;
   length = (int32_t)strlen(server);
-  if (transfer(connection, &length, 4, 1) || transfer(connection, server, (size_t)length, 1)) return -1;
+  if (transfer(connection, &length, 4, 1) || transfer(connection, server, (size_t)length, 1))
+    return -1;
   const char* timeout = options ? strstr(options, "-timeout=") : NULL;
   if (timeout) alarm((unsigned)atof(timeout + 9)); /* SIGALRM ends the session; 0 means never */
   return 0;
@@ -166,7 +170,12 @@ static void serve(int connection) {
 }
 
 /* The server: accept, fork, report. */
-static struct { pid_t pid; int connection; time_t left; char folder[PATH_MAX]; } sessions[MAX_SESSIONS];
+static struct {
+  pid_t pid;
+  int connection;
+  time_t left;
+  char folder[PATH_MAX];
+} sessions[MAX_SESSIONS];
 
 static int delete_entry(const char* path, const struct stat* about, int kind, struct FTW* where) {
   return remove(path);
@@ -227,7 +236,8 @@ static void start_session(int listener) {
       signal(SIGINT, SIG_DFL);
       signal(SIGCHLD, SIG_DFL);
       for (int i = 0; i < MAX_SESSIONS; ++i)
-        if (i != slot && sessions[i].pid && sessions[i].connection >= 0) close(sessions[i].connection);
+        if (i != slot && sessions[i].pid && sessions[i].connection >= 0)
+          close(sessions[i].connection);
       serve(connection);
     }
     if (sessions[slot].pid > 0) return;

@@ -106,12 +106,12 @@ int multiply_float(const TVMFFIAny* arguments) {
 
 }  // namespace
 
+// clang-format off: macros that are no calls confuse it
 extern "C" {
 #define FLOAT(bits)                                                   \
   FUNCTION(pack_float_##bits) { return pack_float<bits>(arguments); } \
   FUNCTION(float_##bits) { return multiply_float<bits>(arguments); }
-FLOAT(1)
-FLOAT(2) FLOAT(3) FLOAT(4)
+FLOAT(1) FLOAT(2) FLOAT(3) FLOAT(4)
 
 #ifdef __ARM_FEATURE_DOTPROD
 #define LUT(bits)                                                 \
@@ -120,7 +120,7 @@ FLOAT(2) FLOAT(3) FLOAT(4)
 #define UNIFORM(bits)                                                     \
   FUNCTION(pack_uniform_##bits) { return pack_uniform<bits>(arguments); } \
   FUNCTION(uniform_##bits) { return multiply<bits, false>(arguments); }
-    LUT(1) LUT(2) LUT(3) LUT(4) UNIFORM(1) UNIFORM(2) UNIFORM(3) UNIFORM(4) UNIFORM(5) UNIFORM(6)
-        UNIFORM(7) UNIFORM(8)
+LUT(1) LUT(2) LUT(3) LUT(4)
+UNIFORM(1) UNIFORM(2) UNIFORM(3) UNIFORM(4) UNIFORM(5) UNIFORM(6) UNIFORM(7) UNIFORM(8)
 #endif
 }

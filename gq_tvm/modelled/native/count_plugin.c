@@ -2,21 +2,22 @@
  *
  *   -plugin count_plugin.so,code=PATH,entry=E,out=OUT,range=A-B,...,cache=LINES,...
  *
- * Counts the code of the mapped file PATH at offsets from A to below B, wherever it is mapped. A call
- * begins whenever offset E is executed, and nothing before the first is counted. The first call finds
- * the caches empty; all others together find what was left there. At exit OUT has lines of
+ * Counts the code of the mapped file PATH at offsets from A to below B, wherever it is mapped. A
+ * call begins whenever offset E is executed, and nothing before the first is counted. The first
+ * call finds the caches empty; all others together find what was left there. At exit OUT has lines
+ * of
  *
  *   calls N
- *   block OFFSET FIRST OTHERS BYTES BYTES...    executions by the first call and by the others, and the
- *                                               size of each instruction
- *   lines FIRST OTHERS                          of 64 bytes, found in the first cache, then a line for
- *                                               the next; the last is memory
+ *   block OFFSET FIRST OTHERS BYTES BYTES...    executions by the first call and by the others, and
+ * the size of each instruction lines FIRST OTHERS                          of 64 bytes, found in
+ * the first cache, then a line for the next; the last is memory
  *
- * The caches are inclusive and fully associative, and forget what was used longest ago: so no address
- * matters, and a run counts what the run before it did. Writes count like reads. There is one thread.
+ * The caches are inclusive and fully associative, and forget what was used longest ago: so no
+ * address matters, and a run counts what the run before it did. Writes count like reads. There is
+ * one thread.
  *
- * Of QEMU's plugin interface only functions are used that are alike in its versions 1 (QEMU 4.2) and
- * later; API_VERSION says which one is asked for.
+ * Of QEMU's plugin interface only functions are used that are alike in its versions 1 (QEMU 4.2)
+ * and later; API_VERSION says which one is asked for.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -178,7 +179,8 @@ static bool counted(uint64_t offset) {
   return false;
 }
 
-/* The offset in `file` of what the emulator has mapped at a host address; false if it is elsewhere. */
+/* The offset in `file` of what the emulator has mapped at a host address; false if it is elsewhere.
+ */
 static bool offset_of(const void* code, uint64_t* offset) {
   static uint64_t start, end, at; /* the mapping looked up last */
   static bool ours;
@@ -191,7 +193,8 @@ static bool offset_of(const void* code, uint64_t* offset) {
     while (!end && fgets(line, sizeof line, maps)) {
       unsigned long long low, high, position;
       int path = 0;
-      if (sscanf(line, "%llx-%llx %*s %llx %*s %*s %n", &low, &high, &position, &path) < 3) continue;
+      if (sscanf(line, "%llx-%llx %*s %llx %*s %*s %n", &low, &high, &position, &path) < 3)
+        continue;
       if (address < low || address >= high) continue;
       line[strcspn(line, "\n")] = 0;
       ours = path && !strcmp(line + path, file);
@@ -230,7 +233,8 @@ static void on_tb(plugin_id id, struct tb* tb) {
   for (size_t i = 0; levels && i < count; ++i) {
     struct instruction* instruction = qemu_plugin_tb_get_insn(tb, i);
     if (!leaves(instruction))
-      qemu_plugin_register_vcpu_mem_cb(instruction, on_memory, NO_REGISTERS, READS_AND_WRITES, NULL);
+      qemu_plugin_register_vcpu_mem_cb(instruction, on_memory, NO_REGISTERS, READS_AND_WRITES,
+                                       NULL);
   }
 }
 

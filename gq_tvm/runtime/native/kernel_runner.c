@@ -2,9 +2,9 @@
  *
  *   kernel_runner LIBRARY FUNCTION TENSORS [CALLS]
  *
- * TENSORS is a file of tensors, the kernel's arguments: `struct header` and data, each at a multiple of
- * 64 bytes. It is mapped, so what the kernel writes is in it afterwards. gq_tvm.runtime.kernel_runner
- * writes and reads it.
+ * TENSORS is a file of tensors, the kernel's arguments: `struct header` and data, each at a
+ * multiple of 64 bytes. It is mapped, so what the kernel writes is in it afterwards.
+ * gq_tvm.runtime.kernel_runner writes and reads it.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
