@@ -240,7 +240,7 @@ def test_missing_setup_is_one_line_that_says_what_to_do(tmp_path: Path):
 def test_setup_without_debian_tools_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not debian.available()[0]
-    with pytest.raises(Error, match="apt-get, dpkg, dpkg-deb not found"):
+    with pytest.raises(Error, match="apt-get, apt-cache, dpkg, dpkg-deb not found"):
         emulator.setup(tmp_path / "cache", progress=str)
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
 
