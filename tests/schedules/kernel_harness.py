@@ -20,12 +20,14 @@ from gq_tvm.targets import Target, native
 from gq_tvm.targets.linker import linker
 
 #: One target an instruction set, and the plain one.
-TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a510", "cortex-a7")
+TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a7")
 
-VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76", "cortex-a510", "cortex-a7")
+VECTOR_TARGETS = ("x86-64-v4", "x86-64-v3", "arm", "cortex-a76", "cortex-a7")
+#: SMMLA differs from SDOT in int8 products alone.
+INT8_TARGETS = (*VECTOR_TARGETS, "cortex-a510")
 #: What is worth running: vector families everywhere, the scalar one once a machine.
 SCALAR = [("x86-64", "scalar"), ("arm", "scalar")]
-INT8 = [*((where, "lookup") for where in VECTOR_TARGETS), *SCALAR]
+INT8 = [*((where, "lookup") for where in INT8_TARGETS), *SCALAR]
 FP32 = [*((where, "lookup_f32") for where in VECTOR_TARGETS), *SCALAR]
 XNOR = [*((where, "xnor") for where in VECTOR_TARGETS), *SCALAR]
 BASELINE = [(where, "dense_f32") for where in VECTOR_TARGETS]
