@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from gq_tvm import targets
 from gq_tvm.deploy import native_code, plan
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import Artefact, swap
+from gq_tvm.runtime.artefact import Artefact, replace_folder
 from gq_tvm.targets.linker import linker
 
 PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors", "README.md"
@@ -62,19 +61,13 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     target = targets.get(artefact.manifest.target["name"])
     module = plan.lower(artefact.lowered, target.tvm)
     programs = native_code.provide(target.machine)
-    try:
-        place.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
-    except OSError as failure:
-        raise Error(f"cannot write {path}: {failure.strerror}; choose another place") from failure
-    try:
-        _fill(beside, artefact, module, target, programs, place.absolute().name)
-        beside.chmod(0o755)
-        swap(beside, place)
-    except OSError as failure:
-        raise Error(f"cannot write {path}: {failure.strerror or failure}") from failure
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    name = place.absolute().name
+
+    def fill(folder: Path) -> None:
+        _fill(folder, artefact, module, target, programs, name)
+        folder.chmod(0o755)
+
+    replace_folder(place, fill)
 
 
 def check_place(place: Path) -> None:

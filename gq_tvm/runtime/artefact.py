@@ -58,16 +58,25 @@ def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     if place.is_symlink():
         place = place.resolve()  # replace what the link means, not the link
     check_place(place)
+    replace_folder(place, lambda folder: _write(artefact, folder))
+
+
+def replace_folder(place: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder and put it at `place`, whole; what was there stays until that is done.
+
+    Raises:
+        Error: it cannot be written; and what `fill` raises.
+    """
     try:
         place.absolute().parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
     except OSError as failure:
-        raise Error(f"cannot write {path}: {failure.strerror}; choose another place") from failure
+        raise Error(f"cannot write {place}: {failure.strerror}; choose another place") from failure
     try:
-        _write(artefact, beside)
-        swap(beside, place)
+        fill(beside)
+        _swap(beside, place)
     except OSError as failure:
-        raise Error(f"cannot write {path}: {failure.strerror or failure}") from failure
+        raise Error(f"cannot write {place}: {failure.strerror or failure}") from failure
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -193,7 +202,7 @@ def _write(artefact: Artefact, folder: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def swap(new: Path, place: Path) -> None:
+def _swap(new: Path, place: Path) -> None:
     """Put the folder `new` at `place`; what was there is at `new` afterwards, or gone."""
     if not place.exists():
         os.rename(new, place)
