@@ -376,7 +376,10 @@ def test_lstm_is_a_drop_in(
     y, (h, c) = converted(x, hx)
     assert (y.shape, h.shape, c.shape) == (wanted.shape, wanted_h.shape, wanted_c.shape)
     evaluated, (h2, c2) = prepared.eval()(x, hx)
-    same([y, h, c], [evaluated, h2, c2])
+    if activation == "fp32":  # floats may be added up in another order
+        torch.testing.assert_close([y, h, c], [evaluated, h2, c2], atol=1e-6, rtol=1e-5)
+    else:
+        same([y, h, c], [evaluated, h2, c2])
     if bits == 8 and activation == "fp32":
         torch.testing.assert_close(y, wanted, atol=0.05, rtol=0)
 
