@@ -310,7 +310,7 @@ def test_older_bundle_outlives_a_failure(network, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gq_tvm.deploy.bundle.swap", full)
+    monkeypatch.setattr("gq_tvm.runtime.artefact._swap", full)
     artefact = build(export(Linear(3, 4).eval(), torch.zeros(2, 4)))
     with pytest.raises(Error, match="No space left"):
         deploy.write(artefact, place)
