@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import tvm_ffi
+
 from gq_tvm.errors import Error
 
 #: The oldest GNU C library that what we compile runs on, as TVM's own wheels do (Ubuntu 18.04).
@@ -34,6 +36,11 @@ def zig() -> str:
         name = Path(sys.executable).name
         raise Error(f"there is no compiler and no linker: run `{name} -m pip install ziglang`")
     return str(Path(spec.origin).with_name("zig"))
+
+
+def ffi_headers() -> list[str]:
+    """Return the folders of the headers that say how kernels are called (tvm-ffi, DLPack)."""
+    return [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
 
 
 def compile_native(

@@ -6,10 +6,8 @@ import hashlib
 from importlib import metadata
 from pathlib import Path
 
-import tvm_ffi
-
 from gq_tvm import cache
-from gq_tvm.targets.zig import GLIBC, compile_native
+from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
 
 NATIVE = Path(__file__).with_name("native")
 RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
@@ -38,7 +36,7 @@ def _complete(folder: Path) -> bool:
 
 
 def _compile(folder: Path, machine: str) -> None:
-    include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
+    include = ffi_headers()
     kept = cache.root() / "zig"
     core = [NATIVE / name for name in _CORE]
     compile_native([*core, NATIVE / "run.cc"], folder / RUN, machine, include, _OPTIONS, kept)

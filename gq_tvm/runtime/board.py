@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import tvm_ffi
-
 from gq_tvm import cache, debian
 from gq_tvm.errors import Error
 from gq_tvm.runtime import kernel_runner
-from gq_tvm.targets.zig import GLIBC, compile_native
+from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
 
 # Every model QEMU 7.2 has that our targets name; `max` is everything QEMU knows.
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
@@ -152,7 +150,7 @@ def build(made: Installation, progress: Callable[[str], object]) -> None:
         progress("ARM device 2/5: TVM runtime for aarch64 (98 MB)")
         _download_runtime(work / "wheels", made.board)
         progress("ARM device 3/5: RPC server")
-        include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
+        include = ffi_headers()
         compile_native([_SOURCE], made.board / "rpc_server", "aarch64", include)
         progress("ARM device 4/5: C library of armhf (1 MB), runner of kernels")
         packages.unpack(_DEBS_32, work / "root-armhf")

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tvm_ffi
 from numpy.typing import NDArray
 
 from gq_tvm.errors import Error
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.targets.zig import compile_native, ffi_headers
 
 SOURCE = Path(__file__).with_name("native") / "kernel_runner.c"
 
@@ -28,7 +27,7 @@ _MOST_DIMENSIONS = 6
 
 def build(output: Path, machine: str) -> None:
     """Compile the program for a ``Target.machine``. Raises `Error` if that fails."""
-    include = [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
+    include = ffi_headers()
     compile_native([SOURCE], output, machine, include, ["-rdynamic"])
 
 

@@ -155,6 +155,11 @@ class NeonDot(InstructionSet):
             )
         return [total]
 
+    def total(self, sums: Sequence[Expr]) -> Expr:
+        if len(sums) == 1:
+            return sums[0]
+        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", *sums)
+
     def fold_counts(self, counters: Expr) -> Expr:
         pairs = T.call_llvm_pure_intrin(
             "uint16x8", "llvm.aarch64.neon.uaddlp.v8i16.v16i8", counters
@@ -231,6 +236,3 @@ class Neon(NeonDot):
                     "int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", products
                 )
         return totals
-
-    def total(self, sums: Sequence[Expr]) -> Expr:
-        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", sums[0], sums[1])

@@ -8,7 +8,6 @@ takes the same operand and leaves two sums an output. (Arm ARM DDI 0487, C7.2 SM
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -23,7 +22,6 @@ class NeonMatrix(NeonDot):
     """128-bit vectors, TBL, int8 products of pairs of rows (SMMLA) or of one (SDOT)."""
 
     name = "neon-i8mm"
-    tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
     byte_order = "octet"
     partial_sums = 2
     dot_groups = 2
@@ -72,9 +70,6 @@ class NeonMatrix(NeonDot):
             else:  # two outputs of either row in each
                 made += [tirx.Shuffle(two, lanes) for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])]
         return made
-
-    def total(self, sums: Sequence[Expr]) -> Expr:
-        return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.addp.v4i32", *sums)
 
 
 def _multiply(total: Expr, rows: Expr, weight: Expr) -> Expr:
