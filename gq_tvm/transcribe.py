@@ -42,15 +42,17 @@ def recogniser_of(net: Any, name: str) -> Any:
     Raises:
         Error: the artefact is no recogniser; the text calls it ``name``.
     """
+    from gq_tvm.speech.decoding import DECODERS
     from gq_tvm.speech.recogniser import Recogniser
 
-    parts = ("encoder", "predictor", "joint")
-    if not isinstance(net.metadata, dict) or not set(parts) <= set(net.functions):
+    metadata = net.metadata if isinstance(net.metadata, dict) else {}
+    decoding = DECODERS.get(metadata.get("task", ""))
+    if decoding is None or not set(decoding.NETWORKS) <= set(net.functions):
         raise Error(
             f"{name} is no speech recogniser (it has the functions {', '.join(net.functions)}); "
             "compile what python -m gq_tvm.train exported"
         )
-    return Recogniser(net.metadata, *(net[part] for part in parts))
+    return Recogniser(metadata, {part: net[part] for part in decoding.NETWORKS})
 
 
 def _transcribe(recogniser: Any, samples: Any, live: bool) -> dict[str, Any]:

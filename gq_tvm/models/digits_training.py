@@ -27,7 +27,7 @@ from gq_tvm.models import checkpoint, export, recipe
 from gq_tvm.models.batches import Batches
 from gq_tvm.models.evaluation import Spoken, evaluate
 from gq_tvm.models.recipe import DigitRecipe
-from gq_tvm.models.rnnt import RNNT, RNNTSettings
+from gq_tvm.models.network import Network, NetworkSettings, build
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.models.training import Report, Schedule, Trainer, restore_model
 from gq_tvm.speech import corpora
@@ -51,7 +51,7 @@ class DigitTraining:
     cache: Path
     seed: int = 1
     recipe: DigitRecipe = field(default_factory=DigitRecipe)
-    sizes: RNNTSettings = field(default_factory=RNNTSettings)
+    sizes: NetworkSettings = field(default_factory=NetworkSettings)
     batch: int = 32
     fp32: Schedule = FP32
     gq: Schedule = GQ
@@ -143,13 +143,13 @@ def _float_model(
     batches: Batches,
     choosing: Mapping[str, Sequence[Spoken]],
     report: Report,
-) -> tuple[RNNT, int]:
+) -> tuple[Network, int]:
     """The trained float model and its steps; sets the batches' features to the model's."""
     if settings.start_from:
         model, steps = _float_checkpoint(settings.start_from, batches)
         return model, steps
     torch.manual_seed(settings.seed)
-    model, steps = RNNT(settings.sizes), 0
+    model, steps = build(settings.sizes), 0
     if settings.initial:
         model, steps = _float_checkpoint(settings.initial, batches)
     trainer = Trainer(
@@ -167,12 +167,12 @@ def _float_model(
     return model, steps + settings.fp32.steps
 
 
-def _float_checkpoint(path: Path, batches: Batches) -> tuple[RNNT, int]:
+def _float_checkpoint(path: Path, batches: Batches) -> tuple[Network, int]:
     """The model of a checkpoint and its steps; sets the batches' features to the model's."""
     tensors, description = checkpoint.load(path)
     if description.get("phase") != "fp32":
         raise Error(f"{path} holds no float weights; give an fp32 checkpoint")
-    model = RNNT(RNNTSettings.from_dict(description["model"]))
+    model = build(NetworkSettings.from_dict(description["model"]))
     restore_model(model, tensors)
     batches.settings = FeatureSettings.from_dict(description["features"])
     return model, description["step"]
@@ -180,11 +180,11 @@ def _float_checkpoint(path: Path, batches: Batches) -> tuple[RNNT, int]:
 
 def _quantised_model(
     settings: DigitTraining,
-    model: RNNT,
+    model: Network,
     batches: Batches,
     choosing: Mapping[str, Sequence[Spoken]],
     report: Report,
-) -> RNNT:
+) -> Network:
     prepared = copy.deepcopy(model)
     quantize.prepare(
         prepared,
@@ -200,7 +200,7 @@ def _quantised_model(
         settings.gq,
         settings.seed + 1,  # other batches than those the float weights saw
         phase="gq",
-        after_step=annealing.step,
+        annealing=annealing,
         # In evaluation mode a prepared model computes what the converted one will.
         evaluate=lambda: evaluate(recogniser(prepared, batches.settings), choosing),
         report=report,
@@ -208,10 +208,8 @@ def _quantised_model(
         description=_description(settings, model, batches),
     )
     _resume(settings, trainer, settings.gq_checkpoint)
-    annealing.load_state_dict({"done": trainer.step})
     trainer.run()
     converted = quantize.convert(prepared)
-    assert isinstance(converted, RNNT)
     return converted
 
 
@@ -230,10 +228,10 @@ def _resume(settings: DigitTraining, trainer: Trainer, path: Path) -> None:
     trainer.report(f"{trainer.phase}  resumed at step {trainer.step}")
 
 
-def _description(settings: DigitTraining, model: RNNT, batches: Batches) -> dict[str, Any]:
+def _description(settings: DigitTraining, model: Network, batches: Batches) -> dict[str, Any]:
     return {
         "seed": settings.seed,
-        "model": model.settings.to_dict(),
+        "model": settings.sizes.to_dict(),
         "features": batches.settings.to_dict(),
     }
 
@@ -248,7 +246,7 @@ def _final_sets(
     return sets | {name: corpora.manifest(path) for name, path in settings.also.items()}
 
 
-def _layers(model: RNNT) -> list[dict[str, Any]]:
+def _layers(model: Network) -> list[dict[str, Any]]:
     """The weights that are exported; the auxiliary output serves training only."""
     return [
         {

@@ -1,7 +1,7 @@
-"""A recogniser in one file: three exported programs and what is needed to use them.
+"""A recogniser in one file: its networks as exported programs and what is needed to use them.
 
-The file is a PyTorch archive (``.pt2``) with the programs ``encoder``, ``predictor`` and
-``joint`` and the extra file ``gq_metadata.json``; one call of the encoder takes any number of
+The file is a PyTorch archive (``.pt2``) with the programs ``encoder`` and, of a transducer,
+``predictor`` and ``joint``, and the extra file ``gq_metadata.json``; one call of the encoder takes any number of
 frames up to ``MAX_ENCODER_FRAMES`` and hands its state back, so it streams.
 """
 
@@ -19,6 +19,7 @@ from torch.export.pt2_archive._package import load_pt2, package_pt2
 
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers the operators the programs call)
 from gq_tvm.errors import Error
+from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT
 from gq_tvm.models.torch_recogniser import metadata, on_numpy
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
@@ -26,16 +27,15 @@ from gq_tvm.speech.features import FeatureSettings
 from gq_tvm.speech.recogniser import Recogniser
 
 METADATA = "gq_metadata.json"
-PROGRAMS = ("encoder", "predictor", "joint")
 
 
 def save(
-    model: RNNT,
+    model: Network,
     features: FeatureSettings,
     path: str | Path,
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Write a transducer whose weights are in codebooks as one file.
+    """Write a recogniser whose weights are in codebooks as one file.
 
     An interruption leaves the old file in place. Raises Error when the model has float LSTMs:
     PyTorch unrolls those for one number of frames.
@@ -56,26 +56,25 @@ def save(
         temporary.unlink(missing_ok=True)
 
 
-def programs(model: RNNT) -> dict[str, torch.export.ExportedProgram]:
-    """The three networks as exported programs; only the encoder's time is symbolic."""
+def programs(model: Network) -> dict[str, torch.export.ExportedProgram]:
+    """The networks as exported programs; only the encoder's time is symbolic."""
     model = copy.deepcopy(model).eval()
-    settings, shapes = model.settings, model.state_shapes()
     time = torch.export.Dim("T", min=1, max=MAX_ENCODER_FRAMES)
-
-    def zeros(network: str) -> list[Tensor]:
-        return [torch.zeros(shapes[network][name]) for name in ("h", "c")]
-
-    side = torch.zeros(1, 1, settings.joint_size)
-    arguments: dict[str, tuple[Tensor, ...]] = {
-        "encoder": (torch.zeros(1, 7, settings.features), *zeros("encoder")),
-        "predictor": (torch.zeros(1, 1, dtype=torch.int64), *zeros("predictor")),
-        "joint": (side, side.clone()),
+    states = {
+        name: [torch.zeros(shape) for shape in shapes.values()]
+        for name, shapes in model.state_shapes().items()
     }
+    features = torch.zeros(1, 7, model.features)
+    arguments: dict[str, tuple[Tensor, ...]] = {"encoder": (features, *states["encoder"])}
+    if isinstance(model, RNNT):
+        side = torch.zeros(1, 1, model.settings.joint_size)
+        start = torch.zeros(1, 1, dtype=torch.int64)
+        arguments |= {"predictor": (start, *states["predictor"]), "joint": (side, side.clone())}
     networks: dict[str, nn.Module] = dict(model.named_children())
-    dynamic = {"encoder": ({1: time}, None, None)}
+    dynamic = {"encoder": ({1: time}, *[None] * len(states["encoder"]))}
     exported = {
-        name: torch.export.export(networks[name], arguments[name], dynamic_shapes=dynamic.get(name))
-        for name in PROGRAMS
+        name: torch.export.export(networks[name], given, dynamic_shapes=dynamic.get(name))
+        for name, given in arguments.items()
     }
     for program in exported.values():
         for node in program.graph.nodes:
@@ -94,12 +93,12 @@ def load(path: str | Path) -> Recogniser:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
         raise Error(f"{path} cannot be read as a .pt2 file ({reason}); export it again") from None
     found = contents.exported_programs
-    if METADATA not in contents.extra_files or not set(PROGRAMS) <= set(found):
+    if METADATA not in contents.extra_files or "encoder" not in found:
         raise Error(
             f"{path} holds {', '.join(sorted(found)) or 'no program'} and no recogniser; "
             "give a file that gq_tvm.train wrote"
         )
     return Recogniser(
         json.loads(contents.extra_files[METADATA]),
-        *(on_numpy(found[name].module()) for name in PROGRAMS),
+        {name: on_numpy(program.module()) for name, program in found.items()},
     )

@@ -1,85 +1,51 @@
-"""A recurrent neural network transducer (Graves 2012) with LSTM encoder and predictor.
+"""A recurrent neural network transducer (Graves 2012) over any of the encoders.
 
 Built from plain ``torch.nn`` modules, so that :func:`gq_tvm.quantize.prepare` can replace them.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from gq_tvm.errors import Error
-
-State = tuple[Tensor, Tensor]
+from gq_tvm.models.batches import Batch
+from gq_tvm.models.ctc import ctc_loss
+from gq_tvm.models.divergence import divergence
+from gq_tvm.models.encoder import Encoder
+from gq_tvm.models.rnnt_loss import rnnt_loss
+from gq_tvm.speech.tokens import BLANK
 
 
 @dataclass(frozen=True)
 class RNNTSettings:
-    """Sizes of a transducer: LSTM cells, layers, and the width where both sides meet."""
+    """Sizes of the predictor, and the width where both sides meet."""
 
-    features: int = 160
-    tokens: int = 29
-    encoder_size: int = 256
-    encoder_layers: int = 3
     predictor_size: int = 128
+    predictor_layers: int = 1
     embedding_size: int = 64
     joint_size: int = 160
     dropout: float = 0.1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RNNTSettings:
-        """Read what :meth:`to_dict` wrote; raises Error when the names differ."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise Error(
-                f"these are not the sizes of a transducer ({error}); "
-                "use a checkpoint of this version"
-            ) from None
+class Predictor(nn.Module):
+    """Embedding, LSTM and a projection over the tokens so far."""
 
-
-class Encoder(nn.Module):
-    """LSTM layers, each normalised, and a projection; sees only the past."""
-
-    def __init__(self, settings: RNNTSettings):
+    def __init__(self, settings: RNNTSettings, tokens: int) -> None:
         super().__init__()
-        size = settings.encoder_size
-        inputs = [settings.features] + [size] * (settings.encoder_layers - 1)
-        self.lstm = nn.ModuleList(nn.LSTM(i, size, batch_first=True) for i in inputs)
-        self.norm = nn.ModuleList(nn.LayerNorm(size) for _ in inputs)
+        size = settings.predictor_size
+        self.embedding = nn.Embedding(tokens, settings.embedding_size)
+        self.lstm = nn.LSTM(
+            settings.embedding_size, size, settings.predictor_layers, batch_first=True
+        )
         self.dropout = nn.Dropout(settings.dropout)
         self.projection = nn.Linear(size, settings.joint_size)
 
-    def forward(self, features: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [B, T, F], state [L, B, H] twice -> projection [B, T, J] and the new state."""
-        x, hs, cs = features, [], []
-        for layer, (lstm, norm) in enumerate(zip(self.lstm, self.norm, strict=True)):
-            x, (h_n, c_n) = lstm(x, (h[layer : layer + 1], c[layer : layer + 1]))
-            x = self.dropout(norm(x))
-            hs.append(h_n)
-            cs.append(c_n)
-        return self.projection(x), torch.cat(hs), torch.cat(cs)
-
-
-class Predictor(nn.Module):
-    """Embedding, one LSTM layer and a projection over the tokens so far."""
-
-    def __init__(self, settings: RNNTSettings):
-        super().__init__()
-        self.embedding = nn.Embedding(settings.tokens, settings.embedding_size)
-        self.lstm = nn.LSTM(settings.embedding_size, settings.predictor_size, batch_first=True)
-        self.dropout = nn.Dropout(settings.dropout)
-        self.projection = nn.Linear(settings.predictor_size, settings.joint_size)
-
     def forward(self, token: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens i64 [B, U], state [1, B, P] twice -> projection [B, U, J] and the new state."""
+        """Tokens i64 [B, U], state [L, B, P] twice -> projection [B, U, J] and the new state."""
         y, (h, c) = self.lstm(self.dropout(self.embedding(token)), (h, c))
         return self.projection(self.dropout(y)), h, c
 
@@ -87,9 +53,9 @@ class Predictor(nn.Module):
 class Joint(nn.Module):
     """Scores of the next token from what was heard and what was said."""
 
-    def __init__(self, settings: RNNTSettings):
+    def __init__(self, settings: RNNTSettings, tokens: int) -> None:
         super().__init__()
-        self.output = nn.Linear(settings.joint_size, settings.tokens)
+        self.output = nn.Linear(settings.joint_size, tokens)
 
     def forward(self, f: Tensor, g: Tensor) -> Tensor:
         """Projections that broadcast, [..., J] -> logits [..., V]."""
@@ -97,37 +63,65 @@ class Joint(nn.Module):
 
 
 class RNNT(nn.Module):
-    """The three networks. ``auxiliary`` scores frames alone (CTC); it serves training only."""
+    """The three networks. ``auxiliary`` scores frames alone (CTC); it serves training only.
 
-    def __init__(self, settings: RNNTSettings):
+    Args:
+        encoder: whose projection has ``settings.joint_size`` values.
+        settings: sizes of the rest.
+        features: F, values in a frame.
+        tokens: V, blank included.
+    """
+
+    def __init__(
+        self, encoder: Encoder, settings: RNNTSettings, features: int, tokens: int
+    ) -> None:
         super().__init__()
         self.settings = settings
-        self.encoder = Encoder(settings)
-        self.predictor = Predictor(settings)
-        self.joint = Joint(settings)
-        self.auxiliary = nn.Linear(settings.joint_size, settings.tokens)
+        self.features = features
+        self.encoder = cast(nn.Module, encoder)
+        self.predictor = Predictor(settings, tokens)
+        self.joint = Joint(settings, tokens)
+        self.auxiliary = nn.Linear(settings.joint_size, tokens)
 
     def state_shapes(self, batch: int = 1) -> dict[str, dict[str, list[int]]]:
-        """Shapes of ``h`` and ``c`` of encoder and predictor."""
-        encoder = [self.settings.encoder_layers, batch, self.settings.encoder_size]
-        predictor = [1, batch, self.settings.predictor_size]
-        return {
-            "encoder": {"h": encoder, "c": encoder},
-            "predictor": {"h": predictor, "c": predictor},
-        }
+        """Shapes of the states of encoder and predictor, by name, in the order they are taken."""
+        s = self.settings
+        predictor = [s.predictor_layers, batch, s.predictor_size]
+        encoder = cast(Encoder, self.encoder).state_shapes(batch)
+        return {"encoder": encoder, "predictor": {"h": predictor, "c": predictor}}
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of every lattice node and of the frames alone.
 
         Features [B, T, F] and tokens i64 [B, U] -> [B, T, U + 1, V] and [B, T, V].
         """
-        batch = features.shape[0]
-        shapes = self.state_shapes(batch)
-        f, _, _ = self.encoder(features, *_zeros(shapes["encoder"], features))
-        started = nn.functional.pad(tokens, (1, 0), value=0)  # blank stands for the start
-        g, _, _ = self.predictor(started, *_zeros(shapes["predictor"], features))
+        shapes = self.state_shapes(features.shape[0])
+        f = self.encoder(features, *zeros(shapes["encoder"], features))[0]
+        started = functional.pad(tokens, (1, 0), value=BLANK)  # blank stands for the start
+        g = self.predictor(started, *zeros(shapes["predictor"], features))[0]
         return self.joint(f[:, :, None], g[:, None]), self.auxiliary(f)
 
+    def scores(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What ``loss`` and ``divergence`` compare: the logits of the lattice and the frames."""
+        return self(batch.features, batch.tokens)
 
-def _zeros(shapes: dict[str, list[int]], like: Tensor) -> State:
-    return like.new_zeros(shapes["h"]), like.new_zeros(shapes["c"])
+    def loss(self, scores: tuple[Tensor, ...], batch: Batch, auxiliary: float) -> Tensor:
+        """Transducer loss a token, plus ``auxiliary`` times the CTC loss of frames a token."""
+        lattice, frames = scores
+        count = batch.lengths.sum()
+        loss = rnnt_loss(lattice, batch.tokens, batch.frames, batch.lengths).sum() / count
+        return loss + auxiliary * ctc_loss(frames, batch) if auxiliary else loss
+
+    def divergence(
+        self, scores: tuple[Tensor, ...], teacher: tuple[Tensor, ...], batch: Batch
+    ) -> Tensor:
+        """KL divergence of the teacher's tokens from these, a node of the lattice, in nats."""
+        lattice, goal = scores[0], teacher[0]
+        times = torch.arange(lattice.shape[1]) < batch.frames[:, None]
+        columns = torch.arange(lattice.shape[2]) <= batch.lengths[:, None]
+        return divergence(lattice, goal, times[:, :, None] & columns[:, None])
+
+
+def zeros(shapes: dict[str, list[int]], like: Tensor) -> tuple[Tensor, ...]:
+    """A state before the first frame."""
+    return tuple(like.new_zeros(shape) for shape in shapes.values())

@@ -1,4 +1,4 @@
-"""A transducer in PyTorch as a :class:`gq_tvm.speech.Recogniser`."""
+"""A network in PyTorch as a :class:`gq_tvm.speech.Recogniser`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gq_tvm.models.rnnt import RNNT
+from gq_tvm.models.network import Network, task
 from gq_tvm.speech import tokens
 from gq_tvm.speech.features import FeatureSettings
 from gq_tvm.speech.recogniser import Recogniser
@@ -20,11 +20,11 @@ TAIL_MS = 400.0
 
 
 def metadata(
-    model: RNNT, features: FeatureSettings, training: dict[str, Any] | None = None
+    model: Network, features: FeatureSettings, training: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """What a recogniser must know beside its networks, as JSON values."""
     return {
-        "task": "rnnt",
+        "task": task(model),
         "tokens": list(tokens.CHARACTERS),
         "blank": tokens.BLANK,
         "features": features.to_dict(),
@@ -36,11 +36,11 @@ def metadata(
     }
 
 
-def recogniser(model: RNNT, features: FeatureSettings) -> Recogniser:
+def recogniser(model: Network, features: FeatureSettings) -> Recogniser:
     """A recogniser that runs ``model`` as it is; puts it into evaluation mode."""
     model.eval()
-    networks = [on_numpy(part) for part in (model.encoder, model.predictor, model.joint)]
-    return Recogniser(metadata(model, features), *networks)
+    networks = {name: on_numpy(network) for name, network in model.named_children()}
+    return Recogniser(metadata(model, features), networks)
 
 
 def on_numpy(network: nn.Module | Callable[..., Any]) -> Callable[..., Any]:

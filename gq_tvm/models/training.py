@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gq_tvm.errors import Error
 from gq_tvm.models import checkpoint
-from gq_tvm.models.batches import Batch, Batches
-from gq_tvm.models.rnnt import RNNT
-from gq_tvm.models.rnnt_loss import rnnt_loss
+from gq_tvm.models.batches import Batch
+from gq_tvm.models.network import Network
+from gq_tvm.models.objective import Teacher, objective
+from gq_tvm.quantize import Annealing, centroid_parameters
 
 Report = Callable[[str], None]
 
@@ -40,6 +40,7 @@ class Schedule:
     masked: float = 0.7
     auxiliary: tuple[float, float] = (0.5, 0.2)
     weight_decay: float = 0.01
+    quantiser_rate: float = 1.0  # of centroids and steps, a factor on the learning rate
     clip: float = 5.0
     evaluate_every: int = 500
     save_every: int = 250
@@ -61,23 +62,31 @@ class Schedule:
         return self.auxiliary[0 if step < self.steps / 4 else 1]
 
 
-class Trainer:
-    """Trains one model through one phase; stops and resumes at any step.
+class Supply(Protocol):
+    """Where batches come from: the one of a step, the same whenever it is asked for."""
 
-    ``after_step`` runs after each optimiser step (annealing); ``evaluate`` gives word error
-    rates as the model stands; both may be left out. Resuming repeats exactly what an
+    def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
+        """See ``Batches.draw``."""
+
+
+class Trainer:
+    """Trains one network through one phase; stops and resumes at any step.
+
+    ``annealing`` is stepped with the optimiser; a ``teacher`` is learned from; ``evaluate`` gives
+    word error rates as the network stands; all may be left out. Resuming repeats exactly what an
     uninterrupted run would have done.
     """
 
     def __init__(
         self,
-        model: RNNT,
-        batches: Batches,
+        model: Network,
+        batches: Supply,
         schedule: Schedule,
         seed: int,
         *,
         phase: str = "fp32",
-        after_step: Callable[[], None] | None = None,
+        annealing: Annealing | None = None,
+        teacher: Teacher | None = None,
         evaluate: Callable[[], dict[str, float]] | None = None,
         report: Report = print,
         path: str | Path | None = None,
@@ -86,7 +95,7 @@ class Trainer:
         self.model, self.batches, self.schedule, self.seed = model, batches, schedule, seed
         self.phase, self.report = phase, report
         self.step = 0
-        self._after_step, self._evaluate = after_step, evaluate
+        self._annealing, self._teacher, self._evaluate = annealing, teacher, evaluate
         self._path, self._description = path, description or {}
         self._optimiser = optimiser_for(model, schedule)
 
@@ -117,10 +126,11 @@ class Trainer:
         self.model.train()
         torch.manual_seed(hash((self.seed, self.step)) & 0x7FFFFFFF)  # dropout of this step
         for group in self._optimiser.param_groups:
-            group["lr"] = self.schedule.rate(self.step)
+            group["lr"] = self.schedule.rate(self.step) * group["factor"]
         masked = self.step / self.schedule.steps < self.schedule.masked
         batch = self.batches.draw(self.step, self.schedule.longest(self.step), masked)
-        loss = transducer_objective(self.model, batch, self.schedule.auxiliary_weight(self.step))
+        auxiliary = self.schedule.auxiliary_weight(self.step)
+        loss = objective(self.model, batch, auxiliary, self._teacher)
         if not torch.isfinite(loss):
             raise Error(
                 f"the loss is {loss.item()} at step {self.step}; "
@@ -128,10 +138,11 @@ class Trainer:
             )
         self._optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
+        for parameters in apart(self.model):  # a centroid's gradient is a sum over its weights
+            torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
         self._optimiser.step()
-        if self._after_step:
-            self._after_step()
+        if self._annealing:
+            self._annealing.step()
         return loss.item()
 
     def save(self) -> None:
@@ -149,6 +160,8 @@ class Trainer:
         restore_model(self.model, tensors)
         checkpoint.restore_optimiser(self._optimiser, _under("optimiser.", tensors))
         self.step = step
+        if self._annealing:
+            self._annealing.load_state_dict({"done": step})
 
 
 def restore_model(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -166,31 +179,20 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def apart(model: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """What a model learns: its own weights, and what its quantisers learn."""
+    quantisers = [p for p in centroid_parameters(model) if p.requires_grad]
+    known = {id(p) for p in quantisers}
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in known], quantisers
+
+
 def optimiser_for(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW; only matrices decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
+    """AdamW; only matrices decay, and what quantisers learn has a rate of its own."""
+    weights, quantisers = apart(model)
+    matrices, others = ([p for p in weights if (p.ndim > 1) is wide] for wide in (True, False))
     groups = [
-        {"params": matrices, "weight_decay": schedule.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": matrices, "factor": 1.0, "weight_decay": schedule.weight_decay},
+        {"params": others, "factor": 1.0, "weight_decay": 0.0},
+        {"params": quantisers, "factor": schedule.quantiser_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
-
-
-def transducer_objective(model: RNNT, batch: Batch, auxiliary: float) -> Tensor:
-    """Transducer loss a token, plus ``auxiliary`` times the encoder's CTC loss a token."""
-    logits, frame_logits = model(batch.features, batch.tokens)
-    count = batch.lengths.sum()
-    loss = rnnt_loss(logits, batch.tokens, batch.frames, batch.lengths).sum() / count
-    if auxiliary:
-        ctc = functional.ctc_loss(
-            frame_logits.log_softmax(-1).transpose(0, 1),
-            batch.tokens,
-            batch.frames,
-            batch.lengths,
-            reduction="none",
-            zero_infinity=True,
-        )
-        loss = loss + auxiliary * ctc.sum() / count
-    return loss

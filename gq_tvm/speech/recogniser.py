@@ -9,26 +9,27 @@ import numpy as np
 
 from gq_tvm.errors import Error
 from gq_tvm.speech import tokens
-from gq_tvm.speech.decoding import Encoder, GreedyDecoder, Joint, Predictor
+from gq_tvm.speech.decoding import DECODERS, Decoder, Network
 from gq_tvm.speech.features import FeatureSettings, FeatureStream, check_samples
 
 
 class Recogniser:
-    """A speech recogniser from a model's metadata and its three networks.
+    """A speech recogniser from a model's metadata and its networks.
 
-    ``metadata`` is the ``gq_metadata.json`` of the model, the networks are callables on NumPy
-    arrays (see :mod:`gq_tvm.speech.decoding`). Raises Error when the metadata describes no
-    RNN transducer.
+    ``metadata`` is the ``gq_metadata.json`` of the model, the networks by name are callables on
+    NumPy arrays (see :mod:`gq_tvm.speech.decoding`). Raises Error when the metadata describes
+    neither an RNN transducer nor CTC, or a network is missing.
     """
 
-    def __init__(
-        self, metadata: Mapping[str, Any], encoder: Encoder, predictor: Predictor, joint: Joint
-    ):
-        if metadata.get("task") != "rnnt":
+    def __init__(self, metadata: Mapping[str, Any], networks: Mapping[str, Network]):
+        if metadata.get("task") not in DECODERS:
             raise Error(
-                f"the model's task is {metadata.get('task')!r}, not 'rnnt'; "
-                "only RNN transducers can transcribe"
+                f"the model's task is {metadata.get('task')!r}; only RNN transducers ('rnnt') and "
+                "CTC ('ctc') can transcribe"
             )
+        self._decoding = DECODERS[metadata["task"]]
+        if absent := [name for name in self._decoding.NETWORKS if name not in networks]:
+            raise Error(f"the model has no {' and no '.join(absent)}; export it again")
         missing = [key for key in ("tokens", "features", "states") if key not in metadata]
         if missing:
             raise Error(f"the model's metadata lacks {', '.join(missing)}; export it again")
@@ -41,7 +42,7 @@ class Recogniser:
             np.zeros(round(self.sample_rate * float(metadata.get(key, 0)) / 1000), np.float32)
             for key in ("lead_ms", "tail_ms")
         )
-        self._networks = encoder, predictor, joint
+        self._networks = networks
 
     @property
     def sample_rate(self) -> int:
@@ -65,8 +66,8 @@ class Recogniser:
         """A new streaming session, independent of all others."""
         return Session(self)
 
-    def _decoder(self) -> GreedyDecoder:
-        return GreedyDecoder(*self._networks, states=self.metadata["states"])
+    def _decoder(self) -> Decoder:
+        return self._decoding(self._networks, self.metadata["states"])
 
 
 class Session:
