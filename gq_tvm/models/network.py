@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from torch import nn
@@ -15,7 +15,6 @@ from gq_tvm.models.encoder import Encoder
 from gq_tvm.models.lstm_encoder import LSTMEncoder, LSTMEncoderSettings
 from gq_tvm.models.rnnt import RNNT, RNNTSettings
 from gq_tvm.speech import tokens
-from gq_tvm.speech.features import FeatureSettings
 
 Network = RNNT | CTC
 
@@ -34,9 +33,9 @@ class NetworkSettings:
     ``features`` is the number of values in a frame, ``tokens`` that of the tokens, blank included.
     """
 
-    encoder: LSTMEncoderSettings | ConformerSettings = LSTMEncoderSettings()
-    head: RNNTSettings | CTCSettings = RNNTSettings()
-    features: int = FeatureSettings().size
+    encoder: LSTMEncoderSettings | ConformerSettings = field(default_factory=LSTMEncoderSettings)
+    head: RNNTSettings | CTCSettings = field(default_factory=RNNTSettings)
+    features: int = 160
     tokens: int = len(tokens.CHARACTERS)
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +55,7 @@ class NetworkSettings:
 
         Raises Error naming a kind or a size that does not exist.
         """
-        known = {field.name for field in fields(cls)}
+        known = {one.name for one in fields(cls)}
         if odd := sorted(set(values) - known):
             raise Error(f"a model has no {odd[0]!r}; it has {', '.join(sorted(known))}")
         encoders = {kind: settings for kind, (settings, _) in ENCODERS.items()}
@@ -89,7 +88,7 @@ def _part(name: str, values: Mapping[str, Any], kinds: Mapping[str, type], usual
     kind = values.pop("kind", usual)
     if kind not in kinds:
         raise Error(f"there is no {name} {kind!r}; choose from {', '.join(kinds)}")
-    sizes = {field.name: field for field in fields(kinds[kind])}
+    sizes = {one.name: one for one in fields(kinds[kind])}
     for key, value in values.items():
         if key not in sizes:
             offered = ", ".join(sizes) or "nothing"

@@ -1,0 +1,143 @@
+"""One cell: quantise, train as the method says, decode both speakers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from benchmarks.accuracy.cells import ABLATIONS, NETWORKS, ROWS, Cell
+from benchmarks.accuracy.data import Data
+from gq_tvm import quantize
+from gq_tvm.models import checkpoint
+from gq_tvm.models.network import Network, build
+from gq_tvm.models.objective import Teacher
+from gq_tvm.models.training import Schedule, Trainer, restore_model
+from gq_tvm.quantize.quant_layers import QuantLayer
+from gq_tvm.quantize.uniform import LearnedStep
+
+BASE = Schedule(steps=3200, learning_rate=2e-3, save_every=400)
+FINE = Schedule(
+    steps=400,
+    learning_rate=1e-3,
+    warmup=20,
+    curriculum=(0.0, 0.0),
+    auxiliary=(0.2, 0.2),
+    save_every=10**9,
+)
+ANNEALING: dict[str, Any] = {"start": 4.0, "end": 40.0, "hard": 0.4}
+DISTILLATION = 0.0
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a cell trains; all methods at one bit-width alike."""
+
+    schedule: Schedule = FINE
+    distillation: float = DISTILLATION
+
+
+def batch_seed(seed: int) -> int:
+    """The seed of a cell's batches: others than those the float weights saw."""
+    return 100 + seed
+
+
+def base(network: str, data: Data, report: Report) -> Network:
+    """The trained float network that all cells start from; trained when first asked for."""
+    path = data.folder / f"{network}-base.safetensors"
+    torch.manual_seed(1)
+    model = build(NETWORKS[network])
+    if not path.exists():
+        part = path.with_name(f"{network}-base-part.safetensors")
+        trainer = Trainer(model, data.batches(1), BASE, 1, report=report, path=part)
+        if part.exists():
+            tensors, description = checkpoint.load(part)
+            trainer.restore(tensors, description["step"])
+        trainer.run()
+        part.rename(path)
+    restore_model(model, checkpoint.load(path)[0])
+    return model
+
+
+def trained(cell: Cell, data: Data, report: Report, recipe: Recipe | None = None) -> Network:
+    """The cell's network, quantised and trained as it says."""
+    float_model = base(cell.network, data, report)
+    model = prepared(cell, float_model)
+    if cell.trained or cell.method == "fp32":
+        _train(cell, model, float_model, data, report, recipe or Recipe())
+    return model
+
+
+def deployed_bytes(model: Network) -> int:
+    """Packed weights with their codebooks, and all that stays in float32."""
+    listed = quantize.describe(model)
+    known = {weight.name for weight in listed}
+    vectors = (
+        p.numel()
+        for name, p in model.named_parameters()
+        if name not in known and ".quantizers." not in name and not name.startswith("auxiliary.")
+    )
+    matrices = (weight.size for weight in listed if not weight.name.startswith("auxiliary."))
+    return sum(matrices) + 4 * sum(vectors)
+
+
+def prepared(cell: Cell, float_model: Network) -> Network:
+    """A copy of the float network with the cell's quantisers."""
+    model = copy.deepcopy(float_model)
+    if cell.method == "fp32":
+        return model
+    if cell.method == "int8":
+        return _prepare(model, {"bits": 8, "activation": "fp32", "method": "int8"})
+    options = ROWS[cell.row].options(cell.network)
+    if cell.ablation:
+        options |= ABLATIONS[cell.ablation][1]
+    if cell.method == "post-gq":
+        return _prepare(model, {**options, "mu": 0.0})
+    method = "lsq" if cell.method == "rounding" else cell.method
+    model = _prepare(model, {**options, "method": method})
+    if cell.method == "rounding":
+        _round_to_the_largest(model)
+    return model
+
+
+def _prepare(model: Network, options: dict[str, Any]) -> Network:
+    return cast(Network, quantize.prepare(model, **options))
+
+
+def _round_to_the_largest(model: nn.Module) -> None:
+    """Steps as rounding takes them: the outermost level is max|W|."""
+    for layer in model.modules():
+        if isinstance(layer, QuantLayer):
+            for name in layer.quantizers:
+                quantizer = layer.quantizer(name)
+                assert isinstance(quantizer, LearnedStep)
+                top = quantizer.levels.abs().max()
+                quantizer.learned.data.copy_(quantizer.largest(getattr(layer, name)) / top)
+
+
+def _train(
+    cell: Cell, model: Network, float_model: Network, data: Data, report: Report, recipe: Recipe
+) -> None:
+    annealing = None
+    if cell.method != "fp32":
+        changes = ABLATIONS[cell.ablation][2] if cell.ablation else {}
+        annealing = quantize.Annealing(
+            model, steps=recipe.schedule.steps, **{**ANNEALING, **changes}
+        )
+    teacher = Teacher(float_model, recipe.distillation) if recipe.distillation else None
+    Trainer(
+        model,
+        data.stored(batch_seed(cell.seed), recipe.schedule.steps),
+        recipe.schedule,
+        cell.seed,
+        phase=cell.name,
+        annealing=annealing,
+        teacher=teacher,
+        report=report,
+    ).run()

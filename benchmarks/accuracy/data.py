@@ -1,0 +1,113 @@
+"""The data of all cells: the same batches and the same recordings for each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from gq_tvm import cache as cache_folder
+from gq_tvm.models import recipe
+from gq_tvm.models.batches import Batch, Batches, Source
+from gq_tvm.models.evaluation import Spoken
+from gq_tvm.models.recipe import DigitRecipe
+from gq_tvm.models.torch_recogniser import LEAD_MS, TAIL_MS
+from gq_tvm.speech.features import FeatureSettings, extract
+
+BATCH = 20
+_SEED = 1  # of synthetic voices and of the features' means
+_NAMES = ("features", "frames", "tokens", "lengths")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What was said, and the features f32 [T, F] a recogniser makes of each recording."""
+
+    texts: list[str]
+    features: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Recordings by role, and a folder for what is made of them once."""
+
+    recordings: Path
+    folder: Path
+
+    @cached_property
+    def recipe(self) -> DigitRecipe:
+        """Speakers by role; see ``models.recipe``."""
+        return DigitRecipe()
+
+    @cached_property
+    def features(self) -> FeatureSettings:
+        """How samples become features: as everywhere, with the training set's means."""
+        path = self.folder / "features.json"
+        if not path.exists():
+            drawn = Batches(self._sources, FeatureSettings(), _SEED, BATCH)
+            mean, deviation = drawn.log_mel_statistics(300)
+            found = replace(FeatureSettings(), mean=mean, deviation=deviation)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found.to_dict()))
+        return FeatureSettings.from_dict(json.loads(path.read_text()))
+
+    @cached_property
+    def _sources(self) -> list[Source]:
+        rate = FeatureSettings().sample_rate
+        speech = cache_folder.root() / "speech"
+        return recipe.training_sources(self.recordings, speech, self.recipe, rate, _SEED)
+
+    def batches(self, seed: int) -> Batches:
+        """Fresh batches, each drawn when it is asked for."""
+        return Batches(self._sources, self.features, seed, BATCH)
+
+    def stored(self, seed: int, count: int) -> StoredBatches:
+        """The first batches of a seed, drawn once for all cells, without masks."""
+        path = self.folder / f"batches-{seed}-{count}.safetensors"
+        if not path.exists():
+            drawn = self.batches(seed)
+            tensors: dict[str, torch.Tensor] = {}
+            for step in range(count):
+                batch = drawn.draw(step, masked=False)
+                tensors |= {f"{step}.{name}": getattr(batch, name) for name in _NAMES}
+            temporary = path.with_suffix(".part")
+            save_file(tensors, temporary)
+            temporary.replace(path)
+        return StoredBatches(path, count)
+
+    def spoken(self, role: str) -> list[Spoken]:
+        """All isolated words and joined strings of the speakers of a role."""
+        speakers = getattr(self.recipe, role)
+        sets = recipe.evaluation_sets(self.recordings, speakers, self.recipe)
+        return [one for kind in sets.values() for one in kind]
+
+    @cache  # noqa: B019  (one worker, two roles)
+    def evaluation_set(self, role: str) -> EvaluationSet:
+        """What is said in ``spoken``, as text and as features."""
+        spoken = self.spoken(role)
+        return EvaluationSet([one.text for one in spoken], [self._extract(one) for one in spoken])
+
+    def _extract(self, spoken: Spoken) -> np.ndarray:
+        rate = self.features.sample_rate
+        lead, tail = (np.zeros(round(rate * ms / 1000), np.float32) for ms in (LEAD_MS, TAIL_MS))
+        return extract(np.concatenate([lead, spoken.samples(rate), tail]), self.features)
+
+
+class StoredBatches:
+    """Batches out of a file; a training longer than the file starts over."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._file = safe_open(path, framework="pt")
+        self._count = count
+
+    def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
+        """The batch of a step; strings and masks are as they were stored."""
+        of = step % self._count
+        tensors: list[torch.Tensor] = [self._file.get_tensor(f"{of}.{n}") for n in _NAMES]
+        return Batch(*tensors)

@@ -1,0 +1,62 @@
+"""Word error rates with bootstrap intervals, of one recogniser and between two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+
+RESAMPLES = 2000
+_SEED = 20221018
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Word errors and words of each utterance: i64 [seeds, utterances] and [utterances]."""
+
+    wrong: np.ndarray
+    words: np.ndarray
+
+    @classmethod
+    def count(cls, texts: Sequence[str], heard: Sequence[Sequence[str]]) -> Errors:
+        """Compare what each seed's recogniser heard with what was said."""
+        wrong = [[_wrong(text, own) for text, own in zip(texts, one, strict=True)] for one in heard]
+        return cls(np.array(wrong), np.array([len(text.split()) for text in texts]))
+
+    @property
+    def rate(self) -> float:
+        """Word error rate in percent, mean of the seeds."""
+        return 100 * float(self.wrong.mean(0).sum() / self.words.sum())
+
+    @property
+    def rates(self) -> list[float]:
+        """Word error rate in percent of each seed."""
+        return [100 * float(one.sum() / self.words.sum()) for one in self.wrong]
+
+    def interval(self) -> tuple[float, float]:
+        """95% of the rates of resampled utterances, in percent (Bisani and Ney 2004)."""
+        return _interval(self._resampled())
+
+    def relative_to(self, other: Errors) -> tuple[float, tuple[float, float]]:
+        """Rate over that of another, and 95% of it, with the same utterances resampled for both."""
+        ratio = self._resampled() / np.maximum(other._resampled(), 1e-9)
+        return self.rate / other.rate, _interval(ratio)
+
+    def _resampled(self) -> np.ndarray:
+        rng = np.random.default_rng(_SEED)
+        drawn = rng.integers(len(self.words), size=(RESAMPLES, len(self.words)))
+        return 100 * self.wrong.mean(0)[drawn].sum(1) / self.words[drawn].sum(1)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _wrong(text: str, heard: str) -> int:
+    if not heard:
+        return len(text.split())
+    found = jiwer.process_words(text, heard)
+    return found.substitutions + found.deletions + found.insertions
