@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_every_row_names_layers_that_are_there(network, row):
 def test_rounding_puts_the_outermost_level_at_the_largest_weight():
     torch.manual_seed(0)
     model = training.prepared(Cell("rnnt", "3", "rounding", 1), build(NETWORKS["rnnt"]))
-    layer = model.encoder.projection
+    layer = cast(Any, model.encoder).projection
     indices, codebook = layer.hardened("weight")
     assert codebook.abs().max() == pytest.approx(float(layer.weight.detach().abs().max()), rel=1e-6)
     values = codebook[0][indices.long()]
