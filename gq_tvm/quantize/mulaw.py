@@ -19,8 +19,13 @@ def compress(x: Tensor, mu: float) -> Tensor:
     return torch.log1p(x.abs() * mu).mul(1 / math.log1p(mu)).copysign(x)
 
 
-def expand(y: Tensor, mu: float) -> Tensor:
-    """``sign(y) ((1 + mu)^|y| - 1) / mu``: the inverse of ``compress``."""
+def expand(y: Tensor, mu: float | Tensor) -> Tensor:
+    """``sign(y) ((1 + mu)^|y| - 1) / mu``: the inverse of ``compress``.
+
+    A ``mu`` that is a tensor [] gets its gradient.
+    """
+    if isinstance(mu, Tensor):
+        return torch.expm1(y.abs() * mu.log1p()).div(mu).copysign(y)
     if mu == 0:
         return y
     return torch.expm1(y.abs() * math.log1p(mu)).mul(1 / mu).copysign(y)
@@ -42,3 +47,13 @@ def expand_with_slope(y: Tensor, mu: float) -> tuple[Tensor, Tensor]:
     size = y.abs().mul_(math.log1p(mu)).expm1_()
     value = (size * (1 / mu)).copysign_(y)
     return value, size.add_(1).mul_(math.log1p(mu) / mu)
+
+
+def compress_by_mu(x: Tensor, value: Tensor, slope: Tensor, mu: float) -> Tensor:
+    """The derivative of ``compress(x)`` with respect to mu, from its value and slope; mu > 0."""
+    return (x * slope).div_(mu).sub_(value, alpha=1 / (math.log1p(mu) * (1 + mu)))
+
+
+def expand_by_mu(y: Tensor, value: Tensor, slope: Tensor, mu: float) -> Tensor:
+    """The derivative of ``expand(y)`` with respect to mu, from its value and slope; mu > 0."""
+    return (y * slope).mul_(1 / (math.log1p(mu) * (1 + mu))).sub_(value, alpha=1 / mu)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
-from gq_tvm.quantize.gq import GQ, MU
+from gq_tvm.quantize.gq import GQ, MU, STARTS
 from gq_tvm.quantize.quant_layers import QuantLayer, QuantLSTM
 from gq_tvm.quantize.quantizer import Quantizer, check_finite
 from gq_tvm.quantize.supported import QUANT_LAYERS, Weight, find_weights
 from gq_tvm.quantize.uniform import LearnedStep, Uniform
 
 METHODS: dict[str, Callable[..., Quantizer]] = {"gq": GQ, "int8": Uniform, "lsq": LearnedStep}
+# What each method has, of the options that not all have, with the values that leave it unsaid.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "gq": ("mu", "learn_mu", "learn_centroids", "start", "int8_grid"),
+    "lsq": ("int8_grid",),
+    "int8": (),
+}
+_UNSAID = {"mu": MU, "learn_mu": False, "learn_centroids": True, "start": STARTS[0]}
 
 
 def prepare(
@@ -30,6 +39,10 @@ def prepare(
     per_row: bool = False,
     mu: float = MU,
     exact_state: bool = False,
+    learn_mu: bool = False,
+    learn_centroids: bool = True,
+    start: str = "lloyd-max",
+    int8_grid: bool | None = None,
 ) -> nn.Module:
     """Make a model train with quantised weights.
 
@@ -54,17 +67,27 @@ def prepare(
         per_row: a codebook scale for each output row in place of one for the tensor.
         mu: of GQ's mu-law; 0 is the linear space.
         exact_state: once hard, round an LSTM's state at each step of training too (slower).
+        learn_mu: GQ's mu is a parameter of each weight that starts at ``mu``.
+        learn_centroids: False leaves GQ's centroids where they start.
+        start: of GQ's centroids, ``"lloyd-max"`` of the weight or ``"uniform"``: the midpoints of
+            equal cells of the compressed space.
+        int8_grid: whether hard centroids lie on an int8 grid, for GQ and LSQ; None: where the
+            activations are integers, whose kernels have no other centroids.
 
     Returns:
         The same model.
 
     Raises:
         Error: a pattern matches nothing, bits or options are out of range, a weight is not
-            finite, an LSTM would be quantised in part or with two kinds of activations, or nothing
-            can be quantised.
+            finite, an LSTM would be quantised in part or with two kinds of activations, nothing
+            can be quantised, or an option is given that the method does not have.
     """
     default, patterns = (activation, {}) if isinstance(activation, str) else ("int8", activation)
-    _check_options(model, [default, *patterns.values()], method, mu)
+    options: dict[str, Any] = {
+        "mu": mu, "learn_mu": learn_mu, "learn_centroids": learn_centroids, "start": start,
+    }  # fmt: skip
+    _check_options(model, [default, *patterns.values()], method)
+    _check_method_options(method, options | {"int8_grid": int8_grid})
     weights = find_weights(model)
     chosen = _choose_bits(weights, bits, overrides or {})
     if method == "int8" and set(chosen.values()) - {8}:
@@ -81,9 +104,10 @@ def prepare(
             continue  # shared: one quantiser for all holders
         check_finite(w.name, w.parameter)
         holders = [kind for v, kind in kinds.items() if v.parameter is w.parameter]
-        options = {"mu": mu} if method == "gq" else {}
+        on_grid = set(holders) != {"fp32"} if int8_grid is None else int8_grid
+        own = {name: value for name, value in options.items() if name in _OPTIONS[method]}
         quantizers[id(w.parameter)] = METHODS[method](
-            w.parameter, chosen[id(w.parameter)], set(holders) != {"fp32"}, per_row, **options
+            w.parameter, chosen[id(w.parameter)], on_grid, per_row, **own
         )
     layers: dict[nn.Module, list[Weight]] = defaultdict(list)
     for w in kinds:
@@ -98,7 +122,7 @@ def prepare(
 
 
 def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """What the quantisers of a prepared model learn, each once.
+    """What the quantisers of a prepared model learn, each once: centroids, steps, and mu.
 
     An optimiser made before ``prepare`` needs these added. Weight decay should spare them, and
     gradients are best clipped apart from the weights': a centroid's is a sum over all weights it
@@ -108,15 +132,26 @@ def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
     return list({id(p): p for q in quantizers for p in q.parameters()}.values())
 
 
-def _check_options(model: nn.Module, activations: list[str], method: str, mu: float) -> None:
+def _check_options(model: nn.Module, activations: list[str], method: str) -> None:
     for activation in activations:
         check_activation("prepare", activation)
     if method not in METHODS:
         raise Error(f"prepare: method must be one of {', '.join(METHODS)}, got {method!r}.")
-    if mu < 0:
-        raise Error(f"prepare: mu must be 0 or more, got {mu}.")
     if any(isinstance(m, QuantLayer) for m in model.modules()):
         raise Error("prepare: the model is prepared already; start from a float model.")
+
+
+def _check_method_options(method: str, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name not in _OPTIONS[method] and value != _UNSAID.get(name):
+            raise Error(f'prepare: method "{method}" has no {name}; leave it out.')
+    mu, start = options["mu"], options["start"]
+    if not 0 <= mu < math.inf:
+        raise Error(f"prepare: mu must be 0 or more, got {mu}.")
+    if options["learn_mu"] and mu == 0:
+        raise Error("prepare: learn_mu needs a mu above 0 to start from; 0 is the linear space.")
+    if start not in STARTS:
+        raise Error(f"prepare: start must be one of {', '.join(STARTS)}, got {start!r}.")
 
 
 def _choose_bits(

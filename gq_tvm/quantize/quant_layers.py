@@ -51,10 +51,11 @@ class QuantLayer(nn.Module):
         return self.quantizer(name).harden(getattr(self, name))
 
     def operand(self, name: str) -> torch_ops.Operand:
-        """The named weight as deployment sees it, kept until a parameter changes."""
+        """The named weight as deployment sees it, kept until a tensor behind it changes."""
         weight = getattr(self, name)
-        parameters = [weight, *self.quantizer(name).parameters()]
-        key = [(p.data_ptr(), p._version) for p in parameters]
+        quantizer = self.quantizer(name)
+        tensors = [weight, *quantizer.parameters(), *quantizer.buffers()]
+        key = [(t.data_ptr(), t._version) for t in tensors]
         kept = self._operands.get(name)
         if kept is None or kept[0] != key:
             kept = key, torch_ops.operand(*self.hardened(name), self.activation)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.torch_ops import quantize_rows
 
 
 @dataclass
@@ -74,15 +75,15 @@ class Quantizer(nn.Module):
 class SnapToInt8(torch.autograd.Function):
     """Values [2^bits] onto the 255 steps of an int8 grid whose largest step is max|value|.
 
-    Straight through: the gradient passes as if nothing was rounded.
+    Below 2^-100 all become 0, as ``ops.reference.quantize_rows`` has it. Straight through: the
+    gradient passes as if nothing was rounded.
     """
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:  # noqa: D102
-        largest = values.abs().max()
-        if largest == 0:
-            return values.clone()
-        return (values * (127 / largest)).round() * (largest / 127)
+        # As the kernel does it, so that no value near a half goes to another step there.
+        steps, scale = quantize_rows(values)
+        return steps * scale
 
     @staticmethod
     def backward(ctx: object, grad: Tensor) -> Tensor:  # noqa: D102
