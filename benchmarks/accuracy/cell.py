@@ -20,7 +20,12 @@ from gq_tvm.models.training import Schedule, Trainer, restore_model
 from gq_tvm.quantize.quant_layers import QuantLayer
 from gq_tvm.quantize.uniform import LearnedStep
 
-BASE = Schedule(steps=3200, learning_rate=2e-3, save_every=400)
+_FIRST = Schedule(steps=3200, learning_rate=2e-3, save_every=400)
+_SECOND = Schedule(
+    steps=1600, learning_rate=1.5e-3, curriculum=(0.0, 0.0), auxiliary=(0.2, 0.2), save_every=400
+)
+#: Schedules of the float networks, one after another; a Conformer learns more slowly.
+BASE = {"rnnt": (_FIRST,), "conformer": (_FIRST, _SECOND)}
 FINE = Schedule(
     steps=400,
     learning_rate=1e-3,
@@ -50,18 +55,21 @@ def batch_seed(seed: int) -> int:
 
 def base(network: str, data: Data, report: Report) -> Network:
     """The trained float network that all cells start from; trained when first asked for."""
-    path = data.folder / f"{network}-base.safetensors"
     torch.manual_seed(1)
     model = build(NETWORKS[network])
-    if not path.exists():
-        part = path.with_name(f"{network}-base-part.safetensors")
-        trainer = Trainer(model, data.batches(1), BASE, 1, report=report, path=part)
-        if part.exists():
-            tensors, description = checkpoint.load(part)
+    for number, schedule in enumerate(BASE[network], 1):
+        path = data.folder / f"{network}-base-{number}.safetensors"
+        tensors, description = checkpoint.load(path) if path.exists() else ({}, {})
+        if description.get("step") == schedule.steps:
+            restore_model(model, tensors)
+            continue
+        # A seed of its own: other batches than those before.
+        trainer = Trainer(
+            model, data.batches(number), schedule, number, report=report, path=path
+        )
+        if tensors:
             trainer.restore(tensors, description["step"])
         trainer.run()
-        part.rename(path)
-    restore_model(model, checkpoint.load(path)[0])
     return model
 
 

@@ -68,13 +68,13 @@ class Data:
         return Batches(self._sources, self.features, seed, BATCH)
 
     def stored(self, seed: int, count: int) -> StoredBatches:
-        """The first batches of a seed, drawn once for all cells, without masks."""
+        """The first batches of a seed, drawn once for all cells."""
         path = self.folder / f"batches-{seed}-{count}.safetensors"
         if not path.exists():
             drawn = self.batches(seed)
             tensors: dict[str, torch.Tensor] = {}
             for step in range(count):
-                batch = drawn.draw(step, masked=False)
+                batch = drawn.draw(step)
                 tensors |= {f"{step}.{name}": getattr(batch, name) for name in _NAMES}
             temporary = path.with_suffix(".part")
             save_file(tensors, temporary)
@@ -107,7 +107,7 @@ class StoredBatches:
         self._count = count
 
     def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
-        """The batch of a step; strings and masks are as they were stored."""
+        """The batch of a step; what it may hold was decided when it was stored."""
         of = step % self._count
         tensors: list[torch.Tensor] = [self._file.get_tensor(f"{of}.{n}") for n in _NAMES]
         return Batch(*tensors)

@@ -81,7 +81,7 @@ class Results:
 def write(data: Data, folder: Path, circumstances: dict[str, Any]) -> None:
     """Write both files into a folder."""
     results = Results(data)
-    lines = [_INTRODUCTION.format(steps=cells.FINE.steps, base=cells.BASE.steps)]
+    lines = [_INTRODUCTION.format(steps=cells.FINE.steps, base=_base_steps())]
     for network in NETWORKS:
         lines += _table(results, network)
     lines += _goals(results)
@@ -95,11 +95,16 @@ def write(data: Data, folder: Path, circumstances: dict[str, Any]) -> None:
     )
 
 
+def _base_steps() -> str:
+    steps = {name: sum(one.steps for one in schedules) for name, schedules in cells.BASE.items()}
+    return ", ".join(f"{TITLES[name]}: {count}" for name, count in steps.items())
+
+
 _INTRODUCTION = """\
 # Accuracy
 
 Written by `python -m benchmarks.accuracy`; do not edit. Every cell is one quantised recogniser: all
-start from the same float weights ({base} steps), the trained ones are trained for {steps} steps
+start from the same float weights (steps: {base}), the trained ones are trained for {steps} steps
 more on the same batches, and each is decoded with hard weights - greedily, streaming features - on
 a development speaker, who served every choice, and on a test speaker, who served none.
 
