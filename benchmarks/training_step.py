@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -143,12 +142,17 @@ def peak_memory(case: Case) -> float:
 
 
 def _memory_of_this_process(case: Case, settings: RNNTSettings) -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    before = pages * resource.getpagesize() / 2**20
+    before = _memory("VmRSS")
     step = training_step(case, settings)
     for _ in range(2):  # the optimiser has its state after the first
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return _memory("VmHWM") - before
+
+
+def _memory(field: str) -> float:
+    # Not ``ru_maxrss``: a process starts with that of the one it was forked from.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -177,8 +181,8 @@ def text(data: dict[str, Any]) -> str:
         "# A training step with quantised weights",
         "",
         f"The RNN-T in its default sizes ({data['weights']:,} weights), {BATCH} strings of "
-        f"{FRAMES} frames and {TOKENS} tokens: forward, transducer loss, backward, AdamW. One thread of "
-        f"{data['machine']['cpu']}, PyTorch {about['versions']['torch']}, {about['date']}. CPU "
+        f"{FRAMES} frames and {TOKENS} tokens: forward, transducer loss, backward, AdamW. One "
+        f"thread of {data['machine']['cpu']}, PyTorch {about['versions']['torch']}, {about['date']}. CPU "
         f"time, the median of {data['rounds']} rounds in turns; memory is what a process of its "
         "own grows by at its peak. Activations int8 where nothing else is said. Made by "
         "`python -m benchmarks.training_step`.",
@@ -201,7 +205,7 @@ def text(data: dict[str, Any]) -> str:
 @command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step")
-    parser.add_argument("--rounds", type=int, default=8, help="of timing (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=6, help="of timing (%(default)s)")
     parser.add_argument("--memory", metavar="STEP", help="print the MiB of one step and stop")
     options = parser.parse_args(argv)
     if options.rounds < 1:
