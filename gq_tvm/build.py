@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
+from gq_tvm.passes.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
 from gq_tvm.schedules import Product
@@ -130,7 +130,7 @@ def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
     for name, size in sizes:
         if not isinstance(size, int) and set(tvm.tirx.analysis.undefined_vars(size)) - told:
             raise Error(
-                f"input {name} of function {function} has the size {_size(size)}, and no input has "
+                f"input {name} of function {function} has the size {spelled(size)}, and no input has "
                 "the size this is computed from; export the model with a Dim of its own for it"
             )
 
@@ -219,15 +219,7 @@ def _only_kernel(function: relax.Function) -> list[str] | None:
 def _tensor(name: str, ty: Any) -> Tensor:
     if not isinstance(ty, relax.TensorType) or ty.shape is None:
         raise Error(f"{name} of the program is not a tensor of known rank; export tensors only")
-    return Tensor(name, str(ty.dtype), [_size(size) for size in ty.shape])
-
-
-def _size(size: Any) -> int | str:
-    """A size as the manifest has it: a number, or an expression of named sizes."""
-    size = size if isinstance(size, int) else tvm.sym.Analyzer().simplify(size)
-    if isinstance(size, int | tvm.tirx.IntImm):
-        return int(size)
-    return re.sub(r"T\.int64\((-?\d+)\)", r"\1", str(size))
+    return Tensor(name, str(ty.dtype), [spelled(size) for size in ty.shape])
 
 
 def _own_version() -> str:

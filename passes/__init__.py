@@ -17,6 +17,7 @@ from gq_tvm.passes.fuse_epilogue import FuseEpilogue
 from gq_tvm.passes.harden import Harden
 from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
+from gq_tvm.passes.lower_copies import LowerCopies
 from gq_tvm.passes.lower_float import LowerFloat
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
@@ -67,6 +68,7 @@ def lower(
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target, parameters, parallel),  # its PrimFunc, called
         LowerFloat(target),  # vector kernels for float operators
+        LowerCopies(target),  # concatenations and slices that lie together in memory
         CancelReshapes(),  # those between one kernel's matrix and the next one's
         relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
         relax.transform.AnnotateTIROpPattern(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.passes.kernels import Kernels
@@ -20,6 +20,7 @@ from gq_tvm.passes.operators import (
 )
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
+from gq_tvm.passes.sizes import spelled
 from gq_tvm.schedules import Choice, Product, Schedule, direct, family
 from gq_tvm.schedules.depthwise import Depthwise, depthwise
 from gq_tvm.schedules.epilogue import Epilogue
@@ -198,8 +199,7 @@ def _known(size: Any) -> int | None:
 
 
 def _tensor(ty: relax.TensorType) -> list[Any]:
-    sizes = [int(size) if isinstance(size, int | tirx.IntImm) else str(size) for size in ty.shape]
-    return [str(ty.dtype), *sizes]
+    return [str(ty.dtype), *map(spelled, ty.shape)]
 
 
 def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> tuple[relax.Expr, Any]:

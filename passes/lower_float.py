@@ -18,6 +18,7 @@ from gq_tvm.passes.kernels import Kernels
 from gq_tvm.passes.operators import equal_sizes, is_operator, shape_of, volume
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules.float_ops import lanes_of
+from gq_tvm.schedules.float_ops.activation import activation
 from gq_tvm.schedules.float_ops.attention import Attention, attention
 from gq_tvm.schedules.float_ops.layer_norm import layer_norm
 from gq_tvm.schedules.float_ops.matmul import matmul
@@ -27,7 +28,7 @@ from gq_tvm.targets import Target
 
 @tvm.transform.module_pass(opt_level=0)
 class LowerFloat(ModulePass):
-    """``nn.layer_norm``, ``nn.softmax``, ``nn.attention`` and ``matmul`` become kernels' calls."""
+    """Layer norm, softmax, attention, ``matmul`` and lone SiLUs become kernels' calls."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -43,7 +44,13 @@ class _Rules:
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self.kernels = Kernels()
-        self.rules = (self._layer_norm, self._softmax, self._attention, self._matmul)
+        self.rules = (
+            self._layer_norm,
+            self._softmax,
+            self._attention,
+            self._matmul,
+            self._silu,
+        )
 
     def lower(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         """The call of a kernel that computes `call`, or None."""
@@ -136,6 +143,23 @@ class _Rules:
         sizes = tuple(_known(size) for size in (batch, m, n, k))
         kernel = self.kernels.get(rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, *sizes))
         return _call(rewriter, kernel, call, [a, b], shapes, [batch, m, n])
+
+    def _silu(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        x = call.args[0] if call.args else None
+        if is_operator(call, "relax.multiply"):
+            gate = call.args[1]
+            value = rewriter.builder_.lookup_binding(gate) if isinstance(gate, relax.Var) else None
+            if not is_operator(value, "relax.sigmoid") or not value.args[0].same_as(x):
+                return None
+        elif not is_operator(call, "relax.nn.silu"):
+            return None
+        size = volume(shape_of(x))
+        kernel = self.kernels.get(
+            rewriter,
+            ("silu", _known(size)),
+            lambda: activation(self.lanes, "silu", _known(size)),
+        )
+        return _call(rewriter, kernel, call, [x], [[size]], [size])
 
 
 def _call(

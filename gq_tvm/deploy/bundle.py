@@ -18,6 +18,8 @@ from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact, replace_folder
 from gq_tvm.targets.linker import linker
 
+_TASKS = ("rnnt", "ctc")  # of the decoders in native/decoding.cc
+
 PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors", "README.md"
 
 # What runs a program: a 64-bit kernel may carry a 32-bit system, so `uname -m` does not tell.
@@ -134,7 +136,7 @@ def _usual_command(manifest: Any) -> str:
 
 
 def _is_recogniser(metadata: Any) -> bool:
-    return isinstance(metadata, Mapping) and metadata.get("task") == "rnnt"
+    return isinstance(metadata, Mapping) and metadata.get("task") in _TASKS
 
 
 def _metadata(metadata: Any) -> list[str]:

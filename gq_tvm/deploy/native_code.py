@@ -12,7 +12,16 @@ from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
 NATIVE = Path(__file__).with_name("native")
 RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
 
-_CORE = ("backend.cc", "cpu.cc", "log_mel.cc", "files.cc", "model.cc", "plan.cc", "speech.cc")
+_CORE = (
+    "backend.cc",
+    "cpu.cc",
+    "decoding.cc",
+    "files.cc",
+    "log_mel.cc",
+    "model.cc",
+    "plan.cc",
+    "speech.cc",
+)
 _OPTIONS = ("-std=c++17", "-fvisibility=hidden", "-pthread", "-D_FILE_OFFSET_BITS=64")
 
 

@@ -26,6 +26,7 @@ from tvm.relax.frontend.torch.exported_program_translator import (
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
 from gq_tvm.frontend.attention import convert_attention, decompositions
+from gq_tvm.frontend.slices import convert_slice
 from gq_tvm.passes import operators
 from gq_tvm.passes.parameters import digest
 
@@ -92,6 +93,7 @@ class _Converters:
             "codebook_conv1d.default": self._conv1d,
             "codebook_embedding.default": self._embedding,
             "scaled_dot_product_attention.default": convert_attention,
+            "slice.Tensor": convert_slice,
         }
 
     def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:

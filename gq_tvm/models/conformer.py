@@ -113,13 +113,12 @@ class Convolution(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [B, T, D] and the taps - 1 gated frames before [B, D, taps - 1]; both again."""
+        """Frames [B, T, D] and the taps - 1 gated frames before [B, taps - 1, D]; both again."""
         frames = x.shape[1]
-        gated = functional.glu(self.expand(self.norm(x)), dim=-1).transpose(1, 2)
-        gated = torch.cat([past, gated], 2)
-        y = self.depthwise(gated).transpose(1, 2)
+        gated = torch.cat([past, functional.glu(self.expand(self.norm(x)), dim=-1)], 1)
+        y = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
         y = self.project(functional.silu(self.middle_norm(y)))
-        return self.dropout(y), gated[:, :, frames:]
+        return self.dropout(y), gated[:, frames:]
 
 
 class Block(nn.Module):
@@ -171,7 +170,7 @@ class ConformerEncoder(nn.Module):
         """
         s = self.settings
         context = [s.layers, batch, s.context, s.size]
-        past = [s.layers, batch, s.size, s.taps - 1]
+        past = [s.layers, batch, s.taps - 1, s.size]
         return {"keys": context, "values": context, "past": past, "seen": [batch, s.context]}
 
     def forward(

@@ -147,7 +147,9 @@ class _Kernel:
         """Emit the share of a block of keys in a block of frames."""
         lanes, math = self.lanes, self.math
         count = _rest(keys, key, self.key_block)
-        self._scores(b, n, first, key, count, frames)
+        if self.of.mask is not None and self.of.mask[2]:
+            self._masks(b, n, first, key, count, frames)
+        self._scores(b, n, first, key, count)
         for v in range(self.vectors):
             at = span(0, v, lanes)
             top, total = (T.alloc_buffer((lanes,), "float32") for _ in range(2))
@@ -183,13 +185,15 @@ class _Kernel:
 
         in_tiles(lanes, frames, self.of.values, tile)
 
-    def _scores(self, b: Expr, n: Expr, first: Expr, key: Expr, count: Any, frames: Any) -> None:
-        """Emit ``scores[s, t] = k[s] q[t] + mask``."""
+    def _scores(self, b: Expr, n: Expr, first: Expr, key: Expr, count: Any) -> None:
+        """Emit ``scores[s, t] = k[s] q[t] + mask``; a mask of frames is in the scores already."""
         lanes = self.lanes
 
         def store(s: Expr, v: int, value: Expr) -> None:
-            if self.of.mask is not None:
-                value = value + self._mask(b, n, first + v * lanes, key + s, frames - v * lanes)
+            if self.of.mask is not None and self.of.mask[2]:
+                value = value + self.scores[s, span(0, v, lanes)]
+            elif self.of.mask is not None:
+                value = value + self.math.spread(self._mask(b, n, 0, key + s))
             if self.of.causal:
                 seen = T.ramp(T.Cast("int32", first) + v * lanes, 1, lanes) >= T.broadcast(
                     T.Cast("int32", key + s), lanes
@@ -212,19 +216,21 @@ class _Kernel:
         each(steps, lambda i: rows(i * ROWS, ROWS))
         each(count - steps * ROWS, lambda i: rows(steps * ROWS + i, 1))
 
-    def _mask(self, b: Expr, n: Expr, frame: Expr, key: Expr, left: Any) -> Expr:
-        """The mask of one key for a vector of frames, of which ``left`` are there."""
+    def _masks(self, b: Expr, n: Expr, first: Expr, key: Expr, count: Any, frames: Any) -> None:
+        """Emit ``scores[s, t] = mask``, zero for lanes that stand for no frame."""
+        every = self.vectors * self.lanes
+        if not isinstance(frames, int) or frames < every:
+            with T.serial(0, count) as s:
+                for v in range(self.vectors):
+                    at = span(0, v, self.lanes)
+                    T.buffer_store(self.scores, self.math.constant(0.0), [s, at])
+        with T.grid(frames, count) as (t, s):
+            T.buffer_store(self.scores, self._mask(b, n, first + t, key + s), [s, t])
+
+    def _mask(self, b: Expr, n: Expr, frame: Expr, key: Expr) -> Expr:
         assert self.of.mask is not None
-        per_batch, per_head, per_frame = self.of.mask
-        at = (b if per_batch else 0, n if per_head else 0)
-        if not per_frame:
-            return self.math.spread(self.mask[(*at, 0, key)])
-        values = T.alloc_buffer((self.lanes,), "float32")
-        T.buffer_store(values, self.math.constant(0.0), [T.ramp(0, 1, self.lanes)])
-        there = T.min(T.Cast("int64", self.lanes), T.Cast("int64", left))
-        with T.serial(0, T.max(T.Cast("int64", 0), there)) as t:
-            T.buffer_store(values, self.mask[(*at, frame + t, key)], [t])
-        return values[T.ramp(0, 1, self.lanes)]
+        at = zip((b, n, frame), self.of.mask, strict=True)
+        return self.mask[(*(axis if there else 0 for axis, there in at), key)]
 
 
 def _ceildiv(size: Any, by: int) -> Any:

@@ -13,6 +13,7 @@ from gq_tvm.schedules.vector_math import VectorMath
 Expr = Any
 
 ROWS = 4  # of a tile
+_LEAST = 4  # lanes of a vector that is worth it
 
 
 def tile_vectors(lanes: int) -> int:
@@ -24,6 +25,8 @@ def in_tiles(
     lanes: int, rows: Any, columns: Any, body: Callable[[Expr, int, Expr, int, int], None]
 ) -> None:
     """Cut a matrix into tiles; the last columns go in single vectors, then one by one.
+
+    Where their number is known, vectors of half the lanes and less come between.
 
     Args:
         lanes: 32-bit lanes of a vector.
@@ -44,7 +47,11 @@ def in_tiles(
         each(count, lambda i: strip(first + i * size, vectors, width))
         return first + count * size
 
-    strips(strips(strips(0, tile_vectors(lanes), lanes), 1, lanes), 1, 1)
+    behind = strips(strips(0, tile_vectors(lanes), lanes), 1, lanes)
+    while isinstance(behind, int) and lanes > _LEAST:
+        lanes //= 2
+        behind = strips(behind, 1, lanes)
+    strips(behind, 1, 1)
 
 
 def multiply(

@@ -1,10 +1,11 @@
-// Speech recognition with an RNN transducer: features, greedy decoding, text.
+// Speech recognition: features, greedy decoding, text.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "decoding.h"
 #include "log_mel.h"
 #include "model.h"
 
@@ -16,6 +17,7 @@ struct Recogniser {
 
   Model& model;
   FeatureSettings features;
+  std::string task;
   int chunk_frames;
   std::vector<std::string> tokens;
   std::vector<float> lead, tail;  // silence before and after a recording
@@ -29,19 +31,13 @@ class Stream {
   const std::string& finish();
 
  private:
-  using State = std::vector<std::vector<float>>;
-
   void restart();
   void decode(bool all);
-  void encode(const float* features, int64_t frames);
-  void predict(int64_t token);
-  void emit(const float* frame);
-  std::vector<Tensor> call(const char* name, Tensor first, State& state);
 
   Recogniser& recogniser_;
   std::unique_ptr<FeatureStream> features_;
-  std::vector<float> waiting_, prediction_;
-  State encoder_state_, predictor_state_;
+  std::unique_ptr<Decoder> decoder_;
+  std::vector<float> waiting_;
   std::string text_, shown_;
 };
 
