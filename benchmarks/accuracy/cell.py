@@ -64,9 +64,7 @@ def base(network: str, data: Data, report: Report) -> Network:
             restore_model(model, tensors)
             continue
         # A seed of its own: other batches than those before.
-        trainer = Trainer(
-            model, data.batches(number), schedule, number, report=report, path=path
-        )
+        trainer = Trainer(model, data.batches(number), schedule, number, report=report, path=path)
         if tensors:
             trainer.restore(tensors, description["step"])
         trainer.run()

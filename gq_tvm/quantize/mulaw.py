@@ -29,31 +29,3 @@ def expand(y: Tensor, mu: float | Tensor) -> Tensor:
     if mu == 0:
         return y
     return torch.expm1(y.abs() * math.log1p(mu)).mul(1 / mu).copysign(y)
-
-
-def compress_with_slope(x: Tensor, mu: float) -> tuple[Tensor, Tensor]:
-    """``compress(x)``, bit for bit, and its derivative, both new tensors."""
-    if mu == 0:
-        return x.clone(), torch.ones_like(x)
-    size = x.abs().mul_(mu)
-    value = torch.log1p(size).mul_(1 / math.log1p(mu)).copysign_(x)
-    return value, size.add_(1).reciprocal_().mul_(mu / math.log1p(mu))
-
-
-def expand_with_slope(y: Tensor, mu: float) -> tuple[Tensor, Tensor]:
-    """``expand(y)``, bit for bit, and its derivative, both new tensors."""
-    if mu == 0:
-        return y.clone(), torch.ones_like(y)
-    size = y.abs().mul_(math.log1p(mu)).expm1_()
-    value = (size * (1 / mu)).copysign_(y)
-    return value, size.add_(1).mul_(math.log1p(mu) / mu)
-
-
-def compress_by_mu(x: Tensor, value: Tensor, slope: Tensor, mu: float) -> Tensor:
-    """The derivative of ``compress(x)`` with respect to mu, from its value and slope; mu > 0."""
-    return (x * slope).div_(mu).sub_(value, alpha=1 / (math.log1p(mu) * (1 + mu)))
-
-
-def expand_by_mu(y: Tensor, value: Tensor, slope: Tensor, mu: float) -> Tensor:
-    """The derivative of ``expand(y)`` with respect to mu, from its value and slope; mu > 0."""
-    return (y * slope).mul_(1 / (math.log1p(mu) * (1 + mu))).sub_(value, alpha=1 / mu)

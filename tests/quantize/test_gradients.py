@@ -19,7 +19,7 @@ ELEMENTS = 24
 
 
 class Fixed(GQ):
-    """GQ with what carries no gradient held still: the scale, and alpha of the soft mode."""
+    """GQ with the scale, which carries no gradient, held still."""
 
     _scale: Tensor | None = None
 
@@ -28,15 +28,7 @@ class Fixed(GQ):
         # Distinct and unevenly spaced, with weights beyond both outermost centroids.
         self.centroids.data = (cell_midpoints(2**bits) * 0.8).sin()
         self._scale = super().largest(weight)
-        self._alpha_by_span = k / self._span()
-        self.freeze_alpha()
-
-    def _span(self) -> float:
-        return float(self.centroids.detach().max() - self.centroids.detach().min())
-
-    def freeze_alpha(self) -> None:
-        """Give the K that makes alpha what it was, now that the centroids have moved."""
-        self.hardness = Hardness(self._alpha_by_span * self._span())
+        self.hardness = Hardness(k)
 
     def largest(self, weight: Tensor) -> Tensor:
         return super().largest(weight) if self._scale is None else self._scale
@@ -52,11 +44,9 @@ def check(quantizer: Fixed, weight: Tensor, moved: Tensor, by_moved: Tensor, gra
         sums = []
         for side in (STEP, -STEP):
             flat[number] = there + side
-            quantizer.freeze_alpha()
             sums.append((grad * quantizer(weight)).sum().item())
         flat[number] = there
         found.append((sums[0] - sums[1]) / (2 * STEP))
-    quantizer.freeze_alpha()
     wanted = moved.new_tensor(found)
     assert wanted.any()
     torch.testing.assert_close(
@@ -70,10 +60,9 @@ def weights() -> Tensor:
 
 @torch.no_grad()
 def away_from_kinks(quantizer: Fixed, weight: Tensor) -> Tensor:
-    """Move each weight that lies on a centroid, on zero, or where the nearest centroid changes."""
-    ordered = quantizer.centroids.sort().values
-    kinks = torch.cat([ordered, (ordered[1:] + ordered[:-1]) / 2, ordered.new_zeros(1)])
-    kinks = quantizer.largest(weight) * mulaw.expand(kinks, quantizer.mu)
+    """Move each weight that lies on a centroid or where the nearest centroid changes."""
+    values = mulaw.expand(quantizer.centroids.sort().values, quantizer.mu)
+    kinks = quantizer.largest(weight) * torch.cat([values, (values[1:] + values[:-1]) / 2])
     kinks = kinks.expand(len(weight), -1)
     for _ in range(20):
         close = (weight[..., None] - kinks[:, None]).abs().amin(-1) < 20 * STEP
@@ -120,12 +109,11 @@ def test_hard_gradients_are_finite_differences(bits, per_row):
 @pytest.mark.parametrize("k", [5.0, float("inf")])
 @pytest.mark.parametrize("learn_mu", [False, True])
 def test_no_gradient_is_taken_that_nobody_asked_for(monkeypatch, k, learn_mu):
-    monkeypatch.setattr("gq_tvm.quantize.gq._sum_by", None)  # sums the gradient of centroids
+    if not learn_mu:  # which is reached through the centroids' values
+        monkeypatch.setattr("gq_tvm.quantize.gq._sum_by", None)
     weight = weights().requires_grad_()
     quantizer = GQ(weight, 2, learn_mu=learn_mu, learn_centroids=False)
     quantizer.hardness = Hardness(k)
-    if learn_mu and k == float("inf"):
-        monkeypatch.undo()  # mu is reached through the centroids' values
     quantizer(weight).sum().backward()
     assert weight.grad is not None
     assert list(quantizer.parameters()) == ([quantizer.log_mu] if learn_mu else [])

@@ -61,7 +61,7 @@ def test_hard_training_computes_what_eval_does(activation):
     ("method", "bits", "limit"),
     [
         ("gq", 2, 1.0),
-        pytest.param("gq", 1, 1.5, marks=pytest.mark.slow),
+        pytest.param("gq", 1, 1.8, marks=pytest.mark.slow),
         pytest.param("lsq", 2, 1.2, marks=pytest.mark.slow),
         pytest.param("int8", 8, 0.7, marks=pytest.mark.slow),
     ],
@@ -347,7 +347,7 @@ def test_compress_is_lloyd_max_in_the_weight_domain():
     linear = compressed.codebook[0][compressed.indices.long()]
     companded = quantize.convert(quantize.prepare(copy.deepcopy(model), 3, activation="fp32"))
     curved = companded.codebook[0][companded.indices.long()]
-    assert (linear - weight).square().mean() < (curved - weight).square().mean()
+    torch.testing.assert_close(curved, linear)  # where training starts, whatever the space
     means = [weight[compressed.indices == j].mean() for j in range(8)]
     torch.testing.assert_close(torch.stack(means), compressed.codebook[0], atol=1e-3, rtol=0)
 
