@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
+from torch import nn
 
 from gq_tvm import quantize
 from gq_tvm.models.conformer import ConformerSettings
 from gq_tvm.models.ctc import CTCSettings
 from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
 from gq_tvm.models.network import Network, NetworkSettings, build
+from gq_tvm.models.rnnt import RNNT as Transducer
 from gq_tvm.models.rnnt import RNNTSettings
 from gq_tvm.speech import FeatureSettings
+from gq_tvm.speech.tokens import BLANK
 
 FEATURES = FeatureSettings(mean=(-5.0,) * 40, deviation=(1.0,) * 40)
 LSTM = LSTMEncoderSettings(size=24, layers=2)
@@ -35,7 +40,7 @@ BITS = {
 }
 
 
-def lively(name: str, seed: int = 0) -> Network:
+def lively(name: str, seed: int = 1) -> Network:
     """A float network in evaluation mode that does not always say the same token."""
     torch.manual_seed(seed)
     model = build(ALL[name]).eval()
@@ -43,12 +48,13 @@ def lively(name: str, seed: int = 0) -> Network:
         for parameter, value in model.named_parameters():
             if parameter.endswith("positions"):
                 value.normal_(0, 0.5)
-        for layer in (model.encoder.projection, *_outputs(model)):
-            layer.weight *= 6
+        for layer, factor in _factors(model):
+            layer.weight *= factor
+        _scores(model).bias[BLANK] += 6 if isinstance(model, Transducer) else 1
     return model
 
 
-def compressed(name: str, activation: str = "int8", seed: int = 0) -> Network:
+def compressed(name: str, activation: str = "int8", seed: int = 1) -> Network:
     """The same with its weights in codebooks of mixed bits."""
     model = lively(name, seed)
     there = [one for one, _ in model.named_modules()]
@@ -61,12 +67,27 @@ def compressed(name: str, activation: str = "int8", seed: int = 0) -> Network:
     return quantised.eval()  # type: ignore[return-value]
 
 
-def noise(length: int = 12000, seed: int = 1) -> np.ndarray:
-    """Samples f32 that swell and fade, so that frames differ."""
+def noise(length: int = 5000, seed: int = 1) -> np.ndarray:
+    """Samples f32 of a tone that jumps and noise, so that frames differ."""
     rng = np.random.default_rng(seed)
-    swell = np.sin(np.arange(length) / 900) ** 2
-    return (rng.normal(0, 0.1, length) * swell).astype(np.float32)
+    pitch = np.repeat(rng.uniform(100, 3500, length // 1000 + 1), 1000)[:length]
+    tone = np.sin(2 * np.pi * np.cumsum(pitch) / 8000)
+    return (0.2 * tone + rng.normal(0, 0.01, length)).astype(np.float32)
 
 
-def _outputs(model: Network) -> list[torch.nn.Linear]:
-    return [model.predictor.projection, model.joint.output] if hasattr(model, "joint") else []
+def _factors(model: Network) -> list[tuple[nn.Module, float]]:
+    """Layers, and by how much more they must say for tokens to differ."""
+    encoder = model.get_submodule("encoder.projection")
+    if not isinstance(model, Transducer):
+        return [(encoder, 6)]
+    predictor = model.predictor
+    return [
+        (encoder, 6), (predictor.embedding, 3), (predictor.projection, 30), (model.joint.output, 6)
+    ]  # fmt: skip
+
+
+def _scores(model: Network) -> nn.Linear:
+    """The layer whose outputs are the scores of tokens."""
+    if isinstance(model, Transducer):
+        return model.joint.output
+    return cast(nn.Linear, model.get_submodule("encoder.projection"))

@@ -31,10 +31,8 @@ def native(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def in_pytorch() -> Recogniser:
     program = frontend.read(DIGITS / "digits.pt2")
-    networks = [
-        on_numpy(program.programs[name].module()) for name in ("encoder", "predictor", "joint")
-    ]
-    return Recogniser(program.metadata, *networks)
+    networks = {name: on_numpy(one.module()) for name, one in program.programs.items()}
+    return Recogniser(program.metadata, networks)
 
 
 def read(recogniser: Recogniser, path: Path) -> np.ndarray:

@@ -3,33 +3,29 @@ from __future__ import annotations
 import os
 import zipfile
 
-import numpy as np
 import pytest
 import torch
+from small_networks import ALL, FEATURES, compressed, lively, noise
+from torch.export.pt2_archive._package import load_pt2
 
-from gq_tvm import quantize
 from gq_tvm.errors import Error
 from gq_tvm.models import export
-from gq_tvm.models.rnnt import RNNT, RNNTSettings
 from gq_tvm.models.torch_recogniser import recogniser
-from gq_tvm.speech import FeatureSettings
 
-SIZES = RNNTSettings(
-    encoder_size=24, encoder_layers=2, predictor_size=16, embedding_size=8, joint_size=12
+FAST = ("lstm rnnt", "conformer ctc")  # between them every part of the other two
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(one, marks=() if one in FAST else pytest.mark.slow) for one in ALL],
 )
-FEATURES = FeatureSettings(mean=(-5.0,) * 40, deviation=(1.0,) * 40)
+def name(request) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def model() -> RNNT:
-    torch.manual_seed(3)
-    float_model = RNNT(SIZES)
-    with torch.no_grad():
-        for layer in (float_model.encoder.projection, float_model.predictor.projection):
-            layer.weight *= 8  # else it says one token only
-    compressed = quantize.compress(float_model, bits=4, overrides={"encoder.lstm.1": 2})
-    assert isinstance(compressed, RNNT)
-    return compressed
+def model(name):
+    return compressed(name)
 
 
 @pytest.fixture(scope="module")
@@ -39,48 +35,59 @@ def path(model, tmp_path_factory):
     return path
 
 
-def samples(length: int = 12000) -> np.ndarray:
-    return np.random.default_rng(1).normal(0, 0.1, length).astype(np.float32)
-
-
 def test_what_is_read_back_says_the_same(model, path):
-    expected = recogniser(model, FEATURES).transcribe(samples())
-    assert len(set(expected)) > 3
-    assert export.load(path).transcribe(samples()) == expected
+    expected = recogniser(model, FEATURES).transcribe(noise())
+    assert len(set(expected)) > 2
+    assert export.load(path).transcribe(noise()) == expected
 
 
 def test_streaming_with_the_exported_programs(path):
     loaded = export.load(path)
     session = loaded.session()
-    for start in range(0, 12000, 777):
-        session.accept(samples()[start : start + 777])
-    assert session.finish() == loaded.transcribe(samples())
+    for start in range(0, 5000, 777):
+        session.accept(noise()[start : start + 777])
+    assert session.finish() == loaded.transcribe(noise())
 
 
-def test_metadata_travels(path):
+def test_metadata_travels(path, name):
     metadata = export.load(path).metadata
+    encoder, head = name.split()
+    states = {
+        "lstm": {"h": [2, 1, 24], "c": [2, 1, 24]},
+        "conformer": {
+            "keys": [2, 1, 6, 24], "values": [2, 1, 6, 24], "past": [2, 1, 4, 24], "seen": [1, 6]
+        },
+    }  # fmt: skip
+    assert metadata["task"] == head
     assert metadata["training"] == {"seed": 3}
-    assert metadata["states"]["encoder"]["h"] == [2, 1, 24]
+    assert metadata["states"]["encoder"] == states[encoder]
+    assert list(metadata["states"]["encoder"]) == list(states[encoder])  # their order counts
     assert metadata["tokens"][metadata["blank"]] == "<blank>"
 
 
-def test_the_file_holds_indices_and_codebook_operators(model):
-    encoder = export.programs(model)["encoder"]
+def test_the_file_holds_indices_and_codebook_operators(path, name):
+    programs = load_pt2(str(path)).exported_programs
+    assert set(programs) == {"encoder"} | ({"predictor", "joint"} if "rnnt" in name else set())
+    encoder = programs["encoder"]
     targets = [str(node.target) for node in encoder.graph.nodes]
-    assert sum("codebook_lstm" in target for target in targets) == 2
-    assert sum("codebook_linear" in target for target in targets) == 1
+    layers = {"lstm": (2, 1, 0), "conformer": (0, 2 * 10 + 2, 2)}[name.split()[0]]
+    kinds = ("codebook_lstm", "codebook_linear", "codebook_conv1d")
+    assert tuple(sum(kind in target for target in targets) for kind in kinds) == layers
     floats = [t for t in encoder.state_dict.values() if t.dtype == torch.float32]
-    assert max(t.numel() for t in floats) <= 4 * SIZES.encoder_size  # biases and norms
+    assert max(t.numel() for t in floats) <= 256  # biases, norms, codebooks, positions
 
 
 def test_no_paths_of_this_machine_travel(path):
     with zipfile.ZipFile(path) as archive:
-        assert not any(b"/rnnt.py" in archive.read(name) for name in archive.namelist())
+        contents = [archive.read(name) for name in archive.namelist()]
+    for file in (b"/rnnt.py", b"/conformer.py", b"/lstm_encoder.py"):
+        assert not any(file in content for content in contents)
 
 
-def test_float_models_cannot_be_exported(tmp_path):
+@pytest.mark.parametrize("name", ["lstm ctc", "conformer rnnt"])
+def test_float_models_cannot_be_exported(name, tmp_path):
     with pytest.raises(Error, match=r"quantize\.convert"):
-        export.save(RNNT(SIZES), FEATURES, tmp_path / "a.pt2")
+        export.save(lively(name), FEATURES, tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
 

@@ -15,13 +15,14 @@ from gq_tvm.models import checkpoint, export
 from gq_tvm.models.batches import Batches, Source
 from gq_tvm.models.digits_training import DigitTraining, train
 from gq_tvm.models.recipe import DigitRecipe
-from gq_tvm.models.rnnt import RNNT, RNNTSettings
+from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.network import NetworkSettings, build
+from gq_tvm.models.rnnt import RNNTSettings
 from gq_tvm.models.training import Schedule, Trainer
 from gq_tvm.speech import FeatureSettings, audio, decoding
 
-SIZES = RNNTSettings(
-    encoder_size=16, encoder_layers=1, predictor_size=8, embedding_size=8, joint_size=16
-)
+HEAD = RNNTSettings(predictor_size=8, embedding_size=8, joint_size=16)
+SIZES = NetworkSettings(encoder=LSTMEncoderSettings(size=16, layers=1), head=HEAD)
 FEATURES = FeatureSettings(mean=(-5.0,) * 40, deviation=(1.0,) * 40)
 
 
@@ -40,7 +41,7 @@ def batches() -> Batches:
 def trainer(path=None, **changes) -> Trainer:
     torch.manual_seed(0)
     schedule = replace(Schedule(steps=8, warmup=2, save_every=3), **changes)
-    return Trainer(RNNT(SIZES), batches(), schedule, 0, path=path, report=lambda line: None)
+    return Trainer(build(SIZES), batches(), schedule, 0, path=path, report=lambda line: None)
 
 
 def test_batches_repeat_and_differ():
@@ -59,7 +60,7 @@ def test_training_lowers_the_loss():
     lines: list[str] = []
     torch.manual_seed(0)
     schedule = Schedule(steps=100, warmup=10, learning_rate=1e-2)
-    Trainer(RNNT(SIZES), batches(), schedule, 0, report=lines.append).run()
+    Trainer(build(SIZES), batches(), schedule, 0, report=lines.append).run()
     first, last = (float(line.split("loss ")[1].split()[0]) for line in (lines[0], lines[-1]))
     assert last < 0.7 * first
     assert "min left" in lines[0]
@@ -92,7 +93,7 @@ def test_checkpoints_of_other_models_and_odd_files(tmp_path):
     trainer(path).run(1)
     tensors, _ = checkpoint.load(path)
     other = Trainer(
-        RNNT(replace(SIZES, joint_size=8)), batches(), Schedule(steps=8), 0, report=print
+        build(replace(SIZES, head=replace(HEAD, joint_size=8))), batches(), Schedule(steps=8), 0, report=print
     )
     with pytest.raises(Error, match="holds another model"):
         other.restore(tensors, 1)

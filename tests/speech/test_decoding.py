@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +11,13 @@ from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
 from gq_tvm.speech import FeatureSettings, Recogniser
-from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES, MAX_TOKENS_PER_FRAME, GreedyDecoder
+from gq_tvm.speech.decoding import (
+    MAX_ENCODER_FRAMES,
+    MAX_TOKENS_PER_FRAME,
+    CTCDecoder,
+    Decoder,
+    RNNTDecoder,
+)
 
 STATES = {name: {"h": [1, 1, 1], "c": [1, 1, 1]} for name in ("encoder", "predictor")}
 TOKENS = ["<blank>", "a", "b", "c"]
@@ -42,8 +47,15 @@ def one_hot(numbers) -> np.ndarray:
     return np.eye(4, dtype=np.float32)[list(numbers)]
 
 
-def decoder(joint=say_once) -> GreedyDecoder:
-    return GreedyDecoder(counting_encoder, last_token, joint, STATES)
+NETWORKS = {"encoder": counting_encoder, "predictor": last_token, "joint": say_once}
+
+
+def decoder(joint=say_once) -> RNNTDecoder:
+    return RNNTDecoder(NETWORKS | {"joint": joint}, STATES)
+
+
+def ctc() -> CTCDecoder:
+    return CTCDecoder({"encoder": counting_encoder}, STATES)
 
 
 def test_tokens_come_out_with_their_frames():
@@ -53,10 +65,32 @@ def test_tokens_come_out_with_their_frames():
     assert greedy.tokens == [1, 2, 3, 1]
 
 
+def test_ctc_counts_repeats_once_and_blanks_not():
+    greedy = ctc()
+    assert greedy.accept(one_hot([0, 1, 1, 0, 1, 2, 2, 3])) == [1, 1, 2, 3]
+    assert greedy.accept(one_hot([3, 3, 0, 3])) == [3]  # the first two are of the call before
+    assert greedy.accept(one_hot([0, 0])) == []
+    assert greedy.tokens == [1, 1, 2, 3, 3]
+
+
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 9), max_size=6))
-def test_cuts_change_nothing(numbers, cuts):
-    features, whole, cut = one_hot(numbers).reshape(-1, 4), decoder(), decoder()
+@given(st.lists(st.integers(0, 3), max_size=40))
+def test_ctc_is_the_collapse_of_the_path(numbers):
+    greedy = ctc()
+    greedy.accept(one_hot(numbers).reshape(-1, 4))
+    assert greedy.tokens == [token for token, _ in groupby(numbers) if token]
+
+
+@pytest.mark.parametrize("make", [decoder, ctc])
+@settings(deadline=None, max_examples=30)
+@given(
+    numbers=st.lists(st.integers(0, 3), max_size=40),
+    cuts=st.lists(st.integers(0, 9), max_size=6),
+)
+def test_cuts_change_nothing(make, numbers, cuts):
+    whole: Decoder = make()
+    cut: Decoder = make()
+    features = one_hot(numbers).reshape(-1, 4)
     whole.accept(features)
     start = 0
     for length in [*cuts, 40]:
@@ -69,7 +103,7 @@ def test_long_input_is_split_for_the_encoder():
     greedy = decoder()
     greedy.accept(one_hot([1, 2] * MAX_ENCODER_FRAMES))
     assert len(greedy.tokens) == 2 * MAX_ENCODER_FRAMES
-    assert greedy._encoder_state[0].item() == 2 * MAX_ENCODER_FRAMES
+    assert greedy._encoder.state[0].item() == 2 * MAX_ENCODER_FRAMES
 
 
 def test_a_model_that_never_says_blank_ends():
@@ -97,18 +131,19 @@ METADATA = {
 
 
 def recogniser(**changes) -> Recogniser:
-    return Recogniser(METADATA | changes, counting_encoder, last_token, say_once)
+    return Recogniser(METADATA | changes, NETWORKS)
 
 
+@pytest.mark.parametrize("task", ["rnnt", "ctc"])
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 3000), st.lists(st.integers(0, 900), max_size=5))
-def test_streaming_gives_the_text_of_the_whole(length, cuts):
+@given(length=st.integers(0, 3000), cuts=st.lists(st.integers(0, 900), max_size=5))
+def test_streaming_gives_the_text_of_the_whole(task, length, cuts):
     samples = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
-    session, start = recogniser().session(), 0
+    session, start = recogniser(task=task).session(), 0
     for cut in [*cuts, length]:
         session.accept(samples[start : start + cut])
         start += cut
-    assert session.finish() == recogniser().transcribe(samples)
+    assert session.finish() == recogniser(task=task).transcribe(samples)
 
 
 def test_text_grows_while_speech_arrives():
@@ -129,7 +164,7 @@ def test_a_finished_session_says_so():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": "classify"}, "task is 'classify'"),
+        ({"task": "classify"}, "task is 'classify'; only RNN transducers"),
         ({"features": {}}, "feature description is incomplete"),
     ],
 )
@@ -139,8 +174,9 @@ def test_other_models_are_refused(changes, words):
 
 
 def test_metadata_must_be_whole():
-    unused: Any = None
     with pytest.raises(Error, match="lacks tokens, states"):
-        Recogniser({"task": "rnnt", "features": {}}, unused, unused, unused)
+        Recogniser({"task": "rnnt", "features": {}}, NETWORKS)
+    with pytest.raises(Error, match="has no predictor and no joint"):
+        Recogniser(METADATA, {"encoder": counting_encoder})
     with pytest.raises(Error, match="state shapes of its encoder"):
         recogniser(states={}).session()
