@@ -182,10 +182,10 @@ def text(data: dict[str, Any]) -> str:
         "",
         f"The RNN-T in its default sizes ({data['weights']:,} weights), {BATCH} strings of "
         f"{FRAMES} frames and {TOKENS} tokens: forward, transducer loss, backward, AdamW. One "
-        f"thread of {data['machine']['cpu']}, PyTorch {about['versions']['torch']}, {about['date']}. CPU "
-        f"time, the median of {data['rounds']} rounds in turns; memory is what a process of its "
-        "own grows by at its peak. Activations int8 where nothing else is said. Made by "
-        "`python -m benchmarks.training_step`.",
+        f"thread of {data['machine']['cpu']}, PyTorch {about['versions']['torch']}, "
+        f"{about['date']}. CPU time, the median of {data['rounds']} rounds in turns; memory is "
+        "what a process of its own grows by at its peak. Activations int8 where nothing else is "
+        "said. Made by `python -m benchmarks.training_step`.",
         "",
         f"Limit: {LIMIT}x the float step. {kept}: at most {most['time_ratio']:.2f}x the time and "
         f"{most['memory_ratio']:.2f}x the memory. No limit is set for rows marked *: they round an "

@@ -133,7 +133,7 @@ def _read_pt2(path: Path) -> Program:
         raise Error(f"{path} is not a .pt2 file or is damaged; write it with torch.export.save")
     from torch.export.pt2_archive._package import load_pt2
 
-    import gq_tvm.ops.torch_ops  # noqa: F401  (programs call torch.ops.gq)
+    import gq_tvm.ops.torch_gru  # noqa: F401  (programs call torch.ops.gq)
 
     try:
         contents = load_pt2(str(path))

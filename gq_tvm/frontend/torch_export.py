@@ -23,14 +23,14 @@ from tvm.relax.frontend.torch.exported_program_translator import (
     ExportedProgramImporter as Importer,
 )
 
-import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq, which programs call)
+import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
 from gq_tvm.frontend.attention import convert_attention, decompositions
 from gq_tvm.frontend.slices import convert_slice
 from gq_tvm.passes import operators
 from gq_tvm.passes.parameters import digest
 
-_LAYERS = "gq_tvm.quantize.codebook_layers."  # by name: the compile side does not import them
+_LAYERS = "gq_tvm.quantize.codebook_"  # by name: the compile side does not import them
 
 Converter = Callable[[fx.Node, Importer], relax.Expr]
 

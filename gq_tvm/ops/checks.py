@@ -104,6 +104,16 @@ def check_lstm_shapes(
     check_shape(op, "indices_hh", indices_hh.shape, (4 * hidden, hidden))
 
 
+def check_gru_shapes(op: str, x: Any, h0: Any, indices_ih: Any, indices_hh: Any) -> None:
+    """The shapes that tie the two weights of a GRU to its input and state."""
+    check_dtype(op, h0=(h0, "float32"))
+    check_shape(op, "x", x.shape, (None, None, None))
+    check_shape(op, "h0", h0.shape, (x.shape[0], None))
+    hidden = h0.shape[1]
+    check_shape(op, "indices_ih", indices_ih.shape, (3 * hidden, x.shape[2]))
+    check_shape(op, "indices_hh", indices_hh.shape, (3 * hidden, hidden))
+
+
 def check_conv1d(
     op: str,
     x: Any,

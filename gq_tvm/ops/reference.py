@@ -22,6 +22,7 @@ from gq_tvm.ops.checks import (
     check_conv1d,
     check_dtype,
     check_frames,
+    check_gru_shapes,
     check_ids,
     check_largest_index,
     check_linear_shapes,
@@ -330,20 +331,13 @@ def codebook_lstm(
     check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
     _check_linear(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
     _check_linear(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
-    # float64 carries the exact path; the others are float32 throughout, as kernels compute them.
-    dtype = np.float64 if activation == "fp32" else np.float32
-
-    def product(rows: NDArray, indices: U8, codebook: F32) -> NDArray:
-        if activation != "fp32":
-            acc, factor = linear_accumulators(rows, indices, codebook, activation)
-            return acc.astype(np.float32) * factor
-        return rows @ expand(indices, codebook).astype(np.float64).T
-
-    h, c = h0.astype(dtype), c0.astype(dtype)
-    from_x = product(x.astype(dtype), indices_ih, codebook_ih)
+    dtype = _carried(activation)
+    h: NDArray = h0.astype(dtype)
+    c: NDArray = c0.astype(dtype)
+    from_x = _product(x.astype(dtype), indices_ih, codebook_ih, activation)
     y = np.empty((*x.shape[:2], h0.shape[1]), np.float32)
     for t in range(x.shape[1]):
-        gates = from_x[:, t] + product(h, indices_hh, codebook_hh)
+        gates = from_x[:, t] + _product(h, indices_hh, codebook_hh, activation)
         if bias is not None:
             gates = gates + bias
         i, f, g, o = np.split(gates, 4, axis=1)
@@ -351,6 +345,74 @@ def codebook_lstm(
         h = sigmoid(o) * np.tanh(c)
         y[:, t] = h
     return y, h.astype(np.float32), c.astype(np.float32)
+
+
+def codebook_gru(
+    x: F32,
+    h0: F32,
+    indices_ih: U8,
+    codebook_ih: F32,
+    indices_hh: U8,
+    codebook_hh: F32,
+    bias_ih: F32 | None,
+    bias_hh: F32 | None,
+    bits_ih: int,
+    bits_hh: int,
+    activation: str,
+) -> tuple[F32, F32]:
+    """One GRU layer in one direction, batch first, gates in the order r, z, n.
+
+    PyTorch's: ``n = tanh(x-part + r * h-part)``, the h-part with its bias, ``h = (1 - z) n + z h``.
+
+    Args:
+        x: f32 [B, T, I].
+        h0: f32 [B, H].
+        indices_ih: u8 [3H, I].
+        codebook_ih: f32 [1 or 3H, 2^bits_ih].
+        indices_hh: u8 [3H, H].
+        codebook_hh: f32 [1 or 3H, 2^bits_hh].
+        bias_ih: f32 [3H] or None.
+        bias_hh: f32 [3H] or None.
+        bits_ih: 1 to 8.
+        bits_hh: 1 to 8.
+        activation: as for ``codebook_linear``; x is rounded once per frame, h once per step.
+
+    Returns:
+        y f32 [B, T, H], and the last h, f32 [B, H].
+
+    Raises:
+        Error: a shape, dtype, index or option is wrong.
+    """
+    op = "codebook_gru"
+    check_gru_shapes(op, x, h0, indices_ih, indices_hh)
+    _check_linear(op, x, indices_ih, codebook_ih, bias_ih, bits_ih, activation)
+    _check_linear(op, h0, indices_hh, codebook_hh, bias_hh, bits_hh, activation)
+    dtype = _carried(activation)
+    h: NDArray = h0.astype(dtype)
+    from_x = _product(x.astype(dtype), indices_ih, codebook_ih, activation)
+    from_x = from_x if bias_ih is None else from_x + bias_ih
+    y = np.empty((*x.shape[:2], h0.shape[1]), np.float32)
+    for t in range(x.shape[1]):
+        from_h = _product(h, indices_hh, codebook_hh, activation)
+        from_h = from_h if bias_hh is None else from_h + bias_hh
+        (r_x, z_x, n_x), (r_h, z_h, n_h) = (np.split(p, 3, axis=1) for p in (from_x[:, t], from_h))
+        n = np.tanh(n_x + sigmoid(r_x + r_h) * n_h)
+        z = sigmoid(z_x + z_h)
+        h = (1 - z) * n + z * h
+        y[:, t] = h
+    return y, h.astype(np.float32)
+
+
+def _carried(activation: str) -> type[np.floating]:
+    # float64 carries the exact path; the others are float32 throughout, as kernels compute them.
+    return np.float64 if activation == "fp32" else np.float32
+
+
+def _product(rows: NDArray, indices: U8, codebook: F32, activation: str) -> NDArray:
+    if activation != "fp32":
+        acc, factor = linear_accumulators(rows, indices, codebook, activation)
+        return acc.astype(np.float32) * factor
+    return rows @ expand(indices, codebook).astype(np.float64).T
 
 
 def codebook_conv1d(

@@ -115,7 +115,8 @@ def integer_linear(q: Tensor, scale: Tensor, grid: Tensor, scale_w: Tensor) -> T
     return acc * (scale * scale_w)
 
 
-def _check_indices(op: str, indices: Tensor, bits: int) -> None:
+def check_indices(op: str, indices: Tensor, bits: int) -> None:
+    """Refuse indices without a centroid."""
     if bits < 8 and indices.numel():
         checks.check_largest_index(op, int(indices.max()), bits)
 
@@ -148,6 +149,18 @@ def operand(indices: Tensor, codebook: Tensor, activation: str) -> Operand:
         return expand(indices, codebook)
     grid, scale = quantize_rows(codebook)
     return IntegerWeight(expand(indices.flatten(1), grid), scale[:, 0], activation)
+
+
+def split_rows(weight: Operand, parts: int) -> list[Operand]:
+    """An operand [N, K] as ``parts`` operands of N / parts rows each."""
+    if isinstance(weight, Tensor):
+        return list(weight.chunk(parts))
+    scales = weight.scale.chunk(parts) if len(weight.scale) > 1 else [weight.scale] * parts
+    grids = weight.grid.chunk(parts)
+    return [
+        IntegerWeight(grid, scale, weight.activation)
+        for grid, scale in zip(grids, scales, strict=True)
+    ]
 
 
 def product(x: Tensor, weight: Operand) -> Tensor:
@@ -213,7 +226,7 @@ def codebook_linear(
     """``reference.codebook_linear``: x f32 [..., K] -> f32 [..., N]."""
     op = "codebook_linear"
     checks.check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
-    _check_indices(op, indices, bits)
+    check_indices(op, indices, bits)
     y = product(x, operand(indices, codebook, activation))
     return y if bias is None else y + bias
 
@@ -252,8 +265,8 @@ def codebook_lstm(
     checks.check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
     checks.check_linear_shapes(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
     checks.check_linear_shapes(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
-    _check_indices(op, indices_ih, bits_ih)
-    _check_indices(op, indices_hh, bits_hh)
+    check_indices(op, indices_ih, bits_ih)
+    check_indices(op, indices_hh, bits_hh)
     weight_ih = operand(indices_ih, codebook_ih, activation)
     weight_hh = operand(indices_hh, codebook_hh, activation)
     # The outputs of an operator may not be its inputs, as they would be without any frame.
@@ -303,7 +316,7 @@ def codebook_conv1d(
     """``reference.codebook_conv1d``: x f32 [B, C, T] -> f32 [B, N, T']."""
     op = "codebook_conv1d"
     checks.check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
-    _check_indices(op, indices, bits)
+    check_indices(op, indices, bits)
     taps = indices.shape[2]
     checks.check_frames(op, _conv1d_frames(x, taps, stride, padding, dilation))
     weight = operand(indices, codebook, activation)
@@ -347,7 +360,7 @@ def codebook_embedding(ids: Tensor, indices: Tensor, codebook: Tensor, bits: int
     op = "codebook_embedding"
     checks.check_dtype(op, ids=(ids, "int64"))
     checks.check_weight(op, indices, codebook, bits)
-    _check_indices(op, indices, bits)
+    check_indices(op, indices, bits)
     if ids.numel():
         checks.check_ids(op, int(ids.min()), int(ids.max()), indices.shape[0])
     flat = ids.reshape(-1)

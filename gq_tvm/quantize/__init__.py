@@ -11,13 +11,14 @@ the activations of a codec), [C] our own choice.
 from __future__ import annotations
 
 from gq_tvm.quantize.annealing import Annealing
+from gq_tvm.quantize.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
     CodebookLinear,
-    CodebookLSTM,
     CodebookWeight,
 )
+from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.compress import compress
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.describe import Report, WeightReport, describe
@@ -27,8 +28,10 @@ __all__ = [
     "Annealing",
     "CodebookConv1d",
     "CodebookEmbedding",
+    "CodebookGRU",
     "CodebookLSTM",
     "CodebookLinear",
+    "CodebookMultiheadAttention",
     "CodebookWeight",
     "Report",
     "WeightReport",

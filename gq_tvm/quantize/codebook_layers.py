@@ -6,7 +6,7 @@ operators of ``ops.torch_ops``, which ``torch.export`` keeps in the program.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gq_tvm.ops import checks, torch_ops  # noqa: F401  (torch_ops registers torch.ops.gq)
-from gq_tvm.quantize.lstm_layers import run_layers
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,16 @@ class CodebookWeight:
         checks.check_weight(layer, self.indices, self.codebook, self.bits, ndim)
         if self.indices.numel():
             checks.check_largest_index(layer, int(self.indices.max()), self.bits)
+
+    def split_rows(self, parts: int) -> list[CodebookWeight]:
+        """``parts`` weights of N / parts rows each."""
+        indices = [one.clone() for one in self.indices.chunk(parts)]
+        shared = self.codebook.shape[0] == 1
+        codebooks = [self.codebook] * parts if shared else self.codebook.chunk(parts)
+        return [
+            CodebookWeight(i, c if shared else c.clone(), self.bits)
+            for i, c in zip(indices, codebooks, strict=True)
+        ]
 
 
 class CodebookLayer(nn.Module):
@@ -191,73 +200,6 @@ class CodebookEmbedding(CodebookLayer):
     def extra_repr(self) -> str:
         """Sizes and bits, for ``print``."""
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}"
-
-
-class CodebookLSTM(CodebookLayer):
-    """``nn.LSTM`` in one direction with its weights in codebooks.
-
-    Args:
-        weights: for each layer (indices [4H, I or H], indices [4H, H]).
-        biases: for each layer f32 [4H], the sum of PyTorch's two, or None.
-        activation: as in ``CodebookLinear``.
-        batch_first: as in ``nn.LSTM``.
-
-    Raises:
-        Error: the weights' shapes, dtypes or indices are wrong.
-    """
-
-    def __init__(
-        self,
-        weights: Sequence[tuple[CodebookWeight, CodebookWeight]],
-        biases: Sequence[Tensor | None],
-        activation: str,
-        batch_first: bool = False,
-    ) -> None:
-        super().__init__()
-        checks.check_activation(type(self).__name__, activation)
-        self.bits: list[tuple[int, int]] = []
-        for layer, ((ih, hh), bias) in enumerate(zip(weights, biases, strict=True)):
-            self._register(f"_ih_l{layer}", ih)
-            self._register(f"_hh_l{layer}", hh)
-            self.register_buffer(f"bias_l{layer}", bias)
-            self.bits.append((ih.bits, hh.bits))
-        self.num_layers = len(self.bits)
-        self.input_size = weights[0][0].indices.shape[1]
-        self.hidden_size = weights[0][1].indices.shape[1]
-        self.activation = activation
-        self.batch_first = batch_first
-
-    def forward(
-        self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As ``nn.LSTM``: x f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
-
-        def layer(x: Tensor, h: Tensor, c: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
-            ih, hh = self._weight("ih", number), self._weight("hh", number)
-            return torch.ops.gq.codebook_lstm(
-                x, h, c, ih.indices, ih.codebook, hh.indices, hh.codebook,
-                getattr(self, f"bias_l{number}"), ih.bits, hh.bits, self.activation,
-            )  # fmt: skip
-
-        return run_layers(layer, x, hx, self.num_layers, self.hidden_size, self.batch_first)
-
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
-        """Two weights a layer."""
-        for number in range(self.num_layers):
-            for kind in ("ih", "hh"):
-                yield f"weight_{kind}_l{number}", self._weight(kind, number)
-
-    def _weight(self, kind: str, number: int) -> CodebookWeight:
-        indices = getattr(self, f"indices_{kind}_l{number}")
-        codebook = getattr(self, f"codebook_{kind}_l{number}")
-        return CodebookWeight(indices, codebook, self.bits[number][kind == "hh"])
-
-    def extra_repr(self) -> str:
-        """Sizes, bits and activation, for ``print``."""
-        return (
-            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
-            f"bits={self.bits}, activation={self.activation}"
-        )
 
 
 def zero_padding(rows: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:

@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
+from gq_tvm.quantize.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
     CodebookLinear,
-    CodebookLSTM,
     CodebookWeight,
 )
+from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
+from gq_tvm.quantize.quant_attention import PROJECTIONS, QuantMultiheadAttention
 from gq_tvm.quantize.quant_layers import (
     QuantConv1d,
     QuantEmbedding,
     QuantLayer,
     QuantLinear,
-    QuantLSTM,
 )
+from gq_tvm.quantize.quant_recurrent import QuantGRU, QuantLSTM, QuantRecurrent
 from gq_tvm.quantize.quantizer import check_finite
 
 
@@ -48,13 +50,11 @@ def convert(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantLayer):
             layers[module] = _codebook_layer(module, _weights_of(module, name, weights))
-    if model in layers:
-        return layers[model].eval()
-    for parent in list(model.modules()):
+    for parent in [*model.modules(), *layers.values()]:
         for name, child in parent._modules.items():
             if child in layers:
                 setattr(parent, name, layers[child])
-    return model.eval()
+    return layers.get(model, model).eval()
 
 
 def _weights_of(
@@ -102,8 +102,40 @@ def _(module: QuantEmbedding, weights: dict[str, CodebookWeight]) -> nn.Module:
 
 @_codebook_layer.register
 def _(module: QuantLSTM, weights: dict[str, CodebookWeight]) -> nn.Module:
-    numbers = range(module.num_layers)
     with torch.no_grad():
-        biases = [module.summed_bias(n) for n in numbers]
-    pairs = [(weights[f"weight_ih_l{n}"], weights[f"weight_hh_l{n}"]) for n in numbers]
+        biases = [module.summed_bias(n) for n in range(module.num_layers)]
+    pairs = _pairs(module, weights)
     return CodebookLSTM(pairs, biases, module.activation, module.batch_first)
+
+
+@_codebook_layer.register
+def _(module: QuantGRU, weights: dict[str, CodebookWeight]) -> nn.Module:
+    both = [module.biases(n) for n in range(module.num_layers)]
+    biases = [None if b is None else (b[0].detach(), b[1].detach()) for b in both]
+    pairs = _pairs(module, weights)
+    return CodebookGRU(pairs, biases, module.activation, module.batch_first)
+
+
+def _pairs(
+    module: QuantRecurrent, weights: dict[str, CodebookWeight]
+) -> list[tuple[CodebookWeight, CodebookWeight]]:
+    return [
+        (weights[f"weight_ih_l{n}"], weights[f"weight_hh_l{n}"]) for n in range(module.num_layers)
+    ]
+
+
+@_codebook_layer.register
+def _(module: QuantMultiheadAttention, weights: dict[str, CodebookWeight]) -> nn.Module:
+    if module.in_proj_weight is None:
+        parts = [weights[name] for name in PROJECTIONS]
+    else:
+        parts = weights["in_proj_weight"].split_rows(3)
+    biases = [None if bias is None else bias.detach().clone() for bias in module.biases()]
+    projections = [
+        CodebookLinear(part, bias, module.activation)
+        for part, bias in zip(parts, biases, strict=True)
+    ]
+    # Behind the heads stands a layer of its own; ``convert`` puts it here.
+    return CodebookMultiheadAttention(
+        [*projections, module.out_proj], module.embed_dim, module.num_heads, module.batch_first
+    )

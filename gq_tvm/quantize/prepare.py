@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -14,7 +15,8 @@ from torch import nn
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.quantize.gq import GQ, MU, STARTS
-from gq_tvm.quantize.quant_layers import QuantLayer, QuantLSTM
+from gq_tvm.quantize.quant_layers import QuantLayer
+from gq_tvm.quantize.quant_recurrent import QuantRecurrent
 from gq_tvm.quantize.quantizer import Quantizer, check_finite
 from gq_tvm.quantize.supported import QUANT_LAYERS, Weight, find_weights
 from gq_tvm.quantize.uniform import LearnedStep, Uniform
@@ -27,6 +29,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "int8": (),
 }
 _UNSAID = {"mu": MU, "learn_mu": False, "learn_centroids": True, "start": STARTS[0]}
+_MOST_NAMED = 8  # of the weights left in float
 
 
 def prepare(
@@ -46,12 +49,13 @@ def prepare(
 ) -> nn.Module:
     """Make a model train with quantised weights.
 
-    Every ``nn.Linear``, ``nn.LSTM``, ``nn.Conv1d`` and ``nn.Embedding`` becomes its counterpart
-    with quantisers, in place: an optimiser made before still holds the weights, but not the
-    centroids (see ``centroid_parameters``). Other weights stay in float; ``describe`` says which
-    and why. Until an ``Annealing`` is made, the quantisers are hard. A saved ``state_dict`` belongs
-    in a model prepared with the same options. That bits may differ from layer to layer is [P];
-    defaults, activations and names are ours [C].
+    Every ``nn.Linear``, ``nn.LSTM``, ``nn.GRU``, ``nn.Conv1d``, ``nn.Embedding`` and
+    ``nn.MultiheadAttention`` becomes its counterpart with quantisers, in place: an optimiser made
+    before still holds the weights, but not the centroids (see ``centroid_parameters``). Weights
+    that cannot be quantised stay in float, with a warning that names them, but for those that
+    ``overrides`` leave in float anyway; ``describe`` says why. Until an ``Annealing`` is made, the
+    quantisers are hard. A saved ``state_dict`` belongs in a model prepared with the same options.
+    That bits may differ from layer to layer is [P]; defaults, activations and names are ours [C].
 
     Args:
         model: with trained or fresh float32 weights; centroids start from them.
@@ -66,7 +70,8 @@ def prepare(
         method: ``"gq"``, or one of the baselines ``"int8"`` (uniform, 8 bits) and ``"lsq"``.
         per_row: a codebook scale for each output row in place of one for the tensor.
         mu: of GQ's mu-law; 0 is the linear space.
-        exact_state: once hard, round an LSTM's state at each step of training too (slower).
+        exact_state: once hard, round the state of an LSTM or GRU at each step of training too
+            (slower).
         learn_mu: GQ's mu is a parameter of each weight that starts at ``mu``.
         learn_centroids: False leaves GQ's centroids where they start.
         start: of GQ's centroids, ``"lloyd-max"`` of the weight or ``"uniform"``: the midpoints of
@@ -79,8 +84,9 @@ def prepare(
 
     Raises:
         Error: a pattern matches nothing, bits or options are out of range, a weight is not
-            finite, an LSTM would be quantised in part or with two kinds of activations, nothing
-            can be quantised, or an option is given that the method does not have.
+            finite, an LSTM, GRU or MultiheadAttention would be quantised in part, a layer with
+            two kinds of activations, nothing can be quantised, or an option is given that the
+            method does not have.
     """
     default, patterns = (activation, {}) if isinstance(activation, str) else ("int8", activation)
     options: dict[str, Any] = {
@@ -92,7 +98,7 @@ def prepare(
     chosen = _choose_bits(weights, bits, overrides or {})
     if method == "int8" and set(chosen.values()) - {8}:
         raise Error('prepare: method "int8" has 8 bits only; give bits=8.')
-    _check_whole_lstms(weights, chosen)
+    _check_whole_layers(weights, chosen)
     kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
         raise Error(
@@ -116,9 +122,29 @@ def prepare(
         module.__class__ = QUANT_LAYERS[type(module)]
         assert isinstance(module, QuantLayer)
         module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
-        if isinstance(module, QuantLSTM):
+        if isinstance(module, QuantRecurrent):
             module.exact_state = exact_state
+    _read_no_weights_directly(model)
+    if bits not in (None, 32):
+        _say_what_is_left(weights, overrides or {})
     return model
+
+
+def _say_what_is_left(weights: list[Weight], overrides: Mapping[str, int | None]) -> None:
+    asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
+    left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
+    if left:
+        listed = ", ".join(left[:_MOST_NAMED]) + ", ..." * (len(left) > _MOST_NAMED)
+        warnings.warn(f"prepare: left in float: {listed}.", stacklevel=3)
+
+
+def _read_no_weights_directly(model: nn.Module) -> None:
+    """Keep PyTorch's transformer from its fast path, which passes over the layers inside it."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -200,14 +226,15 @@ def _check_quantisable(pattern: str, matched: list[Weight]) -> None:
         )
 
 
-def _check_whole_lstms(weights: list[Weight], chosen: dict[int, int]) -> None:
-    for lstm in {w.module: None for w in weights if isinstance(w.module, nn.LSTM)}:
-        held = [w for w in weights if w.module is lstm and w.obstacle is None]
+def _check_whole_layers(weights: list[Weight], chosen: dict[int, int]) -> None:
+    for whole in {w.whole: None for w in weights if w.whole is not None}:
+        held = [w for w in weights if w.whole is whole and w.obstacle is None]
         floats = [w for w in held if id(w.parameter) not in chosen]
         if floats and len(floats) < len(held):
+            kind = type(whole).__name__
             raise Error(
                 f"prepare: {floats[0].name} would stay in float beside quantised weights of the "
-                f"same LSTM; quantise {floats[0].module_name or 'it'} whole or leave it whole."
+                f"same {kind}; quantise {held[0].module_name or 'it'} whole or leave it whole."
             )
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from gq_tvm.ops import torch_ops
 from gq_tvm.quantize.activation import fake_quantize_rows
 from gq_tvm.quantize.codebook_layers import zero_padding
-from gq_tvm.quantize.lstm_layers import run_layers
 from gq_tvm.quantize.quantizer import Quantizer
 
 
@@ -121,69 +120,3 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
             with torch.no_grad():
                 rows = F.embedding(input, cast(Tensor, self.operand("weight")))
         return zero_padding(rows, input, self.padding_idx)
-
-
-class QuantLSTM(QuantLayer, nn.LSTM):
-    """``nn.LSTM`` in training, one direction.
-
-    With integer activations the rows of x are rounded in training. The state h is rounded too, step
-    by step, which leaves PyTorch's fused LSTM for a loop and is several times slower: always at 1
-    and 2 bits; at 8 only with ``exact_state`` and once the quantisers are hard. ``eval`` always
-    rounds both.
-    """
-
-    exact_state: bool = False
-
-    def forward(  # type: ignore[override]
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As ``nn.LSTM``; see ``lstm_layers.run_layers``."""
-        sizes = self.num_layers, self.hidden_size, self.batch_first
-        if self.training:
-            return run_layers(self._training_layer, input, hx, *sizes)
-        with torch.no_grad():
-            return run_layers(self._deployed_layer, input, hx, *sizes)
-
-    def summed_bias(self, number: int) -> Tensor | None:
-        """The two biases of a layer as the one that deployment adds: f32 [4H]."""
-        if not self.bias:
-            return None
-        return getattr(self, f"bias_ih_l{number}") + getattr(self, f"bias_hh_l{number}")
-
-    def _deployed_layer(
-        self, x: Tensor, h: Tensor, c: Tensor, number: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        weights = self.operand(f"weight_ih_l{number}"), self.operand(f"weight_hh_l{number}")
-        return torch_ops.lstm_layer(x, h, c, *weights, self.summed_bias(number))
-
-    def _training_layer(
-        self, x: Tensor, h: Tensor, c: Tensor, number: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if number and self.dropout:
-            x = F.dropout(x, self.dropout)
-        x = fake_quantize_rows(x, self.activation)
-        ih, hh = f"weight_ih_l{number}", f"weight_hh_l{number}"
-        weights = [self.quantized(ih), self.quantized(hh)]
-        if self._rounds_state(hh):
-            return self._exact_layer(x, h, c, weights, self.summed_bias(number))
-        if self.bias:
-            weights += [getattr(self, f"bias_ih_l{number}"), getattr(self, f"bias_hh_l{number}")]
-        y, h, c = torch._VF.lstm(
-            x, [h.unsqueeze(0), c.unsqueeze(0)], weights, self.bias, 1, 0.0, True, False, True
-        )
-        return y, h.squeeze(0), c.squeeze(0)
-
-    def _rounds_state(self, hh: str) -> bool:
-        if self.activation == "int8":
-            return self.exact_state and self.quantizer(hh).hardness.hard
-        return self.activation != "fp32"
-
-    def _exact_layer(
-        self, x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], bias: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        steps = []
-        for gates_x in F.linear(x, weights[0]).unbind(1):
-            gates = gates_x + F.linear(fake_quantize_rows(h, self.activation), weights[1])
-            h, c = torch_ops.lstm_cell(gates, bias, c)
-            steps.append(h)
-        return torch.stack(steps, 1), h, c

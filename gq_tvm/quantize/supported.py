@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from gq_tvm.quantize.quant_layers import (
-    QuantConv1d,
-    QuantEmbedding,
-    QuantLayer,
-    QuantLinear,
-    QuantLSTM,
-)
+from gq_tvm.quantize.quant_attention import QuantMultiheadAttention
+from gq_tvm.quantize.quant_layers import QuantConv1d, QuantEmbedding, QuantLayer, QuantLinear
+from gq_tvm.quantize.quant_recurrent import QuantGRU, QuantLSTM
 
 QUANT_LAYERS: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Linear: QuantLinear,
+    NonDynamicallyQuantizableLinear: QuantLinear,  # out_proj of nn.MultiheadAttention
     nn.LSTM: QuantLSTM,
+    nn.GRU: QuantGRU,
     nn.Conv1d: QuantConv1d,
     nn.Embedding: QuantEmbedding,
+    nn.MultiheadAttention: QuantMultiheadAttention,
 }
-
-# Layers whose own forward reads the weights of the layers inside them.
-_READS_INNER_WEIGHTS = (
-    nn.MultiheadAttention,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-)
+_SUPPORTED = "Linear, LSTM, GRU, Conv1d, Embedding, MultiheadAttention"
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter of two or more axes, where it sits, and what keeps it from being quantised."""
+    """A parameter of two or more axes, where it sits, and what keeps it from being quantised.
+
+    ``whole`` is the layer whose weights are quantised together or not at all: an LSTM, a GRU, or
+    the attention around its projections.
+    """
 
     module_name: str
     attribute: str
     module: nn.Module
     parameter: nn.Parameter
     obstacle: str | None
+    whole: nn.Module | None = None
 
     @property
     def name(self) -> str:
@@ -59,33 +58,38 @@ def find_weights(model: nn.Module) -> list[Weight]:
     A parameter that several modules share appears once for each; if one of them cannot be
     quantised, none is.
     """
-    readers: dict[nn.Module, nn.Module] = {}
-    for module in model.modules():
-        if isinstance(module, _READS_INNER_WEIGHTS):
-            readers.update(dict.fromkeys(module.modules(), module))
+    around = {
+        inner: module
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for inner in module.modules()
+    }
     found = []
     for module_name, module in model.named_modules():
+        whole = module if isinstance(module, nn.LSTM | nn.GRU) else around.get(module)
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter.dim() >= 2:
-                obstacle = _obstacle(module, parameter, readers.get(module))
-                found.append(Weight(module_name, attribute, module, parameter, obstacle))
+                obstacle = _obstacle(module, parameter)
+                found.append(Weight(module_name, attribute, module, parameter, obstacle, whole))
     return _spread_obstacles(found)
 
 
-def _obstacle(module: nn.Module, parameter: nn.Parameter, reader: nn.Module | None) -> str | None:
+def _obstacle(module: nn.Module, parameter: nn.Parameter) -> str | None:
     kind = type(module).__name__
     if isinstance(module, QuantLayer):
         return None
-    if reader is not None and reader is not module:
-        return f"nn.{type(reader).__name__} reads the weights inside it directly"
     if type(module) not in QUANT_LAYERS:
-        return f"{kind} is not one of the supported layers (Linear, LSTM, Conv1d, Embedding)"
+        return f"{kind} is not one of the supported layers ({_SUPPORTED})"
     if parameter.dtype != torch.float32:
         return f"its dtype is {str(parameter.dtype).removeprefix('torch.')}, not float32"
-    if isinstance(module, nn.LSTM) and module.bidirectional:
-        return "a bidirectional LSTM is not supported"
+    if isinstance(module, nn.LSTM | nn.GRU) and module.bidirectional:
+        return f"a bidirectional {kind} is not supported"
     if isinstance(module, nn.LSTM) and module.proj_size:
         return "an LSTM with proj_size is not supported"
+    if isinstance(module, nn.MultiheadAttention) and module.bias_k is not None:
+        return "MultiheadAttention with add_bias_kv is not supported"
+    if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
+        return "MultiheadAttention with add_zero_attn is not supported"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return "an Embedding with max_norm rewrites its weight"
     if isinstance(module, nn.Embedding) and (module.sparse or module.scale_grad_by_freq):
@@ -94,12 +98,12 @@ def _obstacle(module: nn.Module, parameter: nn.Parameter, reader: nn.Module | No
 
 
 def _spread_obstacles(weights: list[Weight]) -> list[Weight]:
-    """Obstacles reach all holders of a shared parameter, and all weights of one LSTM."""
+    """Obstacles reach all holders of a shared parameter, and all weights of one whole layer."""
     holders = defaultdict(list)
     for w in weights:
         holders[id(w.parameter)].append(w)
-        if isinstance(w.module, nn.LSTM):
-            holders[id(w.module)].append(w)
+        if w.whole is not None:
+            holders[id(w.whole)].append(w)
     reasons = {id(w): w.obstacle for w in weights}
     changed = True
     while changed:
@@ -110,6 +114,4 @@ def _spread_obstacles(weights: list[Weight]) -> list[Weight]:
                 if blocked is not None and reasons[id(w)] is None:
                     reasons[id(w)] = f"it goes with {blocked.name}: {reasons[id(blocked)]}"
                     changed = True
-    return [
-        Weight(w.module_name, w.attribute, w.module, w.parameter, reasons[id(w)]) for w in weights
-    ]
+    return [replace(w, obstacle=reasons[id(w)]) for w in weights]

@@ -211,16 +211,21 @@ def test_other_refusals():
 
 
 class Odd(nn.Module):
-    """Layers that stay in float, beside one that does not."""
+    """Layers that stay in float, beside some that do not."""
 
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(8, 8)
-        self.two_ways = nn.LSTM(8, 4, bidirectional=True)
-        self.projected = nn.LSTM(8, 4, proj_size=2)
         self.gru = nn.GRU(8, 4)
         self.attention = nn.MultiheadAttention(8, 2)
         self.transformer = nn.TransformerEncoderLayer(8, 2, 8)
+        self.two_ways = nn.LSTM(8, 4, bidirectional=True)
+        self.two_ways_gru = nn.GRU(8, 4, bidirectional=True)
+        self.projected = nn.LSTM(8, 4, proj_size=2)
+        self.biased = nn.MultiheadAttention(8, 2, add_bias_kv=True)
+        self.zero = nn.MultiheadAttention(8, 2, add_zero_attn=True)
+        self.picture = nn.Conv2d(2, 3, 3)
+        self.upwards = nn.ConvTranspose1d(2, 3, 3)
         self.clipped = nn.Embedding(5, 8, max_norm=1.0)
         self.wide = nn.Linear(8, 8).double()
         self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
@@ -229,15 +234,24 @@ class Odd(nn.Module):
         self.tied.weight = self.clipped.weight
 
 
+QUANTISED = {"linear", "gru", "attention", "transformer"}
+
+
 def test_what_cannot_be_quantised_is_left_and_said():
-    model = quantize.prepare(Odd(), 4)
+    with pytest.warns(UserWarning, match=r"left in float: free \(Odd is not .*two_ways.weight_ih"):
+        model = quantize.prepare(Odd(), 4)
     report = quantize.describe(model)
     reasons = {w.name: w.remark for w in report if w.bits == 32}
-    assert [w.name for w in report if w.bits == 4] == ["linear.weight"]
-    assert "bidirectional" in reasons["two_ways.weight_ih_l0"]
+    assert {w.name.split(".")[0] for w in report if w.bits == 4} == QUANTISED
+    assert not {name for name in reasons if name.split(".")[0] in QUANTISED}
+    assert "bidirectional LSTM" in reasons["two_ways.weight_ih_l0"]
+    assert "bidirectional GRU" in reasons["two_ways_gru.weight_ih_l0"]
     assert "proj_size" in reasons["projected.weight_hh_l0"]
-    assert reasons["gru.weight_ih_l0"].startswith("GRU is not one of the supported layers")
-    assert "TransformerEncoderLayer reads" in reasons["transformer.linear1.weight"]
+    assert "add_bias_kv" in reasons["biased.in_proj_weight"]
+    assert "goes with biased.in_proj_weight" in reasons["biased.out_proj.weight"]
+    assert "add_zero_attn" in reasons["zero.in_proj_weight"]
+    assert reasons["picture.weight"].startswith("Conv2d is not one of the supported layers")
+    assert reasons["upwards.weight"].startswith("ConvTranspose1d is not one of")
     assert "max_norm" in reasons["clipped.weight"]
     assert reasons["tied.weight"] == "shared with clipped.weight"
     assert "float64" in reasons["wide.weight"]
@@ -245,10 +259,22 @@ def test_what_cannot_be_quantised_is_left_and_said():
     text = str(report)
     assert "linear.weight" in text
     assert "max_norm" in text
-    with pytest.raises(Error, match=r"matches only weights that cannot be quantised.*GRU"):
-        quantize.prepare(Odd(), 4, {"gru": 2})
+    with pytest.raises(Error, match=r"matches only weights that cannot be quantised.*Conv2d"):
+        quantize.prepare(Odd(), 4, {"picture": 2})
     x = torch.randn(3, 1, 8)
-    same([quantize.convert(model).two_ways(x)[0]], [model.two_ways(x)[0]])
+    converted = quantize.convert(model)
+    same([converted.two_ways(x)[0]], [model.two_ways(x)[0]])
+    model.eval()
+    same([converted.gru(x)[0]], [model.gru(x)[0]])
+    same([converted.attention(x, x, x)[0]], [model.attention(x, x, x)[0]])
+    same([converted.transformer(x)], [model.transformer(x)])
+
+
+def test_no_word_is_lost_on_what_was_to_stay_in_float(recwarn):
+    model = Odd()
+    others = {f"{name}*": None for name, _ in model.named_children() if name not in QUANTISED}
+    quantize.prepare(model, 4, {**others, "free": 32})
+    assert not [w for w in recwarn if "left in float" in str(w.message)]
 
 
 def test_describe_counts_bytes():

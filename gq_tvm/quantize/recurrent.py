@@ -1,0 +1,80 @@
+"""What ``nn.LSTM`` and ``nn.GRU`` do around their layers: argument layouts, state, stacking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from gq_tvm.errors import Error
+
+#: The state of a layer, each [B, H]: (h, c) of an LSTM, (h,) of a GRU.
+State = tuple[Tensor, ...]
+
+
+class Layer(Protocol):
+    """One layer: x [B, T, I], its state, its number -> y [B, T, H] and its state after."""
+
+    def __call__(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        """Run one layer."""
+
+
+def run_layers(
+    layer: Layer,
+    x: Tensor,
+    state: Sequence[Tensor] | None,
+    names: str,
+    num_layers: int,
+    hidden_size: int,
+    batch_first: bool,
+) -> tuple[Tensor, State]:
+    """Run ``layer`` number 0, 1, ... with the layouts of ``nn.LSTM`` and ``nn.GRU``.
+
+    Args:
+        layer: computes one layer, batch first.
+        x: f32 [B, T, I] if ``batch_first``, else [T, B, I]; [T, I] without a batch.
+        state: its parts, each f32 [L, B, H], or [L, H] without a batch; None: zeros.
+        names: a letter for each part of the state: ``"hc"`` or ``"h"``.
+        num_layers: L.
+        hidden_size: H.
+        batch_first: which layout x and y have.
+
+    Returns:
+        y in the layout of x, and the parts of the state.
+
+    Raises:
+        Error: x is a PackedSequence or has another number of axes, or the state another shape.
+    """
+    if isinstance(x, PackedSequence):
+        raise Error(
+            "quantised LSTM or GRU: give padded frames instead of a PackedSequence; in one "
+            "direction padding at the end does not change the frames before it."
+        )
+    batched = x.dim() == 3
+    if x.dim() not in (2, 3):
+        raise Error(f"quantised LSTM or GRU: x must have 2 or 3 axes, got {x.dim()}.")
+    if not batched:
+        x = x.unsqueeze(0)
+    elif not batch_first:
+        x = x.transpose(0, 1)
+    if state is None:
+        parts = [x.new_zeros(num_layers, x.shape[0], hidden_size)] * len(names)
+    else:
+        parts = [part if batched else part.unsqueeze(1) for part in state]
+    for name, part in zip(names, parts, strict=True):
+        if part.dim() != 3 or part.shape[0] != num_layers or part.shape[2] != hidden_size:
+            raise Error(
+                f"quantised LSTM or GRU: the state {name} must have shape "
+                f"[{num_layers}, batch, {hidden_size}], got {list(part.shape)}."
+            )
+    after = []
+    for number in range(num_layers):
+        x, last = layer(x, tuple(part[number] for part in parts), number)
+        after.append(last)
+    ends = tuple(torch.stack(part) for part in zip(*after, strict=True))
+    if not batched:
+        return x.squeeze(0), tuple(part.squeeze(1) for part in ends)
+    return x if batch_first else x.transpose(0, 1), ends
