@@ -1,4 +1,4 @@
-"""python -m gq_tvm.train: train a spoken-digit recogniser with GQ weights."""
+"""python -m gq_tvm.train: train a speech recogniser with GQ weights from a configuration."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import argparse
 import shlex
 import sys
 import time
-from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gq_tvm import cache
 from gq_tvm.command import command, positive
-from gq_tvm.ops.checks import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from gq_tvm.models.config import Config
 
 DESCRIPTION = """\
-Train a recogniser of spoken digits (RNN transducer, LSTM): float weights first, then GQ, which
-leaves every weight a few bits. Writes OUTPUT.pt2 (the recogniser), OUTPUT.json (word error
-rates, bits, sizes), and the checkpoints OUTPUT-fp32.safetensors and OUTPUT-gq.safetensors.
+Train a speech recogniser as a configuration says: float weights first, then GQ, which leaves
+every weight a few bits. Writes OUTPUT.pt2 (the recogniser), OUTPUT.json (word error rates, bits,
+sizes), and the checkpoints OUTPUT-fp32.safetensors and OUTPUT-quantised.safetensors. An interrupt
+(Ctrl-C) finishes the step and writes the checkpoint; --resume goes on from there.
 """
 EXAMPLE = """\
-example:
-  python -m gq_tvm.train --recordings free-spoken-digit-dataset/recordings --output digits \\
-      --bits 4 --override 'encoder.lstm.*=2' --override 'joint.*=8'
+examples:
+  python -m gq_tvm.train --list
+  python -m gq_tvm.train digits-rnnt --set folders.fsdd=free-spoken-digit-dataset/recordings
+  python -m gq_tvm.train mine.toml --set quantise.bits=2 --set output=two-bits --check
 """
 
 
@@ -33,95 +35,30 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    data = result.add_argument_group("data")
-    data.add_argument(
-        "--recordings",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="Free Spoken Digit Dataset: DIGIT_SPEAKER_TAKE.wav",
+    what = result.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a TOML file, or the name of a shipped one"
     )
-    data.add_argument(
-        "--train-speakers", type=_names, metavar="A,B", help="default: jackson,nicolas,lucas"
-    )
-    data.add_argument(
-        "--development-speakers",
-        type=_names,
-        metavar="A,B",
-        help="evaluated while training (default: yweweler)",
-    )
-    data.add_argument(
-        "--test-speakers",
-        type=_names,
-        metavar="A,B",
-        help="evaluated once, at the end (default: george)",
-    )
-    data.add_argument(
-        "--voices",
-        type=_count,
-        default=400,
-        metavar="N",
-        help="synthetic voices (espeak-ng, flite) that say the digits; 0: recordings only "
-        "(default: 400)",
-    )
-    data.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FOLDER",
-        help="where synthetic speech is kept (default: speech in the cache folder of gq-tvm)",
-    )
-    data.add_argument(
-        "--also",
-        type=_named_path,
+    what.add_argument("--list", action="store_true", help="name the shipped configurations")
+    result.add_argument(
+        "--set",
         action="append",
         default=[],
-        metavar="NAME=FILE",
-        help="evaluate on a JSON-lines manifest too, "
-        'a line being {"audio": "a.wav", "text": "one two"}',
+        metavar="KEY=VALUE",
+        dest="changes",
+        help="another value, as fp32.steps=500 or corpus.0.share=0.3; may be repeated",
     )
-    model = result.add_argument_group("model and training")
-    model.add_argument("--output", type=Path, required=True, metavar="OUTPUT", help="see above")
-    model.add_argument(
-        "--steps",
-        type=positive,
-        metavar="N",
-        help="with float weights (3000; with --initial: 600)",
+    result.add_argument(
+        "--check", action="store_true", help="say what would be trained, on what, and stop"
     )
-    model.add_argument(
-        "--gq-steps", type=positive, default=1200, metavar="N", help="with GQ (1200)"
+    result.add_argument(
+        "--resume", action="store_true", help="go on from OUTPUT's checkpoints where they exist"
     )
-    model.add_argument(
-        "--bits", type=_bits, default=4, metavar="N", help="bits a weight, 1 to 8 (default: 4)"
+    result.add_argument(
+        "--fp32-only", action="store_true", help="stop when the float weights are trained"
     )
-    model.add_argument(
-        "--override",
-        type=_override,
-        action="append",
-        default=[],
-        metavar="PATTERN=N",
-        help="other bits for layers whose name matches, as encoder.lstm.0=3; may be repeated",
-    )
-    model.add_argument("--activation", choices=ACTIVATIONS, default="int8", help="default: int8")
-    model.add_argument("--batch", type=positive, default=32, metavar="N", help="default: 32")
-    model.add_argument("--seed", type=_count, default=1, metavar="N", help="default: 1")
-    model.add_argument(
+    result.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)"
-    )
-    start = model.add_mutually_exclusive_group()
-    start.add_argument(
-        "--start-from",
-        type=Path,
-        metavar="FILE",
-        help="float weights from this checkpoint instead of training them",
-    )
-    start.add_argument(
-        "--initial",
-        type=Path,
-        metavar="FILE",
-        help="train the float weights of this checkpoint further",
-    )
-    model.add_argument(
-        "--resume", action="store_true", help="continue from OUTPUT's checkpoints where they exist"
     )
     return result
 
@@ -134,70 +71,55 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch  # after parsing: --help should not wait for it
 
-    from gq_tvm.models.digits_training import FURTHER, DigitTraining, train
+    from gq_tvm.models import config_file, run
+    from gq_tvm.models.config import read
 
+    if arguments.list:
+        for name, about in config_file.shipped().items():
+            print(f"{name:<24}{about}")
+        return 0
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    defaults = DigitTraining(arguments.recordings, arguments.output, _cache(arguments.cache))
-    recipe, fp32 = defaults.recipe, FURTHER if arguments.initial else defaults.fp32
-    settings = replace(
-        defaults,
-        seed=arguments.seed,
-        recipe=replace(
-            recipe,
-            train=arguments.train_speakers or recipe.train,
-            development=arguments.development_speakers or recipe.development,
-            test=arguments.test_speakers or recipe.test,
-            voices=arguments.voices,
-        ),
-        batch=arguments.batch,
-        fp32=replace(fp32, steps=arguments.steps or fp32.steps),
-        gq=replace(defaults.gq, steps=arguments.gq_steps),
-        bits=arguments.bits,
-        overrides=dict(arguments.override),
-        activation=arguments.activation,
-        initial=arguments.initial,
-        start_from=arguments.start_from,
-        resume=arguments.resume,
-        also=dict(arguments.also),
-    )
+    config = read(arguments.config, arguments.changes)
+    if arguments.check:
+        _check(config)
+        return 0
     spelled = shlex.join(["python", "-m", "gq_tvm.train", *given])
-    train(settings, spelled, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
+    run.train(
+        config,
+        spelled,
+        resume=arguments.resume,
+        fp32_only=arguments.fp32_only,
+        report=lambda line: print(time.strftime("%H:%M:%S"), line, flush=True),
+    )
     return 0
 
 
-def _cache(folder: Path | None) -> Path:
-    return folder or cache.root() / "speech"
+def _check(config: Config) -> None:
+    """Print what a configuration would do; raises Error for what it could not."""
+    from gq_tvm import quantize
+    from gq_tvm.models import data, plan, run
+    from gq_tvm.models.sizes import deployed_bytes
 
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
-    return int(text)
-
-
-def _bits(text: str) -> int:
-    if text not in set("12345678"):
-        raise argparse.ArgumentTypeError(f"{text!r} bits are not possible; choose 1 to 8")
-    return int(text)
-
-
-def _override(text: str) -> tuple[str, int]:
-    pattern, equals, bits = text.rpartition("=")
-    if not (pattern and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form PATTERN=BITS")
-    return pattern, _bits(bits)
-
-
-def _named_path(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE")
-    return name, Path(path)
+    for path in (config.fp32.start_from, config.fp32.initial):
+        if path:
+            run.float_checkpoint(path, config)
+    model = plan.planned(config)
+    listed = quantize.describe(model)
+    print(listed)
+    weights = sum(w.float_size for w in listed) // 4
+    print(f"{weights:,} weights in matrices; {deployed_bytes(model) / 1024:.1f} KiB deployed")
+    for one in data.recordings(config, speak=False):
+        about = one.summary()
+        print(f"{about['role']:<12}{about['name']:<24}{about['utterances']:>8} utterances", end="")
+        print(f"{about['hours']:>9.2f} hours")
+    for corpus in config.corpora:
+        if corpus.kind == "synthetic":
+            times = f"{corpus.count} voices" if corpus.joined else f"{corpus.count} utterances"
+            print(f"{corpus.role:<12}{corpus.name:<24}synthetic: {times}")
+    fp32 = config.fp32.schedule
+    before = f"{fp32.steps} steps in fp32" if fp32 else f"float weights of {config.fp32.start_from}"
+    print(f"{before}, then {config.quantise.schedule.steps} steps with quantised weights")
 
 
 if __name__ == "__main__":

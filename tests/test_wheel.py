@@ -39,7 +39,7 @@ def files(folder: Path) -> set[str]:
     for path in folder.iterdir():
         if path.is_dir() and path.name != "__pycache__":
             found |= {f"{folder.name}/{name}" for name in files(path)}
-        elif path.suffix in {".py", ".c", ".json", ".pt2", ".wav"}:
+        elif path.suffix in {".py", ".c", ".json", ".pt2", ".toml", ".wav"}:
             found.add(f"{folder.name}/{path.name}")
     return found
 

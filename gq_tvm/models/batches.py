@@ -6,6 +6,7 @@ would have seen.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -74,6 +75,12 @@ class Batches:
         self._augmentation = augmentation or Augmentation()
         self.settings = settings
 
+    def with_seed(self, seed: int) -> Batches:
+        """The same recordings in other batches."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
+
     def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
         """The batch of a step, joined strings of at most ``longest`` words.
 
@@ -88,11 +95,7 @@ class Batches:
         pairs = []
         for _ in range(size):
             text, samples = self._utterance(rng, max(1, words - 1), words)
-            frames = LogMel(self.settings).accept(samples)
-            tempo = augment.draw_factor(rng, self._augmentation.tempo)
-            features = Normaliser(self.settings).accept(augment.change_tempo(frames, tempo))
-            if masked and len(features):
-                features = augment.mask_features(features, self.settings.num_mel_bins, rng)
+            features = augmented(samples, self.settings, rng, self._augmentation, masked)
             if len(features):
                 pairs.append((features, tokens.encode(text)))
         return collate(pairs)
@@ -100,14 +103,8 @@ class Batches:
     def log_mel_statistics(self, utterances: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation of each mel bin, relative to the level, in augmented training."""
         rng = np.random.default_rng([self._seed, 1 << 31])
-        collected = []
-        for _ in range(utterances):
-            _, samples = self._utterance(rng, 1, self._longest)
-            frames = LogMel(self.settings).accept(samples)
-            collected.append(Level(self.settings).relative(frames).astype(np.float64))
-        frames = np.concatenate(collected)
-        mean, deviation = frames.mean(0), frames.std(0)
-        return tuple(map(float, mean.round(4))), tuple(map(float, deviation.round(4)))
+        signals = (self._utterance(rng, 1, self._longest)[1] for _ in range(utterances))
+        return log_mel_statistics(signals, self.settings)
 
     def _utterance(self, rng: np.random.Generator, shortest: int, longest: int) -> Clip:
         source = self._sources[rng.choice(len(self._sources), p=self._shares)]
@@ -129,6 +126,35 @@ class Batches:
             pieces.append(np.zeros(round(gap * rate), np.float32))
         samples = augment.distort(np.concatenate(pieces), rate, rng, self._augmentation)
         return " ".join(texts), samples
+
+
+def augmented(
+    samples: np.ndarray,
+    settings: FeatureSettings,
+    rng: np.random.Generator,
+    ranges: Augmentation,
+    masked: bool,
+) -> np.ndarray:
+    """Features f32 [T, F] of distorted samples f32 [n], their tempo changed, perhaps masked."""
+    frames = LogMel(settings).accept(samples)
+    tempo = augment.draw_factor(rng, ranges.tempo)
+    features = Normaliser(settings).accept(augment.change_tempo(frames, tempo))
+    if masked and len(features):
+        return augment.mask_features(features, settings.num_mel_bins, rng)
+    return features
+
+
+def log_mel_statistics(
+    signals: Iterable[np.ndarray], settings: FeatureSettings
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each mel bin, relative to the level, over some samples f32 [n]."""
+    collected = [
+        Level(settings).relative(LogMel(settings).accept(samples)).astype(np.float64)
+        for samples in signals
+    ]
+    frames = np.concatenate(collected)
+    mean, deviation = frames.mean(0), frames.std(0)
+    return tuple(map(float, mean.round(4))), tuple(map(float, deviation.round(4)))
 
 
 def collate(pairs: Sequence[tuple[np.ndarray, list[int]]]) -> Batch:

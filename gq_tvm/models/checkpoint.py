@@ -17,17 +17,22 @@ from gq_tvm.errors import Error
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON description; an interruption leaves the old file in place."""
+    """Write tensors and a JSON description; an interruption leaves the old file in place.
+
+    Raises Error when the file cannot be written, as on a full disk.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()},
             temporary,
             metadata={"gq": json.dumps(description)},
         )
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise Error(f"{path} cannot be written ({error}); make room, then resume") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,11 +10,8 @@ import numpy as np
 
 from gq_tvm.models.batches import Source
 from gq_tvm.models.evaluation import Spoken
-from gq_tvm.speech import corpora, synthetic
-from gq_tvm.speech.corpora import DIGITS, Utterance
-from gq_tvm.speech.synthetic import Voice
-
-HELD_OUT_VOICES = ("+f5", "+Annie", "+Denis")  # of espeak-ng: never trained on
+from gq_tvm.models.voices import synthetic_phrases, synthetic_words
+from gq_tvm.speech import corpora
 
 
 @dataclass(frozen=True)
@@ -46,33 +43,6 @@ def training_sources(
         sources.append(Source.load(words, recipe.shares[1], True, sample_rate))
         sources.append(Source.load(phrases, recipe.shares[2], False, sample_rate))
     return sources
-
-
-def synthetic_words(rng: np.random.Generator, count: int, cache: Path) -> list[Utterance]:
-    """All ten digits from each of ``count`` voices, each said alone."""
-    drawn = [draw_voice(rng) for _ in range(count)]
-    return synthetic.speak_all([(w, v) for v in drawn for w in DIGITS], cache)
-
-
-def synthetic_phrases(rng: np.random.Generator, count: int, cache: Path) -> list[Utterance]:
-    """Strings of two to five digits, spoken without a stop."""
-    drawn = []
-    for _ in range(count):
-        words = rng.choice(DIGITS, size=rng.integers(2, 6))
-        drawn.append((" ".join(words), draw_voice(rng)))
-    return synthetic.speak_all(drawn, cache)
-
-
-def draw_voice(rng: np.random.Generator) -> Voice:
-    """A voice that may be trained on: half of them high, a quarter from flite if it is here."""
-    low, high = synthetic.voices()
-    pool = high if rng.random() < 0.5 else low
-    pool = [voice for voice in pool if not voice.name.endswith(HELD_OUT_VOICES)]
-    program = "flite" if rng.random() < 0.25 else "espeak-ng"
-    pool = [voice for voice in pool if voice.program == program] or pool
-    voice = pool[rng.integers(len(pool))]
-    pitch, pace = rng.uniform(0.75, 1.4), rng.uniform(0.8, 1.25)
-    return Voice(voice.program, voice.name, round(pitch, 2), round(pace, 2))
 
 
 def evaluation_sets(

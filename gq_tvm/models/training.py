@@ -95,16 +95,20 @@ class Trainer:
         self.model, self.batches, self.schedule, self.seed = model, batches, schedule, seed
         self.phase, self.report = phase, report
         self.step = 0
+        self.stopping = False
         self._annealing, self._teacher, self._evaluate = annealing, teacher, evaluate
         self._path, self._description = path, description or {}
         self._optimiser = optimiser_for(model, schedule)
 
     def run(self, steps: int | None = None) -> None:
-        """Train to the end of the schedule, or for so many steps; writes checkpoints."""
+        """Train to the end of the schedule, or for so many steps; writes checkpoints.
+
+        Returns early, with a checkpoint of the last whole step, once ``stopping`` is true.
+        """
         end = min(self.schedule.steps, self.step + (steps or self.schedule.steps))
         begun, first = time.monotonic(), self.step
         losses: list[float] = []
-        while self.step < end:
+        while self.step < end and not self.stopping:
             losses.append(self._one_step())
             self.step += 1
             if self.step % 50 == 0 or self.step == end:
@@ -121,6 +125,8 @@ class Trainer:
             if self._evaluate and self.step % self.schedule.evaluate_every == 0:
                 rates = "  ".join(f"{name} {wer:.1f}%" for name, wer in self._evaluate().items())
                 self.report(f"{self.phase}  step {self.step}/{self.schedule.steps}  WER {rates}")
+        if self.stopping:
+            self.save()
 
     def _one_step(self) -> float:
         self.model.train()

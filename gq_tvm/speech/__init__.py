@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from gq_tvm.speech.features import FeatureSettings, FeatureStream, extract
 from gq_tvm.speech.recogniser import Recogniser, Session
-from gq_tvm.speech.wer import word_error_rate
+from gq_tvm.speech.wer import bootstrap_interval, word_error_rate
 
 __all__ = [
     "FeatureSettings",
     "FeatureStream",
     "Recogniser",
     "Session",
+    "bootstrap_interval",
     "extract",
     "word_error_rate",
 ]

@@ -24,15 +24,28 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise Error(
-            f"{path} cannot be read as audio ({reason}); give a WAV, FLAC or Ogg file"
-        ) from None
+        raise _unreadable(path, error) from None
     if not len(samples):
         raise Error(f"{path} holds no samples; record it again")
     if not np.isfinite(samples).all():
         raise Error(f"{path} holds NaN or infinite samples; record or convert it again")
     return resample(samples.mean(axis=1), rate, sample_rate)
+
+
+def duration(path: str | Path) -> float:
+    """Seconds of a recording, from its header alone; raises Error as :func:`read` does."""
+    path = Path(path)
+    if not path.exists():
+        raise Error(f"{path}: there is no such file; check the path")
+    try:
+        return float(soundfile.info(path).duration)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> Error:
+    reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+    return Error(f"{path} cannot be read as audio ({reason}); give a WAV, FLAC or Ogg file")
 
 
 def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:

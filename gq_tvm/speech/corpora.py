@@ -70,7 +70,8 @@ def librispeech(folder: str | Path) -> list[Utterance]:
 def manifest(path: str | Path) -> list[Utterance]:
     """A JSON-lines file: ``{"audio": PATH, "text": TEXT, "speaker": NAME}`` a line.
 
-    Paths are relative to the file; the speaker may be left out. Raises Error naming the line
+    ``"path"`` will do for ``"audio"``. Paths are relative to the file; the speaker may be left
+    out. Raises Error naming the line
     that is wrong.
     """
     path = Path(path)
@@ -82,7 +83,7 @@ def manifest(path: str | Path) -> list[Utterance]:
             continue
         try:
             entry = json.loads(line)
-            recording, text = entry["audio"], entry["text"]
+            recording, text = entry["audio" if "audio" in entry else "path"], entry["text"]
             found.append(
                 Utterance(
                     path.parent / recording, tokens.normalise(text), str(entry.get("speaker", ""))

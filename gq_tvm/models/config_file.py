@@ -1,0 +1,89 @@
+"""Finding a configuration by path or by the name of a shipped one, and changing values in it."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gq_tvm.errors import Error
+
+SHIPPED = Path(__file__).parent / "configs"
+
+_PATHS = {"output", "folder", "file", "texts", "cache", "start_from", "initial"}
+
+
+def shipped() -> dict[str, str]:
+    """The first comment of each shipped configuration, by name."""
+    return {
+        path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        for path in sorted(SHIPPED.glob("*.toml"))
+    }
+
+
+def load(name: str, changes: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
+    """The values of a configuration, and the folder its paths are relative to.
+
+    Args:
+        name: a path, or the name of a shipped configuration; paths in that one are relative to
+            the present folder.
+        changes: ``"key.path=value"`` each; a table of ``[[corpus]]`` is named by its number, from
+            0. Paths in changes are relative to the present folder.
+
+    Raises:
+        Error: there is no such file, it is no TOML, or a change leads nowhere.
+    """
+    path = Path(name)
+    base = path.absolute().parent
+    if not path.is_file():
+        if name not in shipped():
+            near = difflib.get_close_matches(name, shipped(), n=2) or list(shipped())
+            raise Error(
+                f"{name}: there is no such file, nor a shipped configuration of that name; "
+                f"the shipped are {', '.join(near)}"
+            )
+        path, base = SHIPPED / f"{name}.toml", Path.cwd()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise Error(f"{path} is no TOML file ({error}); correct it") from None
+    for one in changes:
+        _change(values, one)
+    return values, base
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    keys, equals, text = change.partition("=")
+    parts = keys.strip().split(".")
+    if not equals or not all(parts):
+        raise Error(f"--set {change} is not of the form KEY.KEY=VALUE; correct it")
+    value = _value(text.strip())
+    if isinstance(value, str) and (parts[-1] in _PATHS or parts[0] == "folders"):
+        value = str(Path(value).expanduser().absolute())
+    inside: Any = values
+    for depth, part in enumerate(parts[:-1]):
+        if isinstance(inside, list):
+            inside = _element(inside, part, change)
+        elif isinstance(inside, dict):
+            inside = inside.setdefault(part, {})
+        else:
+            raise Error(f"--set {change}: {'.'.join(parts[:depth])} is no table; correct the key")
+    if not isinstance(inside, dict):
+        raise Error(f"--set {change} names no key of a table; correct it")
+    inside[parts[-1]] = value
+
+
+def _element(tables: list[Any], number: str, change: str) -> Any:
+    if not number.isdigit() or int(number) >= len(tables):
+        raise Error(f"--set {change}: choose a table from 0 to {len(tables) - 1}, not {number!r}")
+    return tables[int(number)]
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is none is text that was spared its quotes."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
