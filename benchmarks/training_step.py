@@ -29,8 +29,9 @@ from benchmarks.machine import circumstances, describe
 from gq_tvm import quantize
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.models.rnnt import RNNT, RNNTSettings
-from gq_tvm.models.rnnt_loss import rnnt_loss
+from gq_tvm.models.batches import Batch
+from gq_tvm.models.network import NetworkSettings, build
+from gq_tvm.models.objective import objective
 
 BATCH, FRAMES, TOKENS = 32, 70, 12
 LIMIT = 1.5  # of the float step's time and memory
@@ -81,10 +82,10 @@ def all_cases() -> list[Case]:
     return found
 
 
-def training_step(case: Case, settings: RNNTSettings, batch: int = BATCH) -> Callable[[], None]:
+def training_step(case: Case, settings: NetworkSettings, batch: int = BATCH) -> Callable[[], None]:
     """Make a model of that kind and return what trains it by one step."""
     torch.manual_seed(0)
-    model: torch.nn.Module = RNNT(settings).train()
+    model = build(settings).train()
     if case.method:
         options = dict(case.options)
         quantize.prepare(
@@ -96,10 +97,10 @@ def training_step(case: Case, settings: RNNTSettings, batch: int = BATCH) -> Cal
     features = torch.randn(batch, FRAMES, settings.features)
     tokens = torch.randint(1, settings.tokens, (batch, TOKENS))
     frames, lengths = torch.full((batch,), FRAMES), torch.full((batch,), TOKENS)
+    drawn = Batch(features, frames, tokens, lengths)
 
     def step() -> None:
-        logits, _ = model(features, tokens)
-        loss = rnnt_loss(logits, tokens, frames, lengths).mean()
+        loss = objective(model, drawn)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -141,7 +142,7 @@ def peak_memory(case: Case) -> float:
     return float(done.stdout)
 
 
-def _memory_of_this_process(case: Case, settings: RNNTSettings) -> float:
+def _memory_of_this_process(case: Case, settings: NetworkSettings) -> float:
     before = _memory("VmRSS")
     step = training_step(case, settings)
     for _ in range(2):  # the optimiser has its state after the first
@@ -157,7 +158,7 @@ def _memory(field: str) -> float:
 
 def measure(rounds: int) -> list[dict[str, Any]]:
     """All cases: time, then memory."""
-    cases, settings = all_cases(), RNNTSettings()
+    cases, settings = all_cases(), NetworkSettings()
     found = times({case.name: training_step(case, settings) for case in cases}, rounds)
     rows: list[dict[str, Any]] = []
     for case in cases:
@@ -215,12 +216,12 @@ def main(argv: list[str] | None = None) -> int:
         cases = {case.name: case for case in all_cases()}
         if options.memory not in cases:
             raise Error(f"--memory: no step {options.memory!r}; one of {', '.join(cases)}.")
-        print(_memory_of_this_process(cases[options.memory], RNNTSettings()))
+        print(_memory_of_this_process(cases[options.memory], NetworkSettings()))
         return 0
     data = {
         "machine": describe(),
         "circumstances": circumstances(),
-        "weights": sum(p.numel() for p in RNNT(RNNTSettings()).parameters() if p.dim() > 1),
+        "weights": sum(p.numel() for p in build(NetworkSettings()).parameters() if p.dim() > 1),
         "rounds": options.rounds,
         "rows": measure(options.rounds),
     }

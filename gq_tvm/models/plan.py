@@ -11,7 +11,7 @@ from gq_tvm.errors import Error
 from gq_tvm.models.config import Config
 from gq_tvm.models.network import Network, build
 from gq_tvm.models.rnnt import RNNT
-from gq_tvm.quantize.quant_layers import QuantLSTM
+from gq_tvm.quantize.quant_recurrent import QuantLSTM
 
 
 def prepared(config: Config, model: Network) -> Network:

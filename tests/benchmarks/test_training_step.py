@@ -10,25 +10,28 @@ import torch
 from benchmarks import training_step
 from benchmarks.training_step import Case, all_cases, times
 from gq_tvm.errors import Error
-from gq_tvm.models.rnnt import RNNT, RNNTSettings
+from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.network import Network, NetworkSettings, build
+from gq_tvm.models.rnnt import RNNTSettings
 from gq_tvm.quantize.quantizer import Quantizer
 
-SMALL = RNNTSettings(
-    features=6, tokens=4, encoder_size=4, encoder_layers=1, predictor_size=3, embedding_size=2,
-    joint_size=3,
-)  # fmt: skip
+SMALL = NetworkSettings(
+    LSTMEncoderSettings(size=4, layers=1),
+    RNNTSettings(predictor_size=3, embedding_size=2, joint_size=3),
+    features=6,
+    tokens=4,
+)
 
 
 @pytest.mark.parametrize("case", [c for c in all_cases() if c.bits in (4, 32) or c.beyond])
 def test_each_kind_of_step_trains(monkeypatch, case):
-    models: list[RNNT] = []
+    models: list[Network] = []
 
-    class Kept(RNNT):
-        def __init__(self, settings: RNNTSettings) -> None:
-            super().__init__(settings)
-            models.append(self)
+    def kept(settings: NetworkSettings) -> Network:
+        models.append(build(settings))
+        return models[0]
 
-    monkeypatch.setattr(training_step, "RNNT", Kept)
+    monkeypatch.setattr(training_step, "build", kept)
     step = training_step.training_step(case, SMALL, batch=2)
     before = [p.detach().clone() for p in models[0].encoder.parameters()]
     step()
