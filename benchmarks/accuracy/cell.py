@@ -80,19 +80,6 @@ def trained(cell: Cell, data: Data, report: Report, recipe: Recipe | None = None
     return model
 
 
-def deployed_bytes(model: Network) -> int:
-    """Packed weights with their codebooks, and all that stays in float32."""
-    listed = quantize.describe(model)
-    known = {weight.name for weight in listed}
-    vectors = (
-        p.numel()
-        for name, p in model.named_parameters()
-        if name not in known and ".quantizers." not in name and not name.startswith("auxiliary.")
-    )
-    matrices = (weight.size for weight in listed if not weight.name.startswith("auxiliary."))
-    return sum(matrices) + 4 * sum(vectors)
-
-
 def prepared(cell: Cell, float_model: Network) -> Network:
     """A copy of the float network with the cell's quantisers."""
     model = copy.deepcopy(float_model)

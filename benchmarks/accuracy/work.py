@@ -20,6 +20,7 @@ from gq_tvm import quantize
 from gq_tvm.models import export
 from gq_tvm.models.batched_decoding import transcribe_batched
 from gq_tvm.models.network import Network
+from gq_tvm.models.sizes import deployed_bytes
 from gq_tvm.transcribe import recogniser_of
 
 ROLES = ("development", "test")
@@ -62,7 +63,7 @@ def train(data: Data, cell: Cell) -> str:
         export.save(cast(Network, quantize.convert(model)), data.features, program_file(data, cell))
     result = {
         "cell": asdict(cell),
-        "bytes": cells.deployed_bytes(model),
+        "bytes": deployed_bytes(model),
         "heard": heard,
         "training_cpu_seconds": seconds,
         "seconds": round(time.monotonic() - begun, 1),
