@@ -12,7 +12,7 @@ from gq_tvm.errors import Error
 
 SHIPPED = Path(__file__).parent / "configs"
 
-_PATHS = {"output", "folder", "file", "texts", "cache", "start_from", "initial"}
+_PATHS = {"output", "folder", "file", "texts", "cache", "start_from", "initial", "allocation"}
 
 
 def shipped() -> dict[str, str]:

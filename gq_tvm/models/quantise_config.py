@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from gq_tvm.errors import Error
 from gq_tvm.models.config_table import Limits, Table
 from gq_tvm.models.training import Schedule
 from gq_tvm.quantize import prepare
@@ -48,6 +51,7 @@ class Quantise:
 def read(table: Table) -> Quantise:
     """Read [quantise]; every keyword of ``prepare`` may stand in it.
 
+    The bits of an ``allocation``, a file that ``gq_tvm.allocate`` wrote, come after ``overrides``.
     Raises Error for a key that is unknown or of another type; what only ``prepare`` can tell it
     says itself.
     """
@@ -66,24 +70,37 @@ def read(table: Table) -> Quantise:
 def _options(table: Table) -> dict[str, Any]:
     parameters = dict(inspect.signature(prepare).parameters)
     del parameters["model"]
-    given = {key: parameters[key].default for key in parameters if key in table}
     options: dict[str, Any] = {"bits": 4, "activation": "int8"}
-    for key, default in given.items():
+    for key in [key for key in parameters if key in table]:
+        kind = str(parameters[key].annotation)
         if key == "bits":
             options[key] = table.whole(key, low=1)
         elif key in ("overrides", "activation"):
             options[key] = _patterns(table, key)
-        elif isinstance(default, bool):
-            options[key] = table.flag(key, default)
-        elif isinstance(default, (int, float)):
-            options[key] = table.number(key, default)
-        elif isinstance(default, str):
+        elif kind.startswith("bool"):
+            options[key] = table.flag(key, False)
+        elif kind.startswith("float"):
+            options[key] = table.number(key)
+        elif kind.startswith("str"):
             options[key] = table.text(key)
         else:
             options[key] = table.take(key)
+    if allocation := table.path("allocation", None):
+        options["overrides"] = {**options.get("overrides", {}), **_allocation(allocation)}
     for key in parameters:
         table.take(key, None)  # known, also where it is not given
     return options
+
+
+def _allocation(path: Path) -> dict[str, int]:
+    """Bits by weight, as ``gq_tvm.allocate`` writes them."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = Table(values, "", path.parent).table("quantise")
+    except (OSError, ValueError) as error:
+        raise Error(f"{path} cannot be read as an allocation ({error}); allocate again") from None
+    found: dict[str, int] = _patterns(table, "overrides")
+    return found
 
 
 def _patterns(table: Table, key: str) -> Any:

@@ -1,0 +1,182 @@
+"""python -m gq_tvm.allocate: bits for each weight of a network within a budget of bytes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gq_tvm.command import command, positive
+from gq_tvm.errors import Error
+
+if TYPE_CHECKING:
+    from gq_tvm.models.allocation import Proposal
+    from gq_tvm.models.sensitivity import Sensitivity
+
+DESCRIPTION = """\
+Propose bits for each weight of a trained float network. Each weight is quantised alone with each
+number of bits; how far the network's scores move away from those of the float network, on
+recordings of the development corpora, is its sensitivity. Of all allocations within the budget the
+one with the least sum is taken, and measured as a whole.
+"""
+EXAMPLE = """\
+example:
+  python -m gq_tvm.allocate digits-rnnt-fp32.safetensors --config digits-rnnt \\
+      --set folders.fsdd=FOLDER --budget 300KB -o allocation.toml
+  python -m gq_tvm.train digits-rnnt --set folders.fsdd=FOLDER --set output=allocated \\
+      --set quantise.allocation=allocation.toml
+"""
+_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m gq_tvm.allocate",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="OUTPUT-fp32.safetensors of a training"
+    )
+    result.add_argument("--config", required=True, help="what it was trained with")
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="changes",
+        help="as of gq_tvm.train",
+    )
+    result.add_argument(
+        "--budget",
+        type=_bytes,
+        required=True,
+        metavar="SIZE",
+        help="of the deployed weights with codebooks and what stays in float: 300KB, 1.2MiB",
+    )
+    result.add_argument(
+        "--choices",
+        type=_choices,
+        default=[1, 2, 3, 4, 8],
+        metavar="N,N",
+        help="bits to choose from (default: 1,2,3,4,8)",
+    )
+    result.add_argument(
+        "--utterances",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="of each development set (default: 100)",
+    )
+    result.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write [quantise.overrides] for training"
+    )
+    result.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)"
+    )
+    return result
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Parse, measure, choose, print."""
+    arguments = parser().parse_args(argv)
+
+    import torch  # after parsing: --help should not wait for it
+
+    from gq_tvm.models import allocation, sensitivity
+    from gq_tvm.models.config import read
+    from gq_tvm.models.run import float_checkpoint
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.output and not arguments.output.absolute().parent.is_dir():
+        raise Error(f"{arguments.output}: there is no such folder; choose another file")
+    config = read(arguments.config, arguments.changes)
+    model, features, _ = float_checkpoint(arguments.checkpoint, config)
+    batches = allocation.development_batches(config, features, arguments.utterances)
+    per_row = bool(config.quantise.options.get("per_row"))
+    quantised = sensitivity.Quantised(model, arguments.choices, per_row)
+
+    def report(line: str) -> None:
+        print(time.strftime("%H:%M:%S"), line, flush=True)
+
+    measured = sensitivity.measure(quantised, batches, report)
+    found = allocation.propose(quantised, measured, arguments.budget, batches, report)
+    print(_table(measured, found))
+    print(_summary(found, arguments.budget, quantised.choices))
+    if arguments.output:
+        _write(arguments.output, found, arguments.budget)
+        print(f"wrote {arguments.output}; train with --set quantise.allocation={arguments.output}")
+    return 0
+
+
+def _table(measured: Sensitivity, found: Proposal) -> str:
+    """Weights, sensitivity in millinats at each number of bits, and what was chosen."""
+    width = max(map(len, measured.sizes))
+    choices = sorted(next(iter(measured.sizes.values())))
+    columns = "".join(f"{f'{n} bits':>10}" for n in choices)
+    lines = [f"{'weight':<{width}}{columns}  chosen  bytes   (divergence in millinats)"]
+    for name, own in measured.divergence.items():
+        values = "".join(f"{1000 * own[n]:>10.3f}" for n in choices)
+        bits = found.bits[name]
+        lines.append(f"{name:<{width}}{values}  {bits:>6}  {measured.sizes[name][bits]}")
+    lines.append(f"{'all that has no bits to choose':<{width}}  {measured.fixed} bytes")
+    return "\n".join(lines)
+
+
+def _summary(found: Proposal, budget: int, choices: list[int]) -> str:
+    lines = [
+        f"allocation: {found.size} bytes of {budget}, divergence {1000 * found.measured:.3f} "
+        f"millinats (its weights alone add up to {1000 * found.sum:.3f})",
+        f"uniform {found.uniform} bits, the nearest in size: {found.uniform_size} bytes, "
+        f"divergence {1000 * found.uniform_measured:.3f} millinats",
+    ]
+    if set(found.bits.values()) == {max(choices)}:
+        lines.append(
+            f"every weight has {max(choices)} bits, the most there was to choose from: "
+            f"{budget - found.size} bytes of the budget are left"
+        )
+    return "\n".join(lines)
+
+
+def _write(path: Path, found: Proposal, budget: int) -> None:
+    """Write the overrides, whole or not at all."""
+    lines = [
+        f"# {found.size} bytes of a budget of {budget}; put this into a configuration, or give it",
+        "# to gq_tvm.train with --set quantise.allocation=FILE",
+        "[quantise.overrides]",
+        *(f'"{name}" = {bits}' for name, bits in found.bits.items()),
+    ]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Error(f"{path} cannot be written ({error.strerror}); choose another file") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", text.strip().lower())
+    if not match or match[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 300KB, 1.2MiB or 300000")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _choices(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part in set("12345678") and part for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} are no bits; write some of 1 to 8, as 1,2,4,8")
+    return sorted({int(part) for part in parts})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Bits for each weight within a budget of bytes, from measured sensitivity.
+
+Divergences of weights quantised alone are taken to add up; how wrong that is shows when the whole
+allocation is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gq_tvm.errors import Error
+from gq_tvm.models import data
+from gq_tvm.models.batches import Batch, collate
+from gq_tvm.models.config import Config
+from gq_tvm.models.knapsack import Choice, choose
+from gq_tvm.models.sensitivity import Quantised, Sensitivity
+from gq_tvm.models.training import Report
+from gq_tvm.speech import FeatureSettings, extract, tokens
+
+_BATCH_FRAMES = 2048  # of a batch, padding included: the lattice of a transducer is held whole
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Bits by weight, with sizes in bytes and divergences in nats.
+
+    ``sum`` is the divergence as it should be if those of single weights added up, ``measured`` as
+    it is; ``uniform`` is the bit-width that gives all weights the size nearest to this one.
+    """
+
+    bits: dict[str, int]
+    size: int
+    sum: float
+    measured: float
+    uniform: int
+    uniform_size: int
+    uniform_measured: float
+
+
+def propose(
+    quantised: Quantised,
+    sensitivity: Sensitivity,
+    budget: int,
+    batches: Sequence[Batch],
+    report: Report,
+) -> Proposal:
+    """The allocation of least summed divergence within a budget of bytes, measured as a whole.
+
+    Raises Error when even the fewest bits do not fit.
+    """
+    bits = allocate(sensitivity, budget)
+    size = quantised.size(bits)
+    widths = quantised.choices
+    nearest = min(widths, key=lambda n: abs(quantised.size(quantised.uniform(n)) - size))
+    uniform = quantised.uniform(nearest)
+    report("measuring the whole, and the uniform bit-width nearest in size")
+    measured, uniform_measured = quantised.mean_divergences([bits, uniform], batches, report)
+    return Proposal(
+        bits,
+        size,
+        sum(sensitivity.divergence[name][n] for name, n in bits.items()),
+        measured,
+        nearest,
+        quantised.size(uniform),
+        uniform_measured,
+    )
+
+
+def allocate(sensitivity: Sensitivity, budget: int) -> dict[str, int]:
+    """Bits by weight, of least summed divergence within a budget of bytes.
+
+    Raises Error when even the fewest bits do not fit.
+    """
+    groups = [
+        [Choice(size, sensitivity.divergence[name][bits]) for bits, size in own.items()]
+        for name, own in sensitivity.sizes.items()
+    ]
+    chosen = choose(groups, budget - sensitivity.fixed)
+    if chosen is None:
+        least = sensitivity.fixed + sum(min(own.values()) for own in sensitivity.sizes.values())
+        raise Error(
+            f"a budget of {budget} bytes cannot be met: the smallest choices need {least}, of "
+            f"which {sensitivity.fixed} stay in float; raise the budget, or choose fewer bits"
+        )
+    return {
+        name: list(own)[number]
+        for (name, own), number in zip(sensitivity.sizes.items(), chosen, strict=True)
+    }
+
+
+def development_batches(config: Config, features: FeatureSettings, most: int) -> list[Batch]:
+    """Utterances of the development corpora, at most ``most`` of each set, without distortions.
+
+    Raises Error when the configuration has no development corpus.
+    """
+    found = [one for one in data.recordings(config) if one.corpus.role == "development"]
+    pairs = []
+    for spoken in data.evaluation_sets(config, found, "development").values():
+        for one in spoken[:: -(-len(spoken) // most)]:
+            pairs.append((extract(one.samples(features.sample_rate), features), one.text))
+    encoded = [(frames, tokens.encode(text)) for frames, text in pairs if len(frames)]
+    if not encoded:
+        raise Error('the configuration has no [[corpus]] with role = "development"; add one')
+    return [collate(part) for part in _like_lengths(encoded)]
+
+
+def _like_lengths(
+    pairs: list[tuple[np.ndarray, list[int]]],
+) -> list[list[tuple[np.ndarray, list[int]]]]:
+    batches: list[list[tuple[np.ndarray, list[int]]]] = []
+    for pair in sorted(pairs, key=lambda pair: -len(pair[0])):
+        if not batches or (len(batches[-1]) + 1) * len(batches[-1][0][0]) > _BATCH_FRAMES:
+            batches.append([])
+        batches[-1].append(pair)
+    return batches

@@ -1,0 +1,62 @@
+"""The multiple-choice knapsack: one choice from each group, least cost within a budget.
+
+Dynamic programming over the sizes that can be had (Dudzinski and Walukiewicz 1987, EJOR 28),
+of which only those are kept that no smaller one beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESOLUTION = 1 << 20  # steps of a budget: exact up to a MiB, beyond that sizes are rounded up
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a choice takes, in bytes, and what it costs."""
+
+    size: int
+    cost: float
+
+
+def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
+    """The number of the choice in each group; None when no combination fits.
+
+    Of combinations of equal cost the smallest is taken. Sizes are rounded up to a millionth of a
+    budget above ``RESOLUTION`` bytes; whatever is returned fits.
+
+    Args:
+        groups: each with one choice or more.
+        budget: in bytes.
+    """
+    if budget < 0:
+        return None
+    unit = max(1, -(-budget // RESOLUTION))
+    room = budget // unit
+    sizes, costs = np.zeros(1, np.int64), np.zeros(1)
+    steps: list[tuple[np.ndarray, np.ndarray]] = []
+    for group in groups:
+        own = np.array([-(-choice.size // unit) for choice in group])
+        all_sizes = (sizes[:, None] + own).ravel()
+        all_costs = (costs[:, None] + [choice.cost for choice in group]).ravel()
+        kept = _front(all_sizes, all_costs, room)
+        if not len(kept):
+            return None
+        sizes, costs = all_sizes[kept], all_costs[kept]
+        steps.append(np.divmod(kept, len(group)))
+    state, chosen = len(sizes) - 1, []  # the last of a front is its cheapest
+    for before, number in reversed(steps):
+        chosen.append(int(number[state]))
+        state = int(before[state])
+    return chosen[::-1]
+
+
+def _front(sizes: np.ndarray, costs: np.ndarray, room: int) -> np.ndarray:
+    """Numbers of the states that fit and that nothing as small beats, by size."""
+    order = np.lexsort((costs, sizes))
+    order = order[sizes[order] <= room]
+    best = np.minimum.accumulate(costs[order])
+    return order[np.r_[True, best[1:] < best[:-1]]] if len(order) else order
