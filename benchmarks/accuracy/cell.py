@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -27,25 +26,17 @@ _SECOND = Schedule(
 #: Schedules of the float networks, one after another; a Conformer learns more slowly.
 BASE = {"rnnt": (_FIRST,), "conformer": (_FIRST, _SECOND)}
 FINE = Schedule(
-    steps=400,
-    learning_rate=1e-3,
+    steps=300,
+    learning_rate=6e-4,
     warmup=20,
     curriculum=(0.0, 0.0),
     auxiliary=(0.2, 0.2),
     save_every=10**9,
 )
-ANNEALING: dict[str, Any] = {"start": 4.0, "end": 40.0, "hard": 0.4}
-DISTILLATION = 0.0
+ANNEALING: dict[str, Any] = {"start": 4.0, "end": 40.0, "hard": 0.5}
+DISTILLATION = 1.0  # in nats a node of the lattice, beside a loss of one
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a cell trains; all methods at one bit-width alike."""
-
-    schedule: Schedule = FINE
-    distillation: float = DISTILLATION
 
 
 def batch_seed(seed: int) -> int:
@@ -71,12 +62,12 @@ def base(network: str, data: Data, report: Report) -> Network:
     return model
 
 
-def trained(cell: Cell, data: Data, report: Report, recipe: Recipe | None = None) -> Network:
+def trained(cell: Cell, data: Data, report: Report) -> Network:
     """The cell's network, quantised and trained as it says."""
     float_model = base(cell.network, data, report)
     model = prepared(cell, float_model)
     if cell.trained or cell.method == "fp32":
-        _train(cell, model, float_model, data, report, recipe or Recipe())
+        _train(cell, model, float_model, data, report)
     return model
 
 
@@ -114,20 +105,16 @@ def _round_to_the_largest(model: nn.Module) -> None:
                 quantizer.learned.data.copy_(quantizer.largest(getattr(layer, name)) / top)
 
 
-def _train(
-    cell: Cell, model: Network, float_model: Network, data: Data, report: Report, recipe: Recipe
-) -> None:
+def _train(cell: Cell, model: Network, float_model: Network, data: Data, report: Report) -> None:
     annealing = None
     if cell.method != "fp32":
         changes = ABLATIONS[cell.ablation][2] if cell.ablation else {}
-        annealing = quantize.Annealing(
-            model, steps=recipe.schedule.steps, **{**ANNEALING, **changes}
-        )
-    teacher = Teacher(float_model, recipe.distillation) if recipe.distillation else None
+        annealing = quantize.Annealing(model, steps=FINE.steps, **{**ANNEALING, **changes})
+    teacher = Teacher(float_model, DISTILLATION)
     Trainer(
         model,
-        data.stored(batch_seed(cell.seed), recipe.schedule.steps),
-        recipe.schedule,
+        data.stored(batch_seed(cell.seed), FINE.steps),
+        FINE,
         cell.seed,
         phase=cell.name,
         annealing=annealing,

@@ -82,10 +82,8 @@ SEEDS = (1, 2, 3)
 ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fixed": ("centroids fixed", {"learn_centroids": False}, {}),
     "uniform": ("centroids start in equal cells", {"start": "uniform"}, {}),
-    "mu-0": ("mu = 0 (no companding)", {"mu": 0.0}, {}),
-    "mu-63": ("mu = 63", {"mu": 63.0}, {}),
+    "mu-0": ("mu = 0: centroids in linear space", {"mu": 0.0}, {}),
     "mu-learned": ("mu learned", {"learn_mu": True}, {}),
-    "every-2": ("quantiser at every 2nd soft step", {}, {"every": 2}),
     "every-4": ("quantiser at every 4th soft step", {}, {"every": 4}),
     "soft-10": ("soft until 90% of the steps", {}, {"hard": 0.1}),
     "hard-all": ("hard from the first step", {}, {"hard": 1.0}),
