@@ -91,7 +91,7 @@ def products(module: IRModule, activation: str | None = None) -> list[Product]:
     """
     module = tvm.transform.Sequential(_down_to_products({}, activation))(module)
     found = [product for call in calls_of(module) for product in products_of(call).values()]
-    return [replace(product, gates=False) for product in found]
+    return [replace(product, gates=0) for product in found]
 
 
 def _down_to_products(

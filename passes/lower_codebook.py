@@ -10,6 +10,7 @@ from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.passes.kernels import Kernels
 from gq_tvm.passes.operators import (
+    GATES,
     PACKED,
     WEIGHTS,
     attributes,
@@ -73,24 +74,26 @@ class LowerCodebook(ModulePass):
         y = self._call(rewriter, at, kernel, [flat, *operands], [outputs])
         return relax.op.reshape(y, call.ty.shape) if flat is not x else y
 
-    def _lstm(
+    def _recurrent(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         n, k = shape
         _batch, steps, _width = shape_of(call.args[0])
-        x_part, h_part = _choice(at, "_ih", n, k), _choice(at, "_hh", n, n // 4)
+        kind, gates = at["kind"], GATES[f"relax.gq.codebook_{at['kind']}"]
+        x_part, h_part = _choice(at, "_ih", n, k, gates), _choice(at, "_hh", n, n // gates, gates)
         known = _known(steps)
         parts = [(one.family.name, one.product, one.schedule) for one in (x_part, h_part)]
+        make = h_part.family.lstm if kind == "lstm" else h_part.family.gru
         kernel = self._kernels.get(
             rewriter,
-            ("lstm", *parts, known),
-            lambda: h_part.family.lstm(
-                self.target, x_part, h_part, known, self._parallel(h_part.product)
-            ),
+            (kind, *parts, known),
+            lambda: make(self.target, x_part, h_part, known, self._parallel(h_part.product)),
         )
         return self._call(
             rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]
         )
+
+    _lstm = _gru = _recurrent
 
     def _parallel(self, product: Product) -> bool:
         return self.parallel and worth_threads(self.target, product)
@@ -187,9 +190,9 @@ class LowerCodebook(ModulePass):
         return name if name in self.parameters.arrays else _tensor(arg.ty)
 
 
-def _choice(at: dict[str, Any], part: str, n: int, k: int) -> Choice:
-    """One of the products of an LSTM layer, as `ChooseKernel` decided."""
-    product = Product(n, k, at[f"bits{part}"], at["activation"], gates=True)
+def _choice(at: dict[str, Any], part: str, n: int, k: int, gates: int) -> Choice:
+    """One of the products of a recurrent layer, as `ChooseKernel` decided."""
+    product = Product(n, k, at[f"bits{part}"], at["activation"], gates=gates)
     return Choice(product, family(at[f"kernel{part}"]), Schedule.parse(at[f"schedule{part}"]))
 
 

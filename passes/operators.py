@@ -24,17 +24,19 @@ from gq_tvm.schedules.epilogue import Epilogue
 PACKED = "relax.gq.packed"
 LINEAR = "relax.gq.codebook_linear"
 LSTM = "relax.gq.codebook_lstm"
+GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
-CODEBOOK_OPERATORS = (LINEAR, LSTM, CONV1D, DEPTHWISE, EMBEDDING)
+CODEBOOK_OPERATORS = (LINEAR, LSTM, GRU, CONV1D, DEPTHWISE, EMBEDDING)
 
 # Where the indices of an operator's weights stand among its arguments (their codebooks stand behind
 # them), by the ending of the attributes ``bits``, ``kernel`` and ``schedule`` that speak of them.
-WEIGHTS = {LSTM: {"_ih": 3, "_hh": 5}} | {
+WEIGHTS = {LSTM: {"_ih": 3, "_hh": 5}, GRU: {"_ih": 2, "_hh": 4}} | {
     one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
 }
 
+GATES = {LSTM: 4, GRU: 3}  # of the recurrent layers
 RESIDUAL = 4  # where a linear layer's residual stands among its arguments, if it has one
 
 
@@ -62,7 +64,8 @@ def codebook_linear(
     return _call(LINEAR, [x, indices, codebook, bias, *last], attrs)
 
 
-def codebook_lstm(
+def codebook_recurrent(
+    operator: str,
     inputs: Sequence[relax.Expr],
     *,
     bits_ih: int,
@@ -75,11 +78,12 @@ def codebook_lstm(
     schedule_hh: str = "",
     **origins: str,
 ) -> relax.Call:
-    """One LSTM layer.
+    """One layer of an LSTM or a GRU.
 
     Args:
-        inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H], indices_ih, codebook_ih,
-            indices_hh, codebook_hh, bias f32 [4H].
+        operator: `LSTM` or `GRU`.
+        inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H] (LSTM), indices_ih, codebook_ih,
+            indices_hh, codebook_hh, bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
         bits_ih: Bits of the input weight.
         bits_hh: Bits of the recurrent weight.
         activation: one of ``ops.checks.ACTIVATIONS``.
@@ -91,12 +95,12 @@ def codebook_lstm(
         origins: ``origin_ih`` and ``origin_hh``, whence these are known.
 
     Returns:
-        A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H].
+        A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
     attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
     attrs |= {"kernel_ih": kernel_ih, "kernel_hh": kernel_hh}
     attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh, **origins}
-    return _call(LSTM, inputs, attrs)
+    return _call(operator, inputs, attrs)
 
 
 def codebook_conv1d(
@@ -238,11 +242,11 @@ def _linear_type(call: relax.Call, _: Any) -> relax.Type:
     return relax.TensorType([*shape_of(x)[:-1], outputs], "float32")
 
 
-def _lstm_type(call: relax.Call, _: Any) -> relax.Type:
+def _recurrent_type(call: relax.Call, _: Any) -> relax.Type:
     batch, steps, _width = shape_of(call.args[0])
     hidden = shape_of(call.args[1])[1]
-    state = relax.TensorType([batch, hidden], "float32")
-    return relax.TupleType([relax.TensorType([batch, steps, hidden], "float32"), state, state])
+    states = [relax.TensorType([batch, hidden], "float32")] * (WEIGHTS[call.op.name]["_ih"] - 1)
+    return relax.TupleType([relax.TensorType([batch, steps, hidden], "float32"), *states])
 
 
 def _conv1d_type(call: relax.Call, _: Any) -> relax.Type:
@@ -272,11 +276,11 @@ def _packed_type(call: relax.Call, _: Any) -> relax.Type:
 
 def _register() -> None:
     linear = ("x", "indices", "codebook", "bias")
-    state = ("h0", "c0")
     weights = ("indices_ih", "codebook_ih", "indices_hh", "codebook_hh")
     for name, arguments, infer in (
         (LINEAR, None, _linear_type),  # with or without a residual
-        (LSTM, ("x", *state, *weights, "bias"), _lstm_type),
+        (LSTM, ("x", "h0", "c0", *weights, "bias"), _recurrent_type),
+        (GRU, ("x", "h0", *weights, "bias_ih", "bias_hh"), _recurrent_type),
         (CONV1D, linear, _conv1d_type),
         (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", "indices", "codebook"), _embedding_type),

@@ -19,6 +19,7 @@ from tvm.ir import GenericConst, IRModule
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import (
     DEPTHWISE,
+    GRU,
     WEIGHTS,
     attributes,
     is_operator,
@@ -55,10 +56,12 @@ class PackWeights(ModulePass):
         weights = [self._weight(call, at, part) for part in places]
         names = [name for weight in weights for name in weight.parameters]
         behind = max(places.values()) + 2
-        for bias in call.args[behind : behind + 1]:
-            array = self._bias(call, weights[0], _constant(bias, at["layer"]))
-            names.append(self.parameters.add(f"{at['layer']}.bias", array))
-        residual = call.args[behind + 1 :]
+        biases = ("bias_ih", "bias_hh") if is_operator(call, GRU) else ("bias",)
+        arguments = call.args[behind : behind + len(biases)]
+        for name, weight, bias in zip(biases, weights, arguments, strict=False):
+            array = self._bias(call, weight, _constant(bias, at["layer"]))
+            names.append(self.parameters.add(f"{at['layer']}.{name}", array))
+        residual = call.args[behind + len(biases) :]
         inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
         attrs = {**at, "kind": _kind(call), "shape": weights[0].shape}
@@ -107,12 +110,13 @@ class PackWeights(ModulePass):
         return layer
 
     def _bias(self, call: relax.Call, weight: Layer, bias: NDArray) -> NDArray[np.float32]:
-        """Lay a bias out as the kernel of the (first) weight reads it."""
-        products = list(products_of(call).values())
-        if not products:
+        """Lay a bias out as the kernel of its weight reads it."""
+        layer = attributes(call)["layer"]
+        products = {part_name(layer, part): one for part, one in products_of(call).items()}
+        if weight.name not in products:
             return bias.astype(np.float32)
         schedule = Schedule.parse(weight.schedule)
-        return family(weight.kernel).pack_bias(self.target, products[0], schedule, bias)
+        return family(weight.kernel).pack_bias(self.target, products[weight.name], schedule, bias)
 
 
 def _kind(call: relax.Call) -> str:

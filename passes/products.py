@@ -6,7 +6,7 @@ from math import prod
 
 from tvm import relax
 
-from gq_tvm.passes.operators import LINEAR, LSTM, WEIGHTS, attributes, is_operator, shape_of
+from gq_tvm.passes.operators import GATES, LINEAR, WEIGHTS, attributes, is_operator, shape_of
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.epilogue import Epilogue
 
@@ -16,9 +16,9 @@ def products_of(call: relax.Call) -> dict[str, Product]:
 
     Empty if its operator's kernel does not come from a kernel family.
     """
-    if not is_operator(call, LINEAR, LSTM):
+    if not is_operator(call, LINEAR, *GATES):
         return {}
-    at, gates = attributes(call), is_operator(call, LSTM)
+    at, gates = attributes(call), GATES.get(call.op.name, 0)
     sizes = shape_of(call.args[0])[:-1]
     frames = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
     glu = not gates and Epilogue.parse(at["epilogue"]).glu

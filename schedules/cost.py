@@ -56,5 +56,5 @@ def kernel_counts(family: Family, target: Target, product: Product, schedule: Sc
     """
     rows = USUAL_ROWS if product.rows is None else product.rows
     block = min(rows, schedule.block)
-    kernel = family.linear(target, replace(product, rows=block, gates=False), schedule, None)
+    kernel = family.linear(target, replace(product, rows=block, gates=0), schedule, None)
     return count(kernel).times(rows / max(block, 1))

@@ -14,7 +14,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from gq_tvm.schedules.family import OPAQUE
-from gq_tvm.schedules.scalar import apply_activation, index_at, pack_rows, row_bytes
+from gq_tvm.schedules.scalar import apply_activation, pack_rows
+from gq_tvm.schedules.scalar_rows import index_at, row_bytes
 
 NAME = "direct"  # what the table of layers calls these kernels
 

@@ -1,8 +1,8 @@
-"""What linear and LSTM kernels share: one tile of outputs times a few rows.
+"""What linear and recurrent kernels share: one tile of outputs times a few rows.
 
 An engine is the arithmetic of a kernel family. It owns the weight operands, stages rows of
 activations in the form its arithmetic wants, and multiplies a tile. The loops around it belong
-to ``linear.py`` and ``lstm.py``; the instructions belong to an ``InstructionSet``.
+to ``linear.py`` and ``recurrent.py``; the instructions belong to an ``InstructionSet``.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def tile_space(
         more: Other knobs and their values.
     """
     first, most_rows = isa.tile_vectors, isa.tile_rows[kind]
-    vectors = (4, 8) if product.gates else (4, 2, 8)  # whole units of an LSTM's gates
+    vectors = (4, 8) if product.gates else (4, 2, 8)  # whole units of a layer's gates
     if product.gates:
         first = 4
     if product.rows == 1:

@@ -37,8 +37,8 @@ class Product:
         activation: ``"fp32"``, or what the kernel rounds each row to: ``"int8"``, ``"int2"`` or
             ``"int1"``.
         rows: Rows of the activations; None if known only at run time.
-        gates: It is one of the two products of an LSTM layer (n = 4H, gates in PyTorch's order i,
-            f, g, o), computed by the kernel `lstm`.
+        gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
+            i, f, g, o), computed by the kernel `lstm`, 3 of a GRU (r, z, n), by `gru`; else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
     """
 
@@ -47,7 +47,7 @@ class Product:
     bits: int
     activation: str
     rows: int | None = None
-    gates: bool = False
+    gates: int = 0
     glu: bool = False
 
     @property
@@ -157,6 +157,22 @@ class Family(ABC):
 
         Raises:
             Error: the families of the two products cannot share a kernel.
+        """
+
+    @abstractmethod
+    def gru(
+        self,
+        target: Target,
+        x_part: Choice,
+        h_part: Choice,
+        steps: int | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
+        """The kernel of a GRU layer over all its steps; as `lstm`, but for its arguments.
+
+        These are x f32 [B, T, I], h0 f32 [B, H], the operands of the x-part (n = 3H, k = I), those
+        of the h-part (n = 3H, k = H), the bias of each part, f32 [Np], and the outputs y f32
+        [B, T, H] and h f32 [B, H].
         """
 
 

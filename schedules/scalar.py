@@ -9,27 +9,18 @@ byte, and one spare byte at the end lets every index be read as part of two byte
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
+from gq_tvm.schedules.scalar_gru import scalar_gru
+from gq_tvm.schedules.scalar_rows import dot_with, dtypes, load_row_of, row_bytes
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
-
-_SMALLEST_LIVE = float(SMALLEST_LIVE)
-_FLOAT_MAX = float(np.finfo(np.float32).max)
-
-
-def row_bytes(k: int, bits: int) -> int:
-    """Bytes of a packed row of `k` indices."""
-    return -(-k * bits // 8)
 
 
 def pack_rows(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -44,14 +35,6 @@ def unpack_rows(packed: NDArray[np.uint8], n: int, k: int, bits: int) -> NDArray
     rows = packed[:-1].reshape(n, row_bytes(k, bits))
     codes = np.unpackbits(rows, axis=1, count=k * bits, bitorder="little")
     return np.packbits(codes.reshape(n, k, bits), axis=2, bitorder="little")[..., 0]
-
-
-def index_at(weights: Any, row: Any, column: Any, k: int, bits: int) -> tirx.PrimExpr:
-    """The index at [row, column] of a weight packed by `pack_rows`, as an i32 expression."""
-    bit = column * bits
-    byte = row * row_bytes(k, bits) + bit // 8
-    pair = T.Cast("int32", weights[byte]) | (T.Cast("int32", weights[byte + 1]) << 8)
-    return (pair >> T.Cast("int32", bit % 8)) & (2**bits - 1)
 
 
 class Scalar(Family):
@@ -87,8 +70,8 @@ class Scalar(Family):
         m = tirx.Var("m", "int64") if product.rows is None else product.rows
         n, k, bits, outputs = product.n, product.k, product.bits, product.outputs
         size, entries = n * row_bytes(k, bits) + 1, 2**bits
-        element, accumulator = _dtypes(product)
-        load_row, dot = _load_row(product), _dot(product)
+        element, accumulator = dtypes(product)
+        load_row, dot = load_row_of(product), dot_with(product)
         after = epilogue or Epilogue()
         glu, activation, factor = product.glu, after.activation, after.scale
 
@@ -153,11 +136,7 @@ class Scalar(Family):
         parallel: bool = False,
     ) -> tirx.PrimFunc:
         """See `Family.lstm`."""
-        if x_part.family is not self:
-            raise Error(
-                f"kernel scalar cannot share an LSTM layer with {x_part.family.name}; ask for one "
-                "kernel with --kernel"
-            )
+        _check_alone(x_part)
         batch = tirx.Var("batch", "int64")
         frames = tirx.Var("steps", "int64") if steps is None else steps
         x_product, h_product = x_part.product, h_part.product
@@ -165,9 +144,9 @@ class Scalar(Family):
         x_bytes = n * row_bytes(width, x_product.bits) + 1
         h_bytes = n * row_bytes(hidden, h_product.bits) + 1
         x_entries, h_entries = 2**x_product.bits, 2**h_product.bits
-        element, accumulator = _dtypes(h_product)
-        load_x, load_h = _load_row(x_product), _load_row(h_product)
-        dot_x, dot_h = _dot(x_product), _dot(h_product)
+        element, accumulator = dtypes(h_product)
+        load_x, load_h = load_row_of(x_product), load_row_of(h_product)
+        dot_x, dot_h = dot_with(x_product), dot_with(h_product)
 
         @T.prim_func(s_tir=True)
         def scalar_lstm(
@@ -220,6 +199,26 @@ class Scalar(Family):
 
         return scalar_lstm
 
+    def gru(
+        self,
+        target: Target,
+        x_part: Choice,
+        h_part: Choice,
+        steps: int | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
+        """See `Family.gru`."""
+        _check_alone(x_part)
+        return scalar_gru(x_part.product, h_part.product, steps)
+
+
+def _check_alone(x_part: Choice) -> None:
+    if not isinstance(x_part.family, Scalar):
+        raise Error(
+            f"kernel scalar cannot share a recurrent layer with {x_part.family.name}; ask for one "
+            "kernel with --kernel"
+        )
+
 
 def apply_activation(name: str, value: tirx.PrimExpr) -> tirx.PrimExpr:
     """One of `vector_math.FUNCTIONS` of a f32 value, or itself; NaN stays NaN."""
@@ -232,88 +231,3 @@ def apply_activation(name: str, value: tirx.PrimExpr) -> tirx.PrimExpr:
     if name == "silu":
         return value * T.sigmoid(value)
     return value
-
-
-def _dtypes(product: Product) -> tuple[str, str]:
-    """The dtypes of a row's elements and of their sum."""
-    return ("float32", "float32") if product.activation == "fp32" else ("int8", "int32")
-
-
-def _load_row(product: Product) -> Any:
-    """Macro: row i of a matrix, as the product's elements, and its scale."""
-    k = product.k
-
-    @T.macro
-    def find_largest(x, i, largest, finite):
-        largest[0] = T.float32(0)
-        finite[0] = True
-        for p in range(k):
-            largest[0] = T.max(largest[0], T.abs(x[i, p]))
-            finite[0] = finite[0] and T.abs(x[i, p]) <= T.float32(_FLOAT_MAX)
-
-    @T.macro
-    def as_int8(x, i, row, row_scale):
-        largest = T.sblock_alloc_buffer((1,), "float32")
-        finite = T.sblock_alloc_buffer((1,), "bool")
-        find_largest(x, i, largest, finite)
-        if finite[0] and largest[0] >= T.float32(_SMALLEST_LIVE):
-            row_scale[0] = largest[0] / T.float32(127)
-            largest[0] = T.float32(127) / largest[0]
-            for p in range(k):
-                row[p] = T.Cast("int8", T.nearbyint(x[i, p] * largest[0]))
-        else:
-            row_scale[0] = T.if_then_else(finite[0], T.float32(0), T.float32("nan"))
-            for p in range(k):
-                row[p] = T.int8(0)
-
-    step, outer = (INT2_STEP, 3) if product.activation == "int2" else (1.0, 1)
-
-    @T.macro
-    def as_few_bits(x, i, row, row_scale):
-        largest = T.sblock_alloc_buffer((1,), "float32")
-        finite = T.sblock_alloc_buffer((1,), "bool")
-        total = T.sblock_alloc_buffer((1,), "int32")
-        find_largest(x, i, largest, finite)
-        if finite[0] and largest[0] >= T.float32(_SMALLEST_LIVE):
-            total[0] = 0
-            for p in range(k):
-                total[0] = total[0] + T.Cast(
-                    "int32", T.nearbyint(T.abs(x[i, p]) * (T.float32(MEAN_STEPS) / largest[0]))
-                )
-            row_scale[0] = (
-                (largest[0] / T.float32(MEAN_STEPS))
-                * (T.Cast("float32", total[0]) / T.float32(k))
-                * T.float32(step)
-            )
-        else:
-            row_scale[0] = T.if_then_else(finite[0], T.float32(0), T.float32("nan"))
-        for p in range(k):
-            row[p] = T.if_then_else(x[i, p] < T.float32(0), T.int8(-1), T.int8(1)) * (
-                T.if_then_else(
-                    T.abs(x[i, p]) > row_scale[0] + row_scale[0], T.int8(outer), T.int8(1)
-                )
-            )
-
-    @T.macro
-    def as_float(x, i, row, row_scale):
-        row_scale[0] = T.float32(1)
-        for p in range(k):
-            row[p] = x[i, p]
-
-    return {"int8": as_int8, "fp32": as_float}.get(product.activation, as_few_bits)
-
-
-def _dot(product: Product) -> Any:
-    """Macro: the sum over a row of activations times row j of the weight."""
-    k, bits = product.k, product.bits
-    accumulator = _dtypes(product)[1]
-
-    @T.macro
-    def dot(row, weights, table, j, total):
-        total[0] = T.Cast(accumulator, 0)
-        for p in range(k):
-            total[0] = total[0] + T.Cast(accumulator, row[p]) * T.Cast(
-                accumulator, table[index_at(weights, j, p, k, bits)]
-            )
-
-    return dot

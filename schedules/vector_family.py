@@ -12,16 +12,18 @@ from gq_tvm.errors import Error
 from gq_tvm.schedules.engine import Engine
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
 from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
+from gq_tvm.schedules.gru import GRUCell
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS, InstructionSet
 from gq_tvm.schedules.linear import linear
-from gq_tvm.schedules.lstm import gate_order, lstm
+from gq_tvm.schedules.lstm import LSTMCell
+from gq_tvm.schedules.recurrent import Cell, gate_order, recurrent
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
 
 @dataclass(frozen=True)
 class VectorFamily(Family):
-    """An engine on every vector instruction set, with the loops of ``linear`` and ``lstm``.
+    """An engine on every vector instruction set, with the loops of ``linear`` and ``recurrent``.
 
     Attributes:
         name: What ``--kernel`` and ``inspect`` call it.
@@ -102,8 +104,17 @@ class VectorFamily(Family):
         steps: int | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
-        x_engine, h_engine = _engine_of(target, x_part), _engine_of(target, h_part)
-        return lstm(x_engine, h_engine, h_part.product.k, steps, parallel)
+        return _recurrent(LSTMCell, target, x_part, h_part, steps, parallel)
+
+    def gru(
+        self,
+        target: Target,
+        x_part: Choice,
+        h_part: Choice,
+        steps: int | None,
+        parallel: bool = False,
+    ) -> tirx.PrimFunc:
+        return _recurrent(GRUCell, target, x_part, h_part, steps, parallel)
 
     def _able(self, isa: InstructionSet, product: Product) -> list[type[Engine]]:
         return [one for one in self.engines if one.supports(isa, product)]
@@ -123,15 +134,27 @@ class VectorFamily(Family):
         """The source row of each packed row, -1 for padding; None if they stay in order."""
         lanes = INSTRUCTION_SETS[target.instruction_set].lanes
         if product.gates:
-            return gate_order(product.n // 4, lanes)
+            return gate_order(product.n // product.gates, lanes, product.gates)
         return glu_order(product.n, lanes, schedule.vectors) if product.glu else None
+
+
+def _recurrent(
+    cell: type[Cell],
+    target: Target,
+    x_part: Choice,
+    h_part: Choice,
+    steps: int | None,
+    parallel: bool,
+) -> tirx.PrimFunc:
+    x_engine, h_engine = _engine_of(target, x_part), _engine_of(target, h_part)
+    return recurrent(cell, x_engine, h_engine, h_part.product.k, steps, parallel)
 
 
 def _engine_of(target: Target, part: Choice) -> Engine:
     if not isinstance(part.family, VectorFamily):
         raise Error(
-            f"kernel {part.family.name} cannot share an LSTM layer with a vector kernel; ask for "
-            "one kernel with --kernel"
+            f"kernel {part.family.name} cannot share a recurrent layer with a vector kernel; ask "
+            "for one kernel with --kernel"
         )
     return part.family._engine(target, part.product, part.schedule)
 

@@ -57,7 +57,9 @@ def lstm(
     *weight_ih, bias = weight(4 * hidden, operators.shape_of(x)[-1], bits[0], seed=seed)
     *weight_hh, _ = weight(4 * hidden, hidden, bits[1], seed=seed + 1)
     inputs = [x, h, c, *weight_ih, *weight_hh, bias]
-    return operators.codebook_lstm(inputs, bits_ih=bits[0], bits_hh=bits[1], **attrs)
+    return operators.codebook_recurrent(
+        operators.LSTM, inputs, bits_ih=bits[0], bits_hh=bits[1], **attrs
+    )
 
 
 def calls(mod: IRModule, name: str) -> list[relax.Call]:

@@ -90,6 +90,7 @@ class _Converters:
         return {
             "codebook_linear.default": self._linear,
             "codebook_lstm.default": self._lstm,
+            "codebook_gru.default": self._gru,
             "codebook_conv1d.default": self._conv1d,
             "codebook_embedding.default": self._embedding,
             "scaled_dot_product_attention.default": convert_attention,
@@ -111,12 +112,25 @@ class _Converters:
 
     def _lstm(self, node: fx.Node, importer: Importer) -> relax.Expr:
         *inputs, bias, bits_ih, bits_hh, activation = importer.retrieve_args(node)
-        call = operators.codebook_lstm(
+        call = operators.codebook_recurrent(
+            operators.LSTM,
             [*inputs, _bias(bias, inputs[3])],
             bits_ih=bits_ih,
             bits_hh=bits_hh,
             activation=self.activation or activation,
             layer=self._layer(node, 3),
+        )
+        return importer.block_builder.emit(call)
+
+    def _gru(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        *inputs, bias_ih, bias_hh, bits_ih, bits_hh, activation = importer.retrieve_args(node)
+        call = operators.codebook_recurrent(
+            operators.GRU,
+            [*inputs, _bias(bias_ih, inputs[2]), _bias(bias_hh, inputs[4])],
+            bits_ih=bits_ih,
+            bits_hh=bits_hh,
+            activation=self.activation or activation,
+            layer=self._layer(node, 2),
         )
         return importer.block_builder.emit(call)
 

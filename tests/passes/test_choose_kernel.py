@@ -40,8 +40,8 @@ def test_both_products_of_an_lstm():
     x, h, c = var("x", 1, 2, 5), var("h", 1, 4), var("c", 1, 4)
     got = ChooseKernel(NATIVE)(module([x, h, c], lambda emit: lstm(x, h, c, 4, (3, 2))))
     products = {
-        "ih": Product(16, 5, 3, "int8", 2, gates=True),
-        "hh": Product(16, 4, 2, "int8", 1, gates=True),
+        "ih": Product(16, 5, 3, "int8", 2, gates=4),
+        "hh": Product(16, 4, 2, "int8", 1, gates=4),
     }
     changes = {"origin_ih": "model", "origin_hh": "model"}
     for part, product in products.items():

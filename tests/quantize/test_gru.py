@@ -90,8 +90,8 @@ def test_operator_is_the_reference(activation, bias):
         torch.randn(15) if bias else None,
     )
     got = torch.ops.gq.codebook_gru(*arguments, 3, 2, activation)
-    arrays: Any = [None if a is None else a.numpy() for a in arguments]
-    wanted = reference.codebook_gru(*arrays, bits_ih=3, bits_hh=2, activation=activation)
+    arrays: list[Any] = [None if a is None else a.numpy() for a in arguments]
+    wanted = reference.codebook_gru(*[*arrays, 3, 2, activation])
     for g, w in zip(got, wanted, strict=True):
         np.testing.assert_allclose(g.numpy(), w, atol=1e-5)
     if activation == "int8":

@@ -30,7 +30,7 @@ class Case:
         width, hidden, batch, steps, known = shape
         rng = np.random.default_rng([*shape[:4], *bits])
         x_part, h_part = (
-            Choice(Product(4 * hidden, k, n, activation, gates=True), family(name), Schedule(v))
+            Choice(Product(4 * hidden, k, n, activation, gates=4), family(name), Schedule(v))
             for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
         )
         self.kernel = h_part.family.lstm(where, x_part, h_part, steps if known else None, parallel)

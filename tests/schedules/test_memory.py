@@ -105,7 +105,7 @@ def check_inside(where, name, bits, activation, emulated):
         calls[f"l{n}"] = inputs, [(5, one.outputs)]
     for hidden, width, steps in ((3, 21, 1), (37, 5, 3)):
         x_part, h_part = (
-            Product(4 * hidden, k, bits, activation, gates=True) for k in (width, hidden)
+            Product(4 * hidden, k, bits, activation, gates=4) for k in (width, hidden)
         )
         choices = [Choice(one, chosen, Schedule()) for one in (x_part, h_part)]
         functions[f"h{hidden}"] = chosen.lstm(where, choices[0], choices[1], steps)

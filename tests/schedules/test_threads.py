@@ -65,7 +65,7 @@ def test_only_large_products_are_worth_threads():
     assert worth_threads(here, Product(512, 512, 4, "int8", 16))
     assert worth_threads(here, Product(1024, 512, 4, "fp32", 1))
     # One row at a time, whatever the number of sequences.
-    assert not worth_threads(here, Product(1024, 256, 4, "int8", 64, gates=True))
+    assert not worth_threads(here, Product(1024, 256, 4, "int8", 64, gates=4))
     # A smaller core needs longer for the same.
     assert worth_threads(target("arm"), Product(1024, 512, 4, "int8", 1))
     assert not worth_threads(target("x86-64"), Product(4096, 4096, 4, "int8", 16))
