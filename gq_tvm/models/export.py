@@ -1,8 +1,8 @@
 """A recogniser in one file: its networks as exported programs and what is needed to use them.
 
 The file is a PyTorch archive (``.pt2``) with the programs ``encoder`` and, of a transducer,
-``predictor`` and ``joint``, and the extra file ``gq_metadata.json``; one call of the encoder takes any number of
-frames up to ``MAX_ENCODER_FRAMES`` and hands its state back, so it streams.
+``predictor`` and ``joint``, and the extra file ``gq_metadata.json``; one call of the encoder takes
+any number of frames up to ``MAX_ENCODER_FRAMES`` and hands its state back, so it streams.
 """
 
 from __future__ import annotations

@@ -25,7 +25,5 @@ def activation(lanes: int, name: str, size: int | None) -> tirx.PrimFunc:
         x = T.arg("x", T.buffer((n,), "float32"))
         y = T.arg("y", T.buffer((n,), "float32"))
         with T.sblock("root"):  # TVM looks for one in functions of a single input
-            Row(lanes, n).map(
-                lambda math, at: T.buffer_store(y, math.function(name)(x[at]), [at])
-            )
+            Row(lanes, n).map(lambda math, at: T.buffer_store(y, math.function(name)(x[at]), [at]))
     return builder.get()

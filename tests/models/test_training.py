@@ -14,9 +14,9 @@ from gq_tvm.errors import Error
 from gq_tvm.models import checkpoint, export
 from gq_tvm.models.batches import Batches, Source
 from gq_tvm.models.digits_training import DigitTraining, train
-from gq_tvm.models.recipe import DigitRecipe
 from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
 from gq_tvm.models.network import NetworkSettings, build
+from gq_tvm.models.recipe import DigitRecipe
 from gq_tvm.models.rnnt import RNNTSettings
 from gq_tvm.models.training import Schedule, Trainer
 from gq_tvm.speech import FeatureSettings, audio, decoding
@@ -83,7 +83,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_training():
     one = trainer()
     with torch.no_grad():
-        one.model.joint.output.bias.fill_(torch.nan)
+        one.model.get_parameter("joint.output.bias").fill_(torch.nan)
     with pytest.raises(Error, match="at step 0"):
         one.run()
 
@@ -93,7 +93,11 @@ def test_checkpoints_of_other_models_and_odd_files(tmp_path):
     trainer(path).run(1)
     tensors, _ = checkpoint.load(path)
     other = Trainer(
-        build(replace(SIZES, head=replace(HEAD, joint_size=8))), batches(), Schedule(steps=8), 0, report=print
+        build(replace(SIZES, head=replace(HEAD, joint_size=8))),
+        batches(),
+        Schedule(steps=8),
+        0,
+        report=print,
     )
     with pytest.raises(Error, match="holds another model"):
         other.restore(tensors, 1)
