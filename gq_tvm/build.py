@@ -130,8 +130,8 @@ def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
     for name, size in sizes:
         if not isinstance(size, int) and set(tvm.tirx.analysis.undefined_vars(size)) - told:
             raise Error(
-                f"input {name} of function {function} has the size {spelled(size)}, and no input has "
-                "the size this is computed from; export the model with a Dim of its own for it"
+                f"input {name} of function {function} has the size {spelled(size)}, and no input "
+                "has the size this is computed from; export the model with a Dim of its own for it"
             )
 
 

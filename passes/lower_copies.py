@@ -1,9 +1,9 @@
 """Concatenations and slices that lie together in memory become plain copies of runs.
 
 TVM decides for each element of a concatenation whence it comes, and makes a copy of each slice
-before. A streaming model keeps its state by just these: ``cat([state[layer], new], 1)`` is two runs,
-and the stack of ``[:, frames:]`` of the results one for each. What is no run is left to TVM: other
-dtypes, pieces of several rows, steps.
+before. A streaming model keeps its state by just these: ``cat([state[layer], new], 1)`` is two
+runs, and the stack of ``[:, frames:]`` of the results one for each. What is no run is left to TVM:
+other dtypes, pieces of several rows, steps.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LowerCopies(ModulePass):
         self.lanes = lanes_of(target)
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
-        """Rewrite every function; slices are left alone as long as a concatenation may read them."""
+        """Rewrite every function; slices come last, as a concatenation may read them in place."""
         kernels = Kernels()
         for piece in (_joined, _sliced):
             module = self._rewritten(module, kernels, piece)
@@ -123,9 +123,9 @@ def _piece(part: relax.Expr, value_of: Values) -> _Piece:
     size = volume(shape_of(part))
     value = value_of.get(part)
     if isinstance(value, relax.Var):
-        inner = _piece(value, value_of)
-        return _Piece(inner.source, inner.first, size)  # of a cast, the shape that is known
-    inner = None
+        cast = _piece(value, value_of)
+        return _Piece(cast.source, cast.first, size)  # of a cast, the shape that is known
+    inner: _Piece | None = None
     if is_operator(value, *_RESHAPES):
         inner = _piece(value.args[0], value_of)
     elif is_operator(value, "relax.strided_slice"):

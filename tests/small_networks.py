@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import cast
 
 import numpy as np
@@ -29,13 +30,11 @@ ALL = {
     for encoder, sizes in (("lstm", LSTM), ("conformer", CONFORMER))
     for head, width in (("rnnt", RNNT), ("ctc", CTC))
 }
-# One to eight bits, in either encoder and head; what is in neither is left out.
+# Layers that the network in question has; what is not named has four.
 BITS = {
-    "encoder.lstm.1*": 2,
-    "encoder.blocks.0.attention.*": 2,
-    "encoder.blocks.0.convolution.depthwise": 5,
-    "encoder.blocks.1.first.*": 1,
-    "encoder.blocks.1.second.*": 3,
+    "encoder.lstm.1": 2,
+    "encoder.blocks.*.attention.*": 2,
+    "encoder.blocks.1.convolution.depthwise": 5,
     "encoder.projection": 8,
 }
 
@@ -49,7 +48,7 @@ def lively(name: str, seed: int = 1) -> Network:
             if parameter.endswith("positions"):
                 value.normal_(0, 0.5)
         for layer, factor in _factors(model):
-            layer.weight *= factor
+            layer.get_parameter("weight").mul_(factor)
         _scores(model).bias[BLANK] += 6 if isinstance(model, Transducer) else 1
     return model
 
@@ -61,7 +60,7 @@ def compressed(name: str, activation: str = "int8", seed: int = 1) -> Network:
     overrides = {
         pattern: bits
         for pattern, bits in BITS.items()
-        if any(one.startswith(pattern.rstrip("*")) for one in there)
+        if any(fnmatch(one, pattern) for one in there)
     }
     quantised = quantize.compress(model, 4, overrides, activation)
     return quantised.eval()  # type: ignore[return-value]
@@ -79,10 +78,10 @@ def _factors(model: Network) -> list[tuple[nn.Module, float]]:
     """Layers, and by how much more they must say for tokens to differ."""
     encoder = model.get_submodule("encoder.projection")
     if not isinstance(model, Transducer):
-        return [(encoder, 6)]
+        return [(encoder, 15)]
     predictor = model.predictor
     return [
-        (encoder, 6), (predictor.embedding, 3), (predictor.projection, 30), (model.joint.output, 6)
+        (encoder, 15), (predictor.embedding, 3), (predictor.projection, 8), (model.joint.output, 6)
     ]  # fmt: skip
 
 

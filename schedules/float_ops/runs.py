@@ -12,6 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.family import OPAQUE
 from gq_tvm.schedules.float_ops.rows import Row
+from gq_tvm.schedules.vector_math import VectorMath
 
 Expr = Any
 
@@ -35,7 +36,7 @@ def join_runs(lanes: int, runs: Sequence[Run]) -> tirx.PrimFunc:
     """Build ``f(source f32 [size] of each run, y f32 [sum of the lengths])``."""
     sizes = [tirx.Var("size", "int64") if run.size is None else run.size for run in runs]
     lengths = [
-        size - run.first if run.length is None else run.length
+        size - (run.first or 0) if run.length is None else run.length
         for run, size in zip(runs, sizes, strict=True)
     ]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
@@ -47,10 +48,12 @@ def join_runs(lanes: int, runs: Sequence[Run]) -> tirx.PrimFunc:
             behind: Expr = 0
             for run, source, length in zip(runs, sources, lengths, strict=True):
                 first = source.shape[0] - length if run.first is None else run.first
-                Row(lanes, length).map(
-                    lambda _, at, source=source, first=first, behind=behind: T.buffer_store(
-                        y, source[at + first], [at + behind]
-                    )
-                )
+
+                def copy(
+                    _: VectorMath, at: Expr, x: Expr = source, move: Expr = first, to: Expr = behind
+                ) -> None:
+                    T.buffer_store(y, x[at + move], [at + to])
+
+                Row(lanes, length).map(copy)
                 behind = behind + length
     return builder.get()

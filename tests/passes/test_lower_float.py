@@ -38,6 +38,16 @@ def test_kernels_of_other_operators():
     assert kernels(lowered([x], body)) == ["attention", "softmax", "matmul"]
 
 
+def test_silu_however_it_is_spelled():
+    x = var("x", 2, 3, 8)
+
+    def body(emit):
+        y = emit(relax.op.nn.silu(x))
+        return relax.op.multiply(y, emit(relax.op.sigmoid(y)))
+
+    assert kernels(lowered([x], body)) == ["silu", "silu"]
+
+
 X, ROW, VECTOR = var("x", 4, 3, 5), var("row", 1, 5, 6), var("v", 5)
 QUERY, KEY = var("q", 1, 6, 2, 8), var("k", 1, 7, 2, 8)
 
@@ -46,6 +56,7 @@ QUERY, KEY = var("q", 1, 6, 2, 8), var("k", 1, 7, 2, 8)
     ("params", "call"),
     [
         ([X], lambda: relax.op.nn.softmax(X, axis=1)),
+        ([X], lambda: relax.op.multiply(X, X)),
         ([X, ROW], lambda: relax.op.matmul(X, ROW)),
         ([X, VECTOR], lambda: relax.op.matmul(X, VECTOR)),
         (

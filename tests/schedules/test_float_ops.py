@@ -8,9 +8,11 @@ import pytest
 from kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.schedules.float_ops import lanes_of
+from gq_tvm.schedules.float_ops.activation import activation
 from gq_tvm.schedules.float_ops.attention import Attention, attention
 from gq_tvm.schedules.float_ops.layer_norm import layer_norm
 from gq_tvm.schedules.float_ops.matmul import matmul
+from gq_tvm.schedules.float_ops.runs import Run, join_runs
 from gq_tvm.schedules.float_ops.softmax import softmax
 
 
@@ -46,6 +48,30 @@ def test_layer_norm(machine):
         apart = x - x.mean(1, keepdims=True)
         want = apart / np.sqrt((apart**2).mean(1, keepdims=True) + 1e-5) * gamma + beta
         assert_close(got, want)
+
+
+def test_silu_and_runs(machine):
+    lanes, compiled = machine
+    runs = [Run(70, 37, 33), Run(None, 0, None), Run(None, None, 20), Run(None, 3, None)]
+    run = compiled(
+        {
+            "any": activation(lanes, "silu", None),
+            "one": activation(lanes, "silu", 19),
+            "join": join_runs(lanes, runs),
+            "tail": join_runs(lanes, [Run(None, None, 33)]),
+        }
+    )
+    for name, size in (("any", 1), ("any", 70), ("one", 19)):
+        x = 20 * normal(size)
+        x[-1] = np.nan if size > 1 else -1e30
+        with np.errstate(over="ignore"):
+            want = x / (1 + np.exp(-x.astype(np.float64)))
+        assert_close(run(name, [x], [x.shape])[0], want)
+    for small in (1, 40):
+        sources = [normal(70), normal(small), normal(20 + small), normal(3 + small)]
+        want = np.concatenate([sources[0][37:], sources[1], sources[2][-20:], sources[3][3:]])
+        assert np.array_equal(run("join", sources, [want.shape])[0], want)
+    assert np.array_equal(run("tail", [normal(101)], [(33,)])[0], normal(101)[-33:])
 
 
 def test_softmax(machine):

@@ -16,6 +16,7 @@ from gq_tvm.speech.decoding import (
     MAX_TOKENS_PER_FRAME,
     CTCDecoder,
     Decoder,
+    Network,
     RNNTDecoder,
 )
 
@@ -47,7 +48,11 @@ def one_hot(numbers) -> np.ndarray:
     return np.eye(4, dtype=np.float32)[list(numbers)]
 
 
-NETWORKS = {"encoder": counting_encoder, "predictor": last_token, "joint": say_once}
+NETWORKS: dict[str, Network] = {
+    "encoder": counting_encoder,
+    "predictor": last_token,
+    "joint": say_once,
+}
 
 
 def decoder(joint=say_once) -> RNNTDecoder:

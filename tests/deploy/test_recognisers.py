@@ -1,0 +1,78 @@
+"""Bundles of Conformers and of CTC: the text of PyTorch, here and on an emulated board."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from small_networks import FEATURES, compressed, noise
+
+from gq_tvm import deploy
+from gq_tvm.build import build
+from gq_tvm.deploy import plan
+from gq_tvm.models import export
+from gq_tvm.models.torch_recogniser import recogniser
+from gq_tvm.runtime import board
+from gq_tvm.speech import audio
+
+pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+
+
+def written(name: str, folder: Path) -> str:
+    """Write the file of a network and a recording; return what PyTorch hears in it."""
+    model = compressed(name)
+    export.save(model, FEATURES, folder / "model.pt2")
+    audio.write(folder / "noise.wav", noise(), 8000)
+    return recogniser(model, FEATURES).transcribe(audio.read(folder / "noise.wav", 8000))
+
+
+@pytest.fixture(scope="module")
+def ctc(tmp_path_factory) -> tuple[Path, str]:
+    """A folder with the file of a CTC model, its bundle and a recording, and the text of that."""
+    folder = tmp_path_factory.mktemp("ctc")
+    text = written("lstm ctc", folder)
+    deploy.write(build(folder / "model.pt2"), folder / "bundle")
+    return folder, text
+
+
+def test_ctc_says_what_pytorch_says(ctc):
+    folder, text = ctc
+    recording = folder / "noise.wav"
+    done = run(folder / "bundle" / "gq-run", recording, recording)
+    assert done.stdout.splitlines() == [text, text], done.stderr  # the second begins afresh
+    assert len(set(text)) > 2
+    assert "./gq-run recording.wav" in (folder / "bundle" / "README.md").read_text()
+
+
+def test_an_emulated_cortex_a53_says_the_same(emulated, tmp_path):
+    emulated("cortex-a53")  # skips where there is no emulator
+    text = written("conformer ctc", tmp_path)
+    deploy.write(build(tmp_path / "model.pt2", target="cortex-a53"), tmp_path / "bundle")
+    emulator = board.locate().emulator("aarch64", "cortex-a53")
+    done = run(*emulator, tmp_path / "bundle" / "gq-run", tmp_path / "noise.wav")
+    assert done.stdout.splitlines() == [text], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("task ctc", "task lm", "the model's task is lm; only RNN transducers (rnnt) and CTC"),
+        ("task ctc", "task rnnt", "there is no function predictor; the model has encoder"),
+        ("metadata tokens ", "metadata tokens x ", "scores 29 tokens and names 30"),
+    ],
+)
+def test_networks_that_do_not_fit_are_one_sentence(ctc, tmp_path, old, new, reason):
+    folder, _ = ctc
+    bundle = shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    lines = (bundle / "plan.txt").read_text().replace(old, new).splitlines()
+    (bundle / "plan.txt").write_bytes(plan.sealed(lines[1:-1]))
+    done = run(bundle / "gq-run", folder / "noise.wav")
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
