@@ -96,7 +96,7 @@ def development_batches(config: Config, features: FeatureSettings, most: int) ->
 
     Raises Error when the configuration has no development corpus.
     """
-    found = [one for one in data.recordings(config) if one.corpus.role == "development"]
+    found = data.recordings(config, roles=("development",))
     pairs = []
     for spoken in data.evaluation_sets(config, found, "development").values():
         for one in spoken[:: -(-len(spoken) // most)]:

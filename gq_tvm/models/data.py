@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gq_tvm.errors import Error
 from gq_tvm.models.batches import Batches, Source
 from gq_tvm.models.config import Config, Strings
-from gq_tvm.models.corpus import Corpus
+from gq_tvm.models.corpus import ROLES, Corpus
 from gq_tvm.models.evaluation import Spoken
 from gq_tvm.models.utterance_batches import UtteranceBatches
 from gq_tvm.speech import audio, corpora
@@ -42,11 +42,16 @@ class Recordings:
         }
 
 
-def recordings(config: Config, speak: bool = True) -> list[Recordings]:
-    """All corpora, only their headers read; ``speak=False`` leaves out what must be synthesised."""
+def recordings(
+    config: Config, roles: Collection[str] = ROLES, speak: bool = True
+) -> list[Recordings]:
+    """The corpora of some roles, only their headers read.
+
+    Synthetic ones are spoken first, or left out with ``speak=False``.
+    """
     found = []
     for corpus in config.corpora:
-        if corpus.kind != "synthetic" or speak:
+        if corpus.role in roles and (corpus.kind != "synthetic" or speak):
             utterances = corpus.utterances(config.seed)
             seconds = [audio.duration(one.path) for one in utterances]
             found.append(Recordings(corpus, utterances, seconds))

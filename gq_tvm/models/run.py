@@ -28,6 +28,7 @@ from gq_tvm.models.objective import Teacher
 from gq_tvm.models.plan import planned, prepared
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.models.training import Report, Schedule, Trainer, restore_model
+from gq_tvm.models.utterance_batches import UtteranceBatches
 from gq_tvm.speech.features import FeatureSettings
 
 
@@ -88,12 +89,18 @@ class Run:
 
     def __init__(self, config: Config, resume: bool, report: Report) -> None:
         self.config, self.report, self._resume = config, report, resume
-        report("looking at the recordings")
+        spoken = [one.name for one in config.corpora if one.kind == "synthetic"]
+        more = (
+            f"; what is not yet in the cache of {' and '.join(spoken)} is spoken" if spoken else ""
+        )
+        report(f"looking at the recordings{more}")
         self.recordings: Sequence[Recordings] = data.recordings(config)
         start = config.fp32.start_from or config.fp32.initial
         self._start = float_checkpoint(start, config) if start else None
         known = self._start[1] if self._start else None
         self._batches = data.supply(config, self.recordings, config.seed, known)
+        if isinstance(self._batches, UtteranceBatches):
+            report(self._batches.about())
         self.features: FeatureSettings = self._batches.settings
         choosing = data.evaluation_sets(config, self.recordings, "development")
         most = config.evaluation.while_training

@@ -73,6 +73,7 @@ class UtteranceBatches:
         self.settings = settings
         self.used = [utterances[n] for n in fitting.tolist()]
         self._lengths = lengths[fitting]
+        self._left_out = len(lengths) - len(fitting)
         self._seed, self._limits = seed, limits
         self._augmentation = augmentation or Augmentation()
         self._ends = _cut(np.sort(self._lengths), limits.seconds)
@@ -83,6 +84,14 @@ class UtteranceBatches:
     def steps_an_epoch(self) -> int:
         """Batches until every utterance was seen."""
         return len(self._ends)
+
+    def about(self) -> str:
+        """How many utterances are used, and how many steps they are."""
+        limits, used = self._limits, len(self.used)
+        return (
+            f"{used} of {used + self._left_out} utterances are {limits.shortest:g} to "
+            f"{limits.longest:g} seconds long and used; an epoch is {self.steps_an_epoch} steps"
+        )
 
     def with_seed(self, seed: int) -> UtteranceBatches:
         """The same recordings in other batches."""

@@ -178,6 +178,56 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(config, monkeypa
             assert torch.equal(value, found[key]), key
 
 
+LIBRISPEECH = """
+output = "out/libri"
+[folders]
+librispeech = "LibriSpeech"
+[features]
+sample_rate = 16000
+num_mel_bins = 80
+high_hz = 7600
+[model.encoder]
+kind = "conformer"
+size = 16
+layers = 1
+[model.head]
+kind = "ctc"
+[[corpus]]
+kind = "librispeech"
+folder = "train-clean-100"
+[[corpus]]
+role = "test"
+name = "test-clean"
+kind = "librispeech"
+folder = "test-clean"
+[batches]
+kind = "utterances"
+seconds = 4
+[fp32]
+steps = 4
+"""
+
+
+def test_whole_utterances_from_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "STATISTICS", 2)
+    for part in ("train-clean-100", "test-clean"):
+        chapter = tmp_path / "LibriSpeech" / part / "7" / "11"
+        chapter.mkdir(parents=True)
+        lines = []
+        for number, length in enumerate((1.0, 1.5, 0.2)):
+            samples = np.random.default_rng(number).normal(0, 0.1, round(16000 * length))
+            audio.write(chapter / f"7-11-{number:04d}.flac", samples, 16000)
+            lines.append(f"7-11-{number:04d} IT'S A TEST")
+        (chapter / "7-11.trans.txt").write_text("\n".join(lines))
+    path = tmp_path / "libri.toml"
+    path.write_text(LIBRISPEECH)
+    lines = []
+    found = train(read(str(path)), "", fp32_only=True, report=lines.append)
+    assert list(found["word_error_rate_percent"]["fp32"]) == ["test-clean"]
+    assert [name.name for name in (tmp_path / "out").iterdir()] == ["libri-fp32.safetensors"]
+    assert any("2 of 3 utterances are 0.5 to 17 seconds long" in line for line in lines), lines
+
+
 def test_what_a_check_says(config, capsys):
     assert command.main([str(config), "--check"]) == 0
     printed = capsys.readouterr().out
