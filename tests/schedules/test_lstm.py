@@ -166,7 +166,7 @@ def test_tiles_of_any_height(vectors, emulated):
 def test_a_scalar_and_a_vector_product_cannot_meet():
     where = target("x86-64-v3")
     for names in (("lookup_f32", "scalar"), ("scalar", "lookup_f32")):
-        with pytest.raises(Error, match="scalar cannot share an LSTM layer"):
+        with pytest.raises(Error, match="cannot share a recurrent layer"):
             Case(where, names, SHAPES[1], (4, 4), "fp32")
 
 
