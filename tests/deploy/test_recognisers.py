@@ -7,15 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_networks import FEATURES, compressed, noise
+from small_networks import FEATURES, chunks, compressed, noise
 
+import gq_tvm
 from gq_tvm import deploy
 from gq_tvm.build import build
 from gq_tvm.deploy import plan
 from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.runtime import board
-from gq_tvm.speech import audio
+from gq_tvm.speech import Recogniser, audio
+from gq_tvm.transcribe import recogniser_of
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 
@@ -24,19 +26,20 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
 
 
-def written(name: str, folder: Path) -> str:
-    """Write the file of a network and a recording; return what PyTorch hears in it."""
+def written(name: str, folder: Path) -> tuple[Recogniser, str]:
+    """Write the file of a network and a recording; return it in PyTorch and what it hears."""
     model = compressed(name)
     export.save(model, FEATURES, folder / "model.pt2")
     audio.write(folder / "noise.wav", noise(), 8000)
-    return recogniser(model, FEATURES).transcribe(audio.read(folder / "noise.wav", 8000))
+    there = recogniser(model, FEATURES)
+    return there, there.transcribe(audio.read(folder / "noise.wav", 8000))
 
 
 @pytest.fixture(scope="module")
 def ctc(tmp_path_factory) -> tuple[Path, str]:
     """A folder with the file of a CTC model, its bundle and a recording, and the text of that."""
     folder = tmp_path_factory.mktemp("ctc")
-    text = written("lstm ctc", folder)
+    _, text = written("lstm ctc", folder)
     deploy.write(build(folder / "model.pt2"), folder / "bundle")
     return folder, text
 
@@ -51,9 +54,14 @@ def test_ctc_says_what_pytorch_says(ctc):
 
 
 def test_an_emulated_cortex_a53_says_the_same(emulated, tmp_path):
-    emulated("cortex-a53")  # skips where there is no emulator
-    text = written("conformer ctc", tmp_path)
-    deploy.write(build(tmp_path / "model.pt2", target="cortex-a53"), tmp_path / "bundle")
+    connection = emulated("cortex-a53")  # skips where there is no emulator
+    there, text = written("conformer ctc", tmp_path)
+    artefact = build(tmp_path / "model.pt2", target="cortex-a53")
+    artefact.save(tmp_path / "model.gq")
+    here = recogniser_of(gq_tvm.load(tmp_path / "model.gq", connection), "model.gq")
+    assert chunks(here, noise()) == chunks(there, noise())
+
+    deploy.write(artefact, tmp_path / "bundle")
     emulator = board.locate().emulator("aarch64", "cortex-a53")
     done = run(*emulator, tmp_path / "bundle" / "gq-run", tmp_path / "noise.wav")
     assert done.stdout.splitlines() == [text], done.stderr
