@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.accuracy import cell as cells
 from benchmarks.accuracy.cells import (
+    ABLATED,
     ABLATIONS,
     METHODS,
     NETWORKS,
@@ -85,8 +86,7 @@ def write(data: Data, folder: Path, circumstances: dict[str, Any]) -> None:
     for network in NETWORKS:
         lines += _table(results, network)
     lines += _goals(results)
-    for network in NETWORKS:
-        lines += _ablations(results, network)
+    lines += _ablations(results)
     lines += _cost(results, circumstances)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "accuracy.md").write_text("\n".join(lines) + "\n")
@@ -153,19 +153,19 @@ def _goals(results: Results) -> list[str]:
     return lines
 
 
-def _ablations(results: Results, network: str) -> list[str]:
-    usual = results.entry(network, "2", "gq")
+def _ablations(results: Results) -> list[str]:
+    usual = results.entry(*ABLATED, "gq")
     if usual is None:
         return []
     lines = [
-        f"\n## {TITLES[network]}: one change at a time, 2 bits\n",
+        f"\n## Ablations: one change at a time, {TITLES[ABLATED[0]]}, {ROWS[ABLATED[1]].title}\n",
         "One seed each, but for the first line: differences of a point are not told apart.\n",
         "| | development | test |",
         "|---|---|---|",
     ]
     entries = [("as in the table", usual)]
     for name, (title, *_) in ABLATIONS.items():
-        entry = results.entry(network, "2", "gq", name)
+        entry = results.entry(*ABLATED, "gq", name)
         if entry is not None:
             entries.append((title, entry))
     for title, entry in entries:
