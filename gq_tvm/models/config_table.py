@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -155,7 +156,12 @@ class Table:
             return value
         low, high = limits
         right = not isinstance(value, bool) and isinstance(value, int if whole else (int, float))
-        inside = right and (low is None or value >= low) and (high is None or value <= high)
+        inside = (
+            right
+            and math.isfinite(value)
+            and (low is None or value >= low)
+            and (high is None or value <= high)
+        )
         if not inside:
             bounds = [f"of {low} or more"] if low is not None else []
             bounds += [f"of at most {high}"] if high is not None else []

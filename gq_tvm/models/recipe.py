@@ -1,4 +1,4 @@
-"""The spoken-digit recipe: which recordings and voices train, choose and test."""
+"""The spoken digits of the accuracy benchmark: what trains, chooses and tests, all in memory."""
 
 from __future__ import annotations
 

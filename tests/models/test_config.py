@@ -81,6 +81,8 @@ def test_paths_in_changes_start_here(small, tmp_path, monkeypatch):
 MISTAKES = {
     "fp32.step=7": "fp32.step, which means nothing; use steps",
     "fp32.steps=0": r"fp32\.steps must be a whole number of 1 or more, not 0",
+    "fp32.clip=inf": r"fp32\.clip must be a number",
+    "fp32.learning_rate=nan": r"fp32\.learning_rate must be a number",
     "fp32.steps=2.5": r"fp32\.steps must be a whole number",
     "fp32.steps=true": r"fp32\.steps must be a whole number of 1 or more, not True",
     "fp32.learning_rate='big'": r"fp32\.learning_rate must be a number",
