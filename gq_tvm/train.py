@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.list:
         for name, about in config_file.shipped().items():
-            print(f"{name:<24}{about}")
+            print(f"{name:<26}{about}")
         return 0
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
