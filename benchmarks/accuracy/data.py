@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from benchmarks.accuracy import recipe
+from benchmarks.accuracy.recipe import DigitRecipe
 from gq_tvm import cache as cache_folder
-from gq_tvm.models import recipe
 from gq_tvm.models.batches import Batch, Batches, Source
 from gq_tvm.models.evaluation import Spoken
-from gq_tvm.models.recipe import DigitRecipe
 from gq_tvm.models.torch_recogniser import LEAD_MS, TAIL_MS
 from gq_tvm.speech.features import FeatureSettings, extract
 
@@ -42,7 +42,7 @@ class Data:
 
     @cached_property
     def recipe(self) -> DigitRecipe:
-        """Speakers by role; see ``models.recipe``."""
+        """Speakers by role."""
         return DigitRecipe()
 
     @cached_property
@@ -84,8 +84,7 @@ class Data:
     def spoken(self, role: str) -> list[Spoken]:
         """All isolated words and joined strings of the speakers of a role."""
         speakers = getattr(self.recipe, role)
-        sets = recipe.evaluation_sets(self.recordings, speakers, self.recipe)
-        return [one for kind in sets.values() for one in kind]
+        return recipe.evaluation_set(self.recordings, speakers, self.recipe)
 
     @cache  # noqa: B019  (one worker, two roles)
     def evaluation_set(self, role: str) -> EvaluationSet:

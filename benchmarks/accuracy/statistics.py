@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jiwer
 import numpy as np
+
+from gq_tvm.speech.wer import utterance_errors
 
 RESAMPLES = 2000
 _SEED = 20221018
@@ -22,8 +23,8 @@ class Errors:
     @classmethod
     def count(cls, texts: Sequence[str], heard: Sequence[Sequence[str]]) -> Errors:
         """Compare what each seed's recogniser heard with what was said."""
-        wrong = [[_wrong(text, own) for text, own in zip(texts, one, strict=True)] for one in heard]
-        return cls(np.array(wrong), np.array([len(text.split()) for text in texts]))
+        counted = [utterance_errors(texts, one) for one in heard]
+        return cls(np.array([errors for errors, _ in counted]), counted[0][1])
 
     @property
     def rate(self) -> float:
@@ -53,10 +54,3 @@ class Errors:
 def _interval(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
-
-
-def _wrong(text: str, heard: str) -> int:
-    if not heard:
-        return len(text.split())
-    found = jiwer.process_words(text, heard)
-    return found.substitutions + found.deletions + found.insertions

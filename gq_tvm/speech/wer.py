@@ -33,10 +33,7 @@ def bootstrap_interval(
     Raises:
         Error: the two are empty or of different lengths.
     """
-    _check(references, hypotheses)
-    compared = jiwer.process_words(list(references), list(hypotheses))
-    words = np.array([len(reference) for reference in compared.references])
-    errors = np.array([sum(map(_errors, chunks)) for chunks in compared.alignments])
+    errors, words = utterance_errors(references, hypotheses)
     rng = np.random.default_rng(seed)
     rates = np.empty(resamples)
     for number in range(resamples):
@@ -44,6 +41,16 @@ def bootstrap_interval(
         rates[number] = 100.0 * errors[drawn].sum() / max(1, words[drawn].sum())
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
+
+
+def utterance_errors(
+    references: Sequence[str], hypotheses: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Word errors and words of each utterance, i64 [utterances] twice; raises Error as above."""
+    _check(references, hypotheses)
+    compared = jiwer.process_words(list(references), list(hypotheses))
+    words = np.array([len(reference) for reference in compared.references])
+    return np.array([sum(map(_errors, chunks)) for chunks in compared.alignments]), words
 
 
 def _errors(chunk: jiwer.AlignmentChunk) -> int:

@@ -1,4 +1,4 @@
-"""The spoken digits of the accuracy benchmark: what trains, chooses and tests, all in memory."""
+"""The spoken digits of the table: what trains, chooses and tests, all in memory."""
 
 from __future__ import annotations
 
@@ -45,10 +45,7 @@ def training_sources(
     return sources
 
 
-def evaluation_sets(
-    folder: Path, speakers: Sequence[str], recipe: DigitRecipe, thin: int = 1
-) -> dict[str, Sequence[Spoken]]:
-    """Isolated words (every ``thin``-th) and joined strings of some speakers, fixed."""
+def evaluation_set(folder: Path, speakers: Sequence[str], recipe: DigitRecipe) -> list[Spoken]:
+    """All isolated words of some speakers, and joined strings, fixed."""
     words = corpora.by_speaker(corpora.spoken_digits(folder), speakers)
-    strings = corpora.joined_strings(words, recipe.joined // thin, seed=20221018)
-    return {"isolated": words[::thin], "joined": strings}
+    return [*words, *corpora.joined_strings(words, recipe.joined, seed=20221018)]
