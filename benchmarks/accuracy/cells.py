@@ -83,13 +83,10 @@ ABLATED = ("conformer", "2-1")
 #: What is changed there, one at a time: arguments of prepare and Annealing.
 ABLATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fixed": ("centroids fixed", {"learn_centroids": False}, {}),
-    "uniform": ("centroids start in equal cells", {"start": "uniform"}, {}),
     "mu-0": ("mu = 0: centroids in linear space", {"mu": 0.0}, {}),
     "mu-learned": ("mu learned", {"learn_mu": True}, {}),
     "every-4": ("quantiser at every 4th soft step", {}, {"every": 4}),
-    "soft-10": ("soft until 90% of the steps", {}, {"hard": 0.1}),
     "hard-all": ("hard from the first step", {}, {"hard": 1.0}),
-    "per-row": ("a codebook scale for each row", {"per_row": True}, {}),
 }
 
 
