@@ -47,8 +47,7 @@ class Uniform(Quantizer):
         value = step * _Round.apply(ratio, self.levels)
         indices, codebook = self.harden(weight)
         deployed = codebook.gather(1, _row_indices(indices, codebook)).view(weight.shape)
-        # The value deployed, with the gradient of the one above.
-        return value + (deployed.to(value.dtype) - value).detach()
+        return _Deployed.apply(value, deployed.to(value.dtype))
 
     @torch.no_grad()
     def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +63,10 @@ class Uniform(Quantizer):
 
 
 class LearnedStep(Uniform):
-    """LSQ: as ``Uniform``, but the step is a parameter.
+    """LSQ: as ``Uniform``, but the step is a parameter, by its logarithm [C].
+
+    So it stays above 0, and an optimiser of Adam's kind, to which LSQ's scale of gradients means
+    nothing, moves it by the same share of itself at every bit-width.
 
     Args:
         weight: float [N, ...]; the step starts at ``2 mean|W| / sqrt(largest level)``.
@@ -80,14 +82,16 @@ class LearnedStep(Uniform):
         top = float(self.levels[-1])
         size = weight.detach().abs()
         axes = tuple(range(1 if per_row else 0, weight.dim()))
-        self.learned = nn.Parameter(2 * size.mean(axes, keepdim=True) / math.sqrt(max(top, 1)))
-        self._gradient_scale = 1 / math.sqrt(weight.numel() / self.learned.numel() * max(top, 1))
+        start = 2 * size.mean(axes) / math.sqrt(max(top, 1))
+        # Rows of zeros have a step too, one that int8 grids do not take for 0.
+        self.log_step = nn.Parameter(start.clamp(min=2.0**-80).log().reshape(-1))
+        self._gradient_scale = 1 / math.sqrt(weight.numel() / self.log_step.numel() * max(top, 1))
 
     def step(self, weight: Tensor) -> Tensor:
         """The learned step; broadcasts against the weight."""
-        step = self.learned.abs()
-        scaled = step * self._gradient_scale
-        return scaled + (step - scaled).detach()
+        scaled = self.log_step * self._gradient_scale
+        step = (scaled + (self.log_step - scaled).detach()).exp()
+        return step.view([-1] + [1] * (weight.dim() - 1))
 
 
 def symmetric_levels(bits: int) -> Tensor:
@@ -123,3 +127,15 @@ class _Round(torch.autograd.Function):
         ratio, levels = ctx.saved_tensors  # type: ignore[attr-defined]
         inside = (ratio >= levels[0]) & (ratio <= levels[-1])
         return grad * inside, None
+
+
+class _Deployed(torch.autograd.Function):
+    """The values deployed, bit for bit, with the gradient of those that training computes."""
+
+    @staticmethod
+    def forward(ctx: object, value: Tensor, deployed: Tensor) -> Tensor:
+        return deployed
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

@@ -273,13 +273,15 @@ def test_learned_step_has_lsqs_gradient(bits):
     quantizer.double()
     grad = gaussian(40, 5, seed=1, dtype=torch.float64)
     by_weight, by_learned = torch.autograd.grad(
-        quantizer(weight), (weight, quantizer.learned), grad
+        quantizer(weight), (weight, quantizer.log_step), grad
     )
     levels = symmetric_levels(bits).double()
-    ratio = weight.detach() / quantizer.learned.detach()
+    step = quantizer.step(weight).detach()
+    ratio = weight.detach() / step
     nearest = levels[(ratio[..., None] - levels).abs().argmin(-1)]
     inside = (ratio >= levels[0]) & (ratio <= levels[-1])
     by_step = torch.where(inside, nearest - ratio, nearest)
     gradient_scale = 1 / math.sqrt(weight.numel() * max(float(levels[-1]), 1))
-    torch.testing.assert_close(by_learned.squeeze(), (grad * by_step).sum() * gradient_scale)
+    wanted = (grad * by_step).sum() * gradient_scale * step  # by its logarithm
+    torch.testing.assert_close(by_learned.squeeze(), wanted.squeeze())
     torch.testing.assert_close(by_weight, grad * inside)
