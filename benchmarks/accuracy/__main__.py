@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             (work.prepare_base, cells.NETWORKS),
             (work.prepare_batches, cells.SEEDS),
             (work.train, chosen),
-            (work.verify, [cell for cell in chosen if cell.trained]),
+            (work.verify, [cell for cell in chosen if cell.deployed]),
         ):
             for line in pool.map(stage, [data] * len(items), items):
                 if line:

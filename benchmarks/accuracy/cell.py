@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -48,12 +52,40 @@ def batch_seed(seed: int) -> int:
     return 100 + seed
 
 
+def fingerprint(cell: Cell, data: Data) -> str:
+    """What decides a cell's outcome, beside the code: results of others are made anew."""
+    options = ROWS[cell.row].options(cell.network) if cell.row in ROWS else {}
+    settings = {
+        "cell": asdict(cell),
+        "network": NETWORKS[cell.network].to_dict(),
+        "options": options,
+        "ablation": ABLATIONS[cell.ablation][1:] if cell.ablation else (),
+        "base": [asdict(schedule) for schedule in BASE[cell.network]],
+        "weights": [_digest(path) for path in _base_files(cell.network, data)],
+        "fine": asdict(FINE) if cell.trains else {},
+        "annealing": ANNEALING if cell.trains else {},
+        "distillation": DISTILLATION if cell.trains else 0,
+        "step_rate": STEP_RATE if cell.method == "lsq" else 0,
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _base_files(network: str, data: Data) -> list[Path]:
+    numbers = range(1, len(BASE[network]) + 1)
+    return [data.folder / f"{network}-base-{number}.safetensors" for number in numbers]
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def base(network: str, data: Data, report: Report) -> Network:
     """The trained float network that all cells start from; trained when first asked for."""
     torch.manual_seed(1)
     model = build(NETWORKS[network])
-    for number, schedule in enumerate(BASE[network], 1):
-        path = data.folder / f"{network}-base-{number}.safetensors"
+    stages = zip(BASE[network], _base_files(network, data), strict=True)
+    for number, (schedule, path) in enumerate(stages, 1):
         tensors, description = checkpoint.load(path) if path.exists() else ({}, {})
         if description.get("step") == schedule.steps:
             restore_model(model, tensors)
@@ -70,7 +102,7 @@ def trained(cell: Cell, data: Data, report: Report) -> Network:
     """The cell's network, quantised and trained as it says."""
     float_model = base(cell.network, data, report)
     model = prepared(cell, float_model)
-    if cell.trained or cell.method == "fp32":
+    if cell.trains:
         _train(cell, model, float_model, data, report)
     return model
 
@@ -85,7 +117,7 @@ def prepared(cell: Cell, float_model: Network) -> Network:
     options = ROWS[cell.row].options(cell.network)
     if cell.ablation:
         options |= ABLATIONS[cell.ablation][1]
-    if cell.method == "post-gq":
+    if cell.method == "lloyd-max":
         return _prepare(model, {**options, "mu": 0.0})
     method = "lsq" if cell.method == "rounding" else cell.method
     model = _prepare(model, {**options, "method": method})

@@ -54,7 +54,9 @@ class Data:
             mean, deviation = drawn.log_mel_statistics(300)
             found = replace(FeatureSettings(), mean=mean, deviation=deviation)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found.to_dict()))
+            temporary = path.with_suffix(".part")
+            temporary.write_text(json.dumps(found.to_dict()))
+            temporary.replace(path)
         return FeatureSettings.from_dict(json.loads(path.read_text()))
 
     @cached_property
@@ -72,6 +74,7 @@ class Data:
         path = self.folder / f"batches-{seed}-{count}.safetensors"
         if not path.exists():
             drawn = self.batches(seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
             tensors: dict[str, torch.Tensor] = {}
             for step in range(count):
                 batch = drawn.draw(step)
@@ -79,7 +82,7 @@ class Data:
             temporary = path.with_suffix(".part")
             save_file(tensors, temporary)
             temporary.replace(path)
-        return StoredBatches(path, count)
+        return StoredBatches(path)
 
     def spoken(self, role: str) -> list[Spoken]:
         """All isolated words and joined strings of the speakers of a role."""
@@ -99,14 +102,11 @@ class Data:
 
 
 class StoredBatches:
-    """Batches out of a file; a training longer than the file starts over."""
+    """Batches out of a file."""
 
-    def __init__(self, path: Path, count: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._file = safe_open(path, framework="pt")
-        self._count = count
 
     def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
         """The batch of a step; what it may hold was decided when it was stored."""
-        of = step % self._count
-        tensors: list[torch.Tensor] = [self._file.get_tensor(f"{of}.{n}") for n in _NAMES]
-        return Batch(*tensors)
+        return Batch(*(self._file.get_tensor(f"{step}.{name}") for name in _NAMES))

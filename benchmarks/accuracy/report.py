@@ -22,7 +22,7 @@ from benchmarks.accuracy.cells import (
 from benchmarks.accuracy.data import Data
 from benchmarks.accuracy.goals import goals
 from benchmarks.accuracy.statistics import Errors
-from benchmarks.accuracy.work import ROLES, result_file
+from benchmarks.accuracy.work import ROLES, compiled_file, result_file
 from benchmarks.machine import describe
 
 
@@ -60,7 +60,7 @@ class Results:
             path = result_file(self._data, cell)
             if path.exists():
                 found.append(json.loads(path.read_text()))
-                verified = path.with_suffix(".compiled.json")
+                verified = compiled_file(self._data, cell)
                 if verified.exists():
                     compiled.append(json.loads(verified.read_text()))
         if not found:
@@ -130,7 +130,7 @@ def _table(results: Results, network: str) -> list[str]:
     lines += ["| | size | development | test |", "|---|---|---|---|"]
     for title, entry in (("fp32", floats), ("8-bit QAT (uniform)", baseline)):
         if entry is not None:
-            wers = " | ".join(_wer(entry, role, interval=True) for role in ROLES)
+            wers = " | ".join(_wer(entry, role) for role in ROLES)
             lines.append(f"| {title} | {_size(entry, floats)} | {wers} |")
     for role in ROLES:
         lines += [
@@ -141,7 +141,7 @@ def _table(results: Results, network: str) -> list[str]:
         for row, what in ROWS.items():
             entries = [results.entry(network, row, method) for method in METHODS]
             size = next((_size(e, floats) for e in reversed(entries) if e), "")
-            cells = " | ".join(_wer(e, role, interval=True) for e in entries)
+            cells = " | ".join(_wer(e, role) for e in entries)
             lines.append(f"| {what.title} | {size} | {cells} |")
     return lines
 
@@ -169,7 +169,7 @@ def _ablations(results: Results) -> list[str]:
         if entry is not None:
             entries.append((title, entry))
     for title, entry in entries:
-        wers = " | ".join(_wer(entry, role, interval=True) for role in ROLES)
+        wers = " | ".join(_wer(entry, role) for role in ROLES)
         lines.append(f"| {title} | {wers} |")
     return lines
 
@@ -192,15 +192,12 @@ def _cost(results: Results, circumstances: dict[str, Any]) -> list[str]:
     ]
 
 
-def _wer(entry: Entry | None, role: str, interval: bool) -> str:
+def _wer(entry: Entry | None, role: str) -> str:
     if entry is None:
         return "-"
     errors = entry.errors[role]
-    text = f"{errors.rate:.1f}" + ("", "", "²", "³")[entry.seeds]
-    if interval:
-        low, high = errors.interval()
-        text += f" [{low:.1f}, {high:.1f}]"
-    return text
+    low, high = errors.interval()
+    return f"{errors.rate:.1f}{('', '', '²', '³')[entry.seeds]} [{low:.1f}, {high:.1f}]"
 
 
 def _size(entry: Entry, floats: Entry) -> str:

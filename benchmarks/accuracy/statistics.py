@@ -11,6 +11,7 @@ from gq_tvm.speech.wer import utterance_errors
 
 RESAMPLES = 2000
 _SEED = 20221018
+_NONE = 1e-9  # stands for no errors, where a ratio is taken
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Errors:
 
     def relative_to(self, other: Errors) -> tuple[float, tuple[float, float]]:
         """Rate over that of another, and 95% of it, with the same utterances resampled for both."""
-        ratio = self._resampled() / np.maximum(other._resampled(), 1e-9)
-        return self.rate / other.rate, _interval(ratio)
+        ratio = self._resampled() / np.maximum(other._resampled(), _NONE)
+        return self.rate / max(other.rate, _NONE), _interval(ratio)
 
     def _resampled(self) -> np.ndarray:
         rng = np.random.default_rng(_SEED)

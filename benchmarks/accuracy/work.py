@@ -50,19 +50,21 @@ def prepare_batches(data: Data, seed: int) -> str:
 
 def train(data: Data, cell: Cell) -> str:
     """Quantise, train, decode; keeps what was heard and the exported program."""
-    path = result_file(data, cell)
-    if path.exists():
+    path, fingerprint = result_file(data, cell), cells.fingerprint(cell, data)
+    if path.exists() and json.loads(path.read_text())["fingerprint"] == fingerprint:
         return ""
+    compiled_file(data, cell).unlink(missing_ok=True)
     begun, processor = time.monotonic(), time.process_time()
     model = cells.trained(cell, data, _quiet(cell.name))
     seconds = round(time.process_time() - processor, 1)
     heard = {}
     for role in ROLES:
         heard[role] = transcribe_batched(model, data.evaluation_set(role).features)
-    if cell.trained:
+    if cell.deployed:
         export.save(cast(Network, quantize.convert(model)), data.features, program_file(data, cell))
     result = {
         "cell": asdict(cell),
+        "fingerprint": fingerprint,
         "bytes": deployed_bytes(model),
         "heard": heard,
         "training_cpu_seconds": seconds,
@@ -75,7 +77,7 @@ def train(data: Data, cell: Cell) -> str:
 
 def verify(data: Data, cell: Cell) -> str:
     """Compile the cell's program and compare what it hears with PyTorch, word by word."""
-    path = result_file(data, cell).with_suffix(".compiled.json")
+    path = compiled_file(data, cell)
     if path.exists():
         return ""
     folder = program_file(data, cell).with_suffix(".gq")
@@ -93,6 +95,11 @@ def verify(data: Data, cell: Cell) -> str:
 def result_file(data: Data, cell: Cell) -> Path:
     """Where a cell's result is."""
     return data.folder / "cells" / f"{cell.name}.json"
+
+
+def compiled_file(data: Data, cell: Cell) -> Path:
+    """Where it is what the compiled cell heard otherwise."""
+    return result_file(data, cell).with_suffix(".compiled.json")
 
 
 def program_file(data: Data, cell: Cell) -> Path:
