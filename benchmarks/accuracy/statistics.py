@@ -27,6 +27,12 @@ class Errors:
         counted = [utterance_errors(texts, one) for one in heard]
         return cls(np.array([errors for errors, _ in counted]), counted[0][1])
 
+    @classmethod
+    def together(cls, parts: Sequence[Errors]) -> Errors:
+        """The errors on several sets as on one."""
+        wrong = np.concatenate([part.wrong for part in parts], axis=1)
+        return cls(wrong, np.concatenate([part.words for part in parts]))
+
     @property
     def rate(self) -> float:
         """Word error rate in percent, mean of the seeds."""

@@ -15,11 +15,14 @@ def deployed_weights(model: nn.Module) -> list[WeightReport]:
 
 def float_vector_bytes(model: nn.Module) -> int:
     """Bytes of biases, norms and other vectors of a float or prepared network: all float32."""
-    listed = {weight.name for weight in quantize.describe(model)}
+    apart = {weight.name for weight in quantize.describe(model)}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LSTM):  # its two biases are deployed as their sum
+            apart |= {f"{name}.bias_hh_l{layer}" for layer in range(module.num_layers)}
     return sum(
         4 * parameter.numel()
         for name, parameter in model.named_parameters()
-        if name not in listed and ".quantizers." not in name and not name.startswith("auxiliary.")
+        if name not in apart and ".quantizers." not in name and not name.startswith("auxiliary.")
     )
 
 

@@ -148,7 +148,8 @@ class _Soft(torch.autograd.Function):
     """``scale * (left + p (right - left))`` between the two values nearest to each weight.
 
     With t in [0, 1] the weight's place between them, ``p = sigmoid(K (2 t - 1))`` is the softmax
-    over the two. The derivatives are worked out on the way forward.
+    over the two. Beyond the outermost value it no longer depends on the weight, whose gradient is 0
+    there. The derivatives are worked out on the way forward.
     """
 
     @staticmethod

@@ -100,7 +100,16 @@ def result(data: Data, cell: Cell, wrong: int) -> None:
         heard[role] = [""] * wrong + texts[wrong:]
     path = work.result_file(data, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"bytes": 1000, "heard": heard, "training_cpu_seconds": 60.0}))
+    path.write_text(
+        json.dumps(
+            {
+                "bytes": 1000,
+                "heard": heard,
+                "training_cpu_seconds": 60.0,
+                "circumstances": {"commit": "abc"},
+            }
+        )
+    )
 
 
 def test_the_report_is_made_of_the_result_files(data, tmp_path):

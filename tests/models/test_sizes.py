@@ -1,0 +1,34 @@
+"""Deployed bytes against what the converted network really holds."""
+
+from __future__ import annotations
+
+import copy
+from math import ceil
+from typing import Any, cast
+
+import pytest
+import torch
+from small_networks import ALL
+
+from gq_tvm import quantize
+from gq_tvm.models.network import build
+from gq_tvm.models.sizes import deployed_bytes
+
+
+@pytest.mark.parametrize("method", ["gq", "lsq"])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("name", ALL)
+def test_bytes_are_those_of_the_converted_network(name, method, per_row):
+    torch.manual_seed(0)
+    model: Any = build(ALL[name])
+    quantize.prepare(model, 3, method=method, per_row=per_row)
+    names = [weight.name for weight in quantize.describe(model)]
+    assert not any("quantizers" in name for name in names)
+    converted = cast(Any, quantize.convert(copy.deepcopy(model)))
+    held = {**dict(converted.named_parameters()), **dict(converted.named_buffers())}
+    size = 0
+    for key, tensor in held.items():
+        if key.startswith("auxiliary."):
+            continue
+        size += ceil(tensor.numel() * 3 / 8) if "indices" in key else 4 * tensor.numel()
+    assert deployed_bytes(model) == size
