@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from gq_tvm.models import allocation, sensitivity
     from gq_tvm.models.config import read
-    from gq_tvm.models.run import float_checkpoint
+    from gq_tvm.models.start import float_checkpoint
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

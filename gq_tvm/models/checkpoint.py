@@ -37,6 +37,8 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["gq"])
+            if not isinstance(description, dict):
+                raise ValueError("its description is no table")
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise Error(
