@@ -184,12 +184,11 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(config, monkeypa
 def heard(monkeypatch) -> list[str]:
     """Evaluation stubbed: the sets heard, and what batches the phases were given."""
     names: list[str] = []
+    with_seed = Batches.with_seed
 
     def listen(recogniser, sets):
         names.extend(sets)
         return {name: Rate(0.0, (0.0, 0.0)) for name in sets}
-
-    with_seed = Batches.with_seed
 
     def spied(self, seed, fresh):
         names.append(f"training, fresh {fresh}")
