@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gq_tvm import files
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from gq_tvm.models import allocation, sensitivity
     from gq_tvm.models.config import read
-    from gq_tvm.models.run import float_checkpoint
+    from gq_tvm.models.start import float_checkpoint
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -147,21 +147,14 @@ def _summary(found: Proposal, budget: int, choices: list[int]) -> str:
 
 
 def _write(path: Path, found: Proposal, budget: int) -> None:
-    """Write the overrides, whole or not at all."""
+    """Write the overrides, whole or not at all; raises Error when they cannot be written."""
     lines = [
         f"# {found.size} bytes of a budget of {budget}; put this into a configuration, or give it",
         "# to gq_tvm.train with --set quantise.allocation=FILE",
         "[quantise.overrides]",
         *(f'"{name}" = {bits}' for name, bits in found.bits.items()),
     ]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise Error(f"{path} cannot be written ({error.strerror}); choose another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(path, "\n".join(lines) + "\n")
 
 
 def _bytes(text: str) -> int:

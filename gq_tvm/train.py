@@ -98,12 +98,10 @@ def main(argv: list[str] | None = None) -> int:
 def _check(config: Config) -> None:
     """Print what a configuration would do; raises Error for what it could not."""
     from gq_tvm import quantize
-    from gq_tvm.models import data, plan, run
+    from gq_tvm.models import data, plan, start
     from gq_tvm.models.sizes import deployed_bytes
 
-    for path in (config.fp32.start_from, config.fp32.initial):
-        if path:
-            run.float_checkpoint(path, config)
+    start.configured(config)
     model = plan.planned(config)
     listed = quantize.describe(model)
     print(listed)

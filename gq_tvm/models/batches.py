@@ -75,8 +75,8 @@ class Batches:
         self._augmentation = augmentation or Augmentation()
         self.settings = settings
 
-    def with_seed(self, seed: int) -> Batches:
-        """The same recordings in other batches."""
+    def with_seed(self, seed: int, fresh: bool) -> Batches:
+        """The same recordings in other batches, for ``fresh`` weights or others."""
         other = copy.copy(self)
         other._seed = seed
         return other

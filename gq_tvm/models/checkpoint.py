@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gq_tvm import files
 from gq_tvm.errors import Error
 
 
@@ -21,20 +21,12 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], description: Mapping[s
 
     Raises Error when the file cannot be written, as on a full disk.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"gq": json.dumps(description)},
-        )
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise Error(f"{path} cannot be written ({error}); make room, then resume") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    copies = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    with files.whole(path, "make room, then resume") as temporary:
+        try:
+            save_file(copies, temporary, metadata={"gq": json.dumps(description)})
+        except SafetensorError as error:  # what safetensors makes of an OSError
+            raise OSError(str(error)) from None
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,6 +37,8 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["gq"])
+            if not isinstance(description, dict):
+                raise ValueError("its description is no table")
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise Error(

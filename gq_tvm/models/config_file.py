@@ -29,8 +29,9 @@ def load(name: str, changes: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
     Args:
         name: a path, or the name of a shipped configuration; paths in that one are relative to
             the present folder.
-        changes: ``"key.path=value"`` each; a table of ``[[corpus]]`` is named by its number, from
-            0. Paths in changes are relative to the present folder.
+        changes: ``"key.path=value"`` each, keys quoted as in TOML; a table of ``[[corpus]]`` is
+            named by its number, from 0. Paths in changes are relative to the present folder, but
+            that of a corpus to the folder of its kind where ``folders`` has one.
 
     Raises:
         Error: there is no such file, it is no TOML, or a change leads nowhere.
@@ -49,19 +50,14 @@ def load(name: str, changes: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise Error(f"{path} is no TOML file ({error}); correct it") from None
-    for one in changes:
-        _change(values, one)
+    for table, key in [_change(values, one) for one in changes]:
+        _make_absolute(values, table, key)
     return values, base
 
 
-def _change(values: dict[str, Any], change: str) -> None:
-    keys, equals, text = change.partition("=")
-    parts = keys.strip().split(".")
-    if not equals or not all(parts):
-        raise Error(f"--set {change} is not of the form KEY.KEY=VALUE; correct it")
-    value = _value(text.strip())
-    if isinstance(value, str) and (parts[-1] in _PATHS or parts[0] == "folders"):
-        value = str(Path(value).expanduser().absolute())
+def _change(values: dict[str, Any], change: str) -> tuple[dict[str, Any], str]:
+    """Put a value in its place; returns the table and the key."""
+    parts, text = _split(change)
     inside: Any = values
     for depth, part in enumerate(parts[:-1]):
         if isinstance(inside, list):
@@ -72,7 +68,42 @@ def _change(values: dict[str, Any], change: str) -> None:
             raise Error(f"--set {change}: {'.'.join(parts[:depth])} is no table; correct the key")
     if not isinstance(inside, dict):
         raise Error(f"--set {change} names no key of a table; correct it")
-    inside[parts[-1]] = value
+    inside[parts[-1]] = _value(text)
+    return inside, parts[-1]
+
+
+def _split(change: str) -> tuple[list[str], str]:
+    """The keys and the value as text; quoted keys may hold dots and equal signs."""
+    for number, sign in enumerate(change):
+        if sign == "=" and (keys := _keys(change[:number])):
+            return keys, change[number + 1 :].strip()
+    raise Error(
+        f"--set {change} is not of the form KEY.KEY=VALUE; correct it, and put a key of more than "
+        "letters, digits, _ and - into quotes"
+    )
+
+
+def _keys(text: str) -> list[str]:
+    """The parts of a dotted key; none where it is no key."""
+    try:
+        inside: Any = tomllib.loads(f"{text} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    keys = []
+    while isinstance(inside, dict) and len(inside) == 1:
+        ((key, inside),) = inside.items()
+        keys.append(key)
+    return keys if inside == 0 else []
+
+
+def _make_absolute(values: dict[str, Any], table: dict[str, Any], key: str) -> None:
+    """Let a path that a change gave start at the present folder."""
+    folders = values.get("folders")
+    if key not in _PATHS and table is not folders:
+        return
+    within = key == "folder" and isinstance(folders, dict) and str(table.get("kind")) in folders
+    if isinstance(value := table.get(key), str) and not within:
+        table[key] = str(Path(value).expanduser().absolute())
 
 
 def _element(tables: list[Any], number: str, change: str) -> Any:

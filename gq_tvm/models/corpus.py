@@ -24,6 +24,7 @@ class Corpus:
 
     ``joined`` ones are isolated words, to be put in a row. A corpus of kind ``synthetic`` speaks
     every word in each of ``voices`` voices if joined; if not, ``count`` texts or strings of words.
+    Voices that are trained on are not heard in evaluation.
     """
 
     kind: str
@@ -46,10 +47,15 @@ class Corpus:
                 "give another with --set"
             )
 
-    def utterances(self, seed: int) -> list[Utterance]:
-        """All recordings, synthetic ones spoken first; raises Error naming this corpus."""
+    def utterances(self, seed: int, number: int = 0) -> list[Utterance]:
+        """All recordings, synthetic ones spoken first; raises Error naming this corpus.
+
+        Args:
+            seed: of what is drawn for synthetic ones.
+            number: of this corpus in its configuration: no two for evaluation are alike.
+        """
         try:
-            found = self._found(seed)
+            found = self._found(seed, number)
             if self.speakers:
                 found = corpora.by_speaker(found, self.speakers)
             for utterance in found:
@@ -58,9 +64,12 @@ class Corpus:
             raise Error(f"corpus {self.name}: {error}") from None
         return found
 
-    def _found(self, seed: int) -> list[Utterance]:
+    def _found(self, seed: int, number: int) -> list[Utterance]:
         if self.kind == "synthetic":
-            return self._spoken(np.random.default_rng([seed, self.count, self.joined]))
+            drawn = [seed, self.count, int(self.joined)]
+            if self.role != "train":
+                drawn += [ROLES.index(self.role), number]
+            return self._spoken(np.random.default_rng(drawn))
         assert self.source is not None
         readers = {
             "fsdd": corpora.spoken_digits,
@@ -71,19 +80,17 @@ class Corpus:
 
     def _spoken(self, rng: np.random.Generator) -> list[Utterance]:
         assert self.cache is not None
+        held_out = self.role != "train"
         if self.joined:
-            return synthetic_words(rng, self.count, self.cache, self.words)
+            return synthetic_words(rng, self.count, self.cache, self.words, held_out)
         if self.source is None:
-            return synthetic_phrases(rng, self.count, self.cache, self.words)
-        return synthetic_texts(rng, self.count, self.cache, self.texts())
+            return synthetic_phrases(rng, self.count, self.cache, self.words, held_out)
+        return synthetic_texts(rng, self.count, self.cache, self.texts(), held_out)
 
     def texts(self) -> list[str]:
         """The lines to be spoken."""
         assert self.source is not None
-        try:
-            lines = self.source.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Error(f"{self.source} cannot be read as text ({error}); check it") from None
+        lines = corpora.text_lines(self.source)
         found = [tokens.normalise(line) for line in lines if line.strip()]
         if not found:
             raise Error(f"{self.source} holds no text; write a line for each")

@@ -50,9 +50,9 @@ def recordings(
     Synthetic ones are spoken first, or left out with ``speak=False``.
     """
     found = []
-    for corpus in config.corpora:
+    for number, corpus in enumerate(config.corpora):
         if corpus.role in roles and (corpus.kind != "synthetic" or speak):
-            utterances = corpus.utterances(config.seed)
+            utterances = corpus.utterances(config.seed, number)
             seconds = [audio.duration(one.path) for one in utterances]
             found.append(Recordings(corpus, utterances, seconds))
     return found

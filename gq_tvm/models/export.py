@@ -8,8 +8,8 @@ any number of frames up to ``MAX_ENCODER_FRAMES`` and hands its state back, so i
 from __future__ import annotations
 
 import copy
+import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export.pt2_archive._package import load_pt2, package_pt2
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers the operators the programs call)
+from gq_tvm import files
 from gq_tvm.errors import Error
 from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT
@@ -37,23 +38,19 @@ def save(
 ) -> None:
     """Write a recogniser whose weights are in codebooks as one file.
 
-    An interruption leaves the old file in place. Raises Error when the model has float LSTMs:
-    PyTorch unrolls those for one number of frames.
+    An interruption leaves the old file in place. Raises Error when the file cannot be written, and
+    when the model has float LSTMs: PyTorch unrolls those for one number of frames.
     """
     if any(isinstance(module, nn.LSTM) for module in model.modules()):
         raise Error(
             "a model with float LSTMs cannot be exported for any number of frames; "
             "put its weights into codebooks with quantize.convert or quantize.compress first"
         )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.stem}.pt2")
     text = json.dumps(metadata(model, features, training), indent=1)
-    try:
-        package_pt2(str(temporary), exported_programs=programs(model), extra_files={METADATA: text})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    packed = io.BytesIO()  # to a file that cannot grow PyTorch's writer ends the process
+    package_pt2(packed, exported_programs=programs(model), extra_files={METADATA: text})
+    with files.whole(path, "make room, and try again") as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def programs(model: Network) -> dict[str, torch.export.ExportedProgram]:

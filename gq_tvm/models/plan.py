@@ -21,7 +21,8 @@ def prepared(config: Config, model: Network) -> Network:
     """
     options: dict[str, Any] = dict(config.quantise.options)
     if isinstance(model, RNNT):  # it serves training only: no sizes to save, no errors to add
-        options["overrides"] = {"auxiliary": 8, **(options.get("overrides") or {})}
+        given = options.get("overrides") or {}  # of patterns that fit the last counts
+        options["overrides"] = given if "auxiliary" in given else {"auxiliary": 8, **given}
     try:
         quantize.prepare(model, **options)
     except Error as error:

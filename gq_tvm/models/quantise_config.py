@@ -86,7 +86,9 @@ def _options(table: Table) -> dict[str, Any]:
         else:
             options[key] = table.take(key)
     if allocation := table.path("allocation", None):
-        options["overrides"] = {**options.get("overrides", {}), **_allocation(allocation)}
+        own = _allocation(allocation)
+        before = {key: n for key, n in options.get("overrides", {}).items() if key not in own}
+        options["overrides"] = {**before, **own}  # a key that stood before would keep its place
     for key in parameters:
         table.take(key, None)  # known, also where it is not given
     return options

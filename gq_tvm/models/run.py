@@ -2,7 +2,7 @@
 
 Three stages, each of which a second start can pick up: float weights, quantised weights from the
 float checkpoint, and the final evaluation with export. The development corpora serve every choice
-on the way; the test corpora are heard once, at the end.
+on the way; both networks hear the test corpora once, at the end.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch
 
 from gq_tvm import quantize
 from gq_tvm.errors import Error
-from gq_tvm.models import checkpoint, data, export, run_report
+from gq_tvm.models import checkpoint, data, export, run_report, start
 from gq_tvm.models.config import Config
 from gq_tvm.models.data import Recordings
 from gq_tvm.models.evaluation import QuickEvaluation, Rate, evaluate
 from gq_tvm.models.interruption import stopping_on_interrupt
-from gq_tvm.models.network import Network, NetworkSettings, build
+from gq_tvm.models.network import Network, build
 from gq_tvm.models.objective import Teacher
 from gq_tvm.models.plan import planned, prepared
 from gq_tvm.models.torch_recogniser import recogniser
-from gq_tvm.models.training import Report, Schedule, Trainer, restore_model
+from gq_tvm.models.training import Report, Schedule, Trainer
 from gq_tvm.models.utterance_batches import UtteranceBatches
 from gq_tvm.speech.features import FeatureSettings
 
@@ -46,8 +46,8 @@ def train(
         config: see ``config.read``.
         command: how this training was asked for, for the report.
         resume: go on from OUTPUT's checkpoints where they exist.
-        fp32_only: stop when the float weights are trained and evaluated; only their checkpoint
-            is written.
+        fp32_only: stop when the float weights are trained and evaluated on the development
+            corpora; only their checkpoint is written.
         report: told of the progress, a line at a time.
 
     Raises:
@@ -59,12 +59,14 @@ def train(
     planned(config)
     run = Run(config, resume, report)
     model, steps = run.float_model()
-    rates = {"fp32": run.evaluate("fp32", model)}
+    rates = {"fp32": run.evaluate("fp32", model, "development")}
     if fp32_only:
         return run_report.rates(rates)
     trained = run.quantised_model(model)
     converted = cast(Network, quantize.convert(trained))
-    rates["quantised"] = run.evaluate("quantised", converted)
+    rates["quantised"] = run.evaluate("quantised", converted, "development")
+    for name, network in {"fp32": model, "quantised": converted}.items():
+        rates[name] |= run.evaluate(name, network, "test")
     result = {
         "command": command,
         "seed": config.seed,
@@ -95,8 +97,7 @@ class Run:
         )
         report(f"looking at the recordings{more}")
         self.recordings: Sequence[Recordings] = data.recordings(config)
-        start = config.fp32.start_from or config.fp32.initial
-        self._start = float_checkpoint(start, config) if start else None
+        self._start = start.configured(config)
         known = self._start[1] if self._start else None
         self._batches = data.supply(config, self.recordings, config.seed, known)
         if isinstance(self._batches, UtteranceBatches):
@@ -139,12 +140,10 @@ class Run:
         )
         return trained
 
-    def evaluate(self, name: str, model: Network) -> dict[str, Rate]:
-        """Word error rates of all development and test sets."""
-        rates: dict[str, Rate] = {}
-        for role in ("development", "test"):
-            sets = data.evaluation_sets(self.config, self.recordings, role)
-            rates |= evaluate(recogniser(model, self.features), sets)
+    def evaluate(self, name: str, model: Network, role: str) -> dict[str, Rate]:
+        """Word error rates of all sets of a role."""
+        sets = data.evaluation_sets(self.config, self.recordings, role)
+        rates = evaluate(recogniser(model, self.features), sets)
         for of, rate in rates.items():
             low, high = rate.interval
             self.report(f"{name}  {of}  WER {rate.percent:.2f}% ({low:.2f} to {high:.2f})")
@@ -161,7 +160,7 @@ class Run:
         }
         trainer = Trainer(
             model,
-            self._batches.with_seed(seed),
+            self._batches.with_seed(seed, fresh=phase == "fp32" and not self._start),
             schedule,
             seed,
             phase=phase,
@@ -176,22 +175,6 @@ class Run:
             _restore(trainer, path, description)
         with stopping_on_interrupt(trainer):
             trainer.run()
-
-
-def float_checkpoint(path: Path, config: Config) -> tuple[Network, FeatureSettings, int]:
-    """Network, features and steps of a float checkpoint that fits a configuration."""
-    tensors, description = checkpoint.load(path)
-    if description.get("phase") != "fp32":
-        raise Error(f"{path} holds no float weights; give an fp32 checkpoint")
-    settings = NetworkSettings.from_dict(description["model"])
-    features = FeatureSettings.from_dict(description["features"])
-    wanted = {**config.features.to_dict(), "normalisation": None}
-    if settings != config.network or {**features.to_dict(), "normalisation": None} != wanted:
-        what = "model" if settings != config.network else "features"
-        raise Error(f"{path} has another {what} than the configuration's; make the two agree")
-    model = build(settings)
-    restore_model(model, tensors)
-    return model, features, description["step"]
 
 
 def _restore(trainer: Trainer, path: Path, expected: dict[str, Any]) -> None:

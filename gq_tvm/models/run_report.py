@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gq_tvm import __version__
+from gq_tvm import __version__, files
 from gq_tvm.models.evaluation import Rate
 from gq_tvm.models.network import Network
 from gq_tvm.models.sizes import deployed_weights, float_vector_bytes
@@ -68,10 +67,5 @@ def versions() -> dict[str, str]:
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a JSON file, whole or not at all; raises Error when it cannot be written."""
+    files.write_text(path, json.dumps(values, indent=1) + "\n", "make room, then resume")

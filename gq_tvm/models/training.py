@@ -21,6 +21,11 @@ from gq_tvm.quantize import Annealing, centroid_parameters
 
 Report = Callable[[str], None]
 
+_CURES = {
+    "fp32": "fp32.learning_rate; fp32.initial=CHECKPOINT goes on from the last checkpoint",
+    "quantised": "quantise.learning_rate; fp32.start_from=CHECKPOINT spares the float training",
+}
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -137,19 +142,23 @@ class Trainer:
         batch = self.batches.draw(self.step, self.schedule.longest(self.step), masked)
         auxiliary = self.schedule.auxiliary_weight(self.step)
         loss = objective(self.model, batch, auxiliary, self._teacher)
-        if not torch.isfinite(loss):
-            raise Error(
-                f"the loss is {loss.item()} at step {self.step}; "
-                "resume from the last checkpoint with a smaller learning rate"
-            )
+        self._check_finite("loss", loss)
         self._optimiser.zero_grad()
         loss.backward()
         for parameters in apart(self.model):  # a centroid's gradient is a sum over its weights
-            torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
+            self._check_finite("gradient's norm", norm)
         self._optimiser.step()
         if self._annealing:
             self._annealing.step()
         return loss.item()
+
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise Error(
+                f"{self.phase}: the {what} is {value.item()} at step {self.step}; train to another "
+                f"output with a smaller {_CURES.get(self.phase, 'learning rate')}"
+            )
 
     def save(self) -> None:
         """Write the checkpoint, if this trainer has a path."""

@@ -27,8 +27,8 @@ _JITTER = 0.05  # lengths are blurred by so much, so that batches differ from ep
 class Limits:
     """Seconds of audio in a batch, padding included, and of an utterance that is used.
 
-    With ``shortest_first`` the first epoch goes from short to long (Amodei et al. 2016, arXiv
-    1512.02595, section 3.2), as later ones do not.
+    With ``shortest_first`` the first epoch of fresh weights goes from short to long (Amodei et al.
+    2016, arXiv 1512.02595, section 3.2), as no other does.
     """
 
     seconds: float = 120.0
@@ -75,6 +75,7 @@ class UtteranceBatches:
         self._lengths = lengths[fitting]
         self._left_out = len(lengths) - len(fitting)
         self._seed, self._limits = seed, limits
+        self._shortest_first = limits.shortest_first
         self._augmentation = augmentation or Augmentation()
         self._ends = _cut(np.sort(self._lengths), limits.seconds)
         self._epoch = -1
@@ -93,10 +94,15 @@ class UtteranceBatches:
             f"{limits.longest:g} seconds long and used; an epoch is {self.steps_an_epoch} steps"
         )
 
-    def with_seed(self, seed: int) -> UtteranceBatches:
-        """The same recordings in other batches."""
+    def with_seed(self, seed: int, fresh: bool) -> UtteranceBatches:
+        """The same recordings in other batches.
+
+        Only a network of fresh weights has use for the short utterances first; others learn from
+        all lengths at once.
+        """
         other = copy.copy(self)
         other._seed, other._epoch = seed, -1
+        other._shortest_first = fresh and self._limits.shortest_first
         return other
 
     def draw(self, step: int, longest: int | None = None, masked: bool = True) -> Batch:
@@ -131,7 +137,7 @@ class UtteranceBatches:
             rng = np.random.default_rng([self._seed, epoch, 1])
             blurred = self._lengths * rng.uniform(1 - _JITTER, 1 + _JITTER, len(self._lengths))
             batches = np.split(np.argsort(blurred, kind="stable"), self._ends[:-1])
-            if epoch or not self._limits.shortest_first:
+            if epoch or not self._shortest_first:
                 batches = [batches[n] for n in rng.permutation(len(batches))]
             self._epoch, self._batches = epoch, batches
         return self._batches[index]

@@ -49,12 +49,13 @@ def spoken_digits(folder: str | Path) -> list[Utterance]:
 def librispeech(folder: str | Path) -> list[Utterance]:
     """LibriSpeech: ``SPEAKER/CHAPTER/*.trans.txt`` beside the FLAC files it lists.
 
-    Raises Error when the folder holds no transcript or a listed recording is missing.
+    Raises Error when the folder holds no transcript, one is no text, or a listed recording is
+    missing.
     """
     folder = existing(folder)
     found = []
     for transcript in sorted(folder.rglob("*.trans.txt")):
-        for line in transcript.read_text(encoding="utf-8").splitlines():
+        for line in text_lines(transcript):
             if not line.strip():
                 continue
             name, _, text = line.strip().partition(" ")
@@ -71,14 +72,13 @@ def manifest(path: str | Path) -> list[Utterance]:
     """A JSON-lines file: ``{"audio": PATH, "text": TEXT, "speaker": NAME}`` a line.
 
     ``"path"`` will do for ``"audio"``. Paths are relative to the file; the speaker may be left
-    out. Raises Error naming the line
-    that is wrong.
+    out. Raises Error naming the line that is wrong.
     """
     path = Path(path)
     if not path.is_file():
         raise Error(f"{path}: there is no such file; check the path")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -110,6 +110,18 @@ def by_speaker(utterances: Iterable[Utterance], speakers: Iterable[str]) -> list
             raise Error(f"there is no speaker {speaker!r}; choose from {known}")
         found += own
     return found
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8; raises Error, naming the line, when it is none."""
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8").splitlines()
+    except OSError as error:
+        raise Error(f"{path} cannot be read ({error.strerror}); check it") from None
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise Error(f"{path}, line {number}, is not in UTF-8; save the file as UTF-8") from None
 
 
 def existing(folder: str | Path) -> Path:

@@ -161,8 +161,14 @@ def trained(tmp_path, monkeypatch):
     torch.manual_seed(0)
     tensors = {f"model.{k}": v for k, v in build(config.network).state_dict().items()}
     features = FeatureSettings(mean=(-5.0,) * 40, deviation=(1.0,) * 40)
-    description = {"model": config.network.to_dict(), "features": features.to_dict()}
-    checkpoint.save("a.safetensors", tensors, {**description, "phase": "fp32", "step": 3})
+    description = {
+        "model": config.network.to_dict(),
+        "features": features.to_dict(),
+        "configuration": config.decisive("fp32"),
+        "phase": "fp32",
+    }
+    checkpoint.save("a.safetensors", tensors, {**description, "step": 3000})
+    checkpoint.save("half.safetensors", tensors, {**description, "step": 1500})
     return tmp_path
 
 
@@ -184,6 +190,12 @@ def test_the_command_writes_what_training_reads(trained, capsys):
 
     assert command.main([*given, "--budget", "1MB"]) == 0
     assert "every weight has 8 bits, the most there was" in capsys.readouterr().out
+
+
+def test_half_trained_weights_are_refused(trained, capsys):
+    given = ["half.safetensors", "--config", "small.toml", "--budget", "9KB"]
+    assert command.main(given) == 2
+    assert "half.safetensors was stopped at step 1500 of 3000; finish" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from gq_tvm.errors import Error
 from gq_tvm.models import config, config_file
 from gq_tvm.models.config import read
 from gq_tvm.models.conformer import ConformerSettings
+from gq_tvm.models.network import build
+from gq_tvm.models.plan import prepared
 from gq_tvm.models.utterance_batches import Limits
+from gq_tvm.quantize import describe
 from gq_tvm.speech.corpora import DIGITS
 
 SMALL = """
@@ -78,6 +81,46 @@ def test_paths_in_changes_start_here(small, tmp_path, monkeypatch):
     assert found.corpora[2].source == here / "c"
 
 
+def test_a_corpus_stays_in_the_folder_of_its_kind(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = ["corpus.0.folder=dev", "folders.fsdd=a"]
+    for given in (changes, changes[::-1]):
+        assert read(str(small), given).corpora[0].source == tmp_path / "a" / "dev"
+    found = read(str(small), ["corpus.0.folder=dev"])
+    assert found.corpora[0].source == tmp_path / "recordings" / "dev"
+    small.write_text(SMALL.replace('[folders]\nfsdd = "recordings"', ""))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = read(str(small), ["corpus.0.folder=dev"])
+    assert found.corpora[0].source == tmp_path / "here" / "dev"
+    found = read(str(small), ["corpus.0.folder=dev", "corpus.0.kind=librispeech", "folders.fsdd=a"])
+    assert found.corpora[0].source == tmp_path / "here" / "dev"
+
+
+def test_quoted_keys_in_changes(small):
+    changes = [
+        """quantise.overrides."joint.output"=8""",
+        """quantise . overrides.'encoder.lstm.*' = 2""",
+        """quantise.overrides."odd=name"=3""",
+    ]
+    expected = {"encoder.lstm.0": 3, "joint.output": 8, "encoder.lstm.*": 2, "odd=name": 3}
+    assert read(str(small), changes).quantise.options["overrides"] == expected
+    assert read(str(small), ["output=a=b.c"]).output.name == "a=b.c"
+
+
+def test_an_allocation_comes_last(small):
+    (small.parent / "bits.toml").write_text(
+        "[quantise.overrides]\n'joint.output.weight' = 2\n'encoder.lstm.0' = 1\n"
+    )
+    given = "quantise.overrides={'joint.output.weight' = 4, 'encoder.lstm.0' = 5, 'joint.*' = 8}"
+    found = read(str(small), [given, f"quantise.allocation={small.parent}/bits.toml"])
+    assert list(found.quantise.options["overrides"].items()) == [
+        ("joint.*", 8), ("joint.output.weight", 2), ("encoder.lstm.0", 1),
+    ]  # fmt: skip
+    bits = {one.name: one.bits for one in describe(prepared(found, build(found.network)))}
+    assert bits["joint.output.weight"] == 2
+
+
 MISTAKES = {
     "fp32.step=7": "fp32.step, which means nothing; use steps",
     "fp32.steps=0": r"fp32\.steps must be a whole number of 1 or more, not 0",
@@ -115,6 +158,10 @@ MISTAKES = {
     "quantise.hardness.start=50": r"start must be at most end \(40\)",
     "quantise.hardness.hart=50": r"hardness\.hart, which means nothing; use",
     "nothing": "not of the form",
+    "quantise.overrides.joint.*=8": "put a key of more than letters, digits, _ and - into quotes",
+    '"seed=3': "not of the form",
+    "seed.=3": "not of the form",
+    "=3": "not of the form",
     "output.of.all=3": "is no table",
     "outputs=3": "outputs, which means nothing; use output",
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 
@@ -89,6 +90,19 @@ def test_float_models_cannot_be_exported(name, tmp_path):
     with pytest.raises(Error, match=r"quantize\.convert"):
         export.save(lively(name), FEATURES, tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    programs = {"a": torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))}
+    monkeypatch.setattr(export, "programs", lambda model: programs)
+    monkeypatch.setattr(export.Path, "write_bytes", full)
+    with pytest.raises(Error, match=r"a\.pt2 cannot be written \(No space left on device\)"):
+        export.save(compressed("conformer ctc"), FEATURES, tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def full(path, content) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_odd_files(tmp_path):

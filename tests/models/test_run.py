@@ -13,8 +13,10 @@ import torch
 
 from gq_tvm import train as command
 from gq_tvm.errors import Error
-from gq_tvm.models import checkpoint, data, export
+from gq_tvm.models import checkpoint, data, export, run
+from gq_tvm.models.batches import Batches
 from gq_tvm.models.config import read
+from gq_tvm.models.evaluation import Rate
 from gq_tvm.models.run import train
 from gq_tvm.models.training import Trainer
 from gq_tvm.speech import audio, decoding
@@ -178,6 +180,47 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(config, monkeypa
             assert torch.equal(value, found[key]), key
 
 
+@pytest.fixture
+def heard(monkeypatch) -> list[str]:
+    """Evaluation stubbed: the sets heard, and what batches the phases were given."""
+    names: list[str] = []
+    with_seed = Batches.with_seed
+
+    def listen(recogniser, sets):
+        names.extend(sets)
+        return {name: Rate(0.0, (0.0, 0.0)) for name in sets}
+
+    def spied(self, seed, fresh):
+        names.append(f"training, fresh {fresh}")
+        return with_seed(self, seed, fresh)
+
+    monkeypatch.setattr(run, "evaluate", listen)
+    monkeypatch.setattr(Batches, "with_seed", spied)
+    monkeypatch.setattr(export, "save", write_a_byte)
+    return names
+
+
+SHORT = ["fp32.steps=1", "quantise.steps=1"]
+DEVELOPMENT = ["development isolated", "development joined"]
+
+
+def test_the_test_set_is_heard_at_the_end_and_weights_are_fresh_once(config, heard):
+    found = read(str(config), SHORT)
+    train(found, "", fp32_only=True, report=heard.append)
+    told = [line for line in heard if line in ("strangers", *DEVELOPMENT)]
+    assert told == DEVELOPMENT
+    heard.clear()
+    report = train(found, "", resume=True, report=lambda line: None)
+    phases = ["training, fresh True", *DEVELOPMENT, "training, fresh False", *DEVELOPMENT]
+    assert heard == [*phases, "strangers", "strangers"]
+    for rates in report["word_error_rate_percent"].values():
+        assert list(rates) == [*DEVELOPMENT, "strangers"]
+    heard.clear()
+    further = [*SHORT, f"fp32.initial={found.fp32_checkpoint}", f"output={config.parent}/b"]
+    train(read(str(config), further), "", fp32_only=True, report=lambda line: None)
+    assert heard[0] == "training, fresh False"
+
+
 LIBRISPEECH = """
 output = "out/libri"
 [folders]
@@ -223,7 +266,7 @@ def test_whole_utterances_from_disk(tmp_path, monkeypatch):
     path.write_text(LIBRISPEECH)
     lines = []
     found = train(read(str(path)), "", fp32_only=True, report=lines.append)
-    assert list(found["word_error_rate_percent"]["fp32"]) == ["test-clean"]
+    assert found["word_error_rate_percent"] == {"fp32": {}}  # the test set is not heard
     assert [name.name for name in (tmp_path / "out").iterdir()] == ["libri-fp32.safetensors"]
     assert any("2 of 3 utterances are 0.5 to 17 seconds long" in line for line in lines), lines
 

@@ -99,8 +99,26 @@ def test_a_loss_that_is_no_number_stops_the_training():
     assert isinstance(one.model, RNNT)
     with torch.no_grad():
         one.model.joint.output.bias.fill_(torch.nan)
-    with pytest.raises(Error, match="at step 0"):
+    with pytest.raises(Error, match=r"loss is nan at step 0; .* fp32\.initial=CHECKPOINT"):
         one.run()
+
+
+@pytest.mark.parametrize("phase", ["fp32", "quantised"])
+def test_a_gradient_that_is_no_number_stops_before_the_step(phase):
+    one = trainer()
+    one.phase = phase
+    one.run(2)
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    parameter = next(one.model.parameters())
+    parameter.register_hook(lambda gradient: gradient * torch.inf)
+    cure = "start_from" if phase == "quantised" else "initial"
+    with pytest.raises(
+        Error, match=rf"{phase}: the gradient's norm is .* at step 2; .* fp32\.{cure}"
+    ):
+        one.run()
+    assert one.step == 2
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_checkpoints_of_other_models_and_odd_files(tmp_path):

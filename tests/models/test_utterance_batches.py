@@ -59,7 +59,12 @@ def test_epochs_differ_and_the_first_may_go_from_short_to_long():
     first = {tuple(one._numbers(step)) for step in range(count, 2 * count)}
     second = {tuple(one._numbers(step)) for step in range(2 * count, 3 * count)}
     assert len(first & second) < count / 2
-    other = one.with_seed(1)
+    other = one.with_seed(1, fresh=True)
+    means = [np.mean([seconds[n] for n in other._numbers(step)]) for step in range(count)]
+    assert np.corrcoef(means, range(count))[0, 1] > 0.9
+    trained = one.with_seed(0, fresh=False)
+    means = [np.mean([seconds[n] for n in trained._numbers(step)]) for step in range(count)]
+    assert np.corrcoef(means, range(count))[0, 1] < 0.7
     assert not np.array_equal(other._numbers(0), one._numbers(0))
 
 

@@ -86,6 +86,18 @@ def test_manifest_names_the_wrong_line(tmp_path, line):
         corpora.manifest(path)
 
 
+def test_texts_that_are_not_in_utf_8_are_named_with_their_line(tmp_path):
+    text = '{"audio": "a.wav", "text": "one"}\n{"audio": "b.wav", "text": "caf\u00e9"}\n'
+    (tmp_path / "list.jsonl").write_bytes(text.encode("latin-1"))
+    (tmp_path / "7-1.trans.txt").write_bytes(b"\n\n7-1-0 ONE \xff")
+    with pytest.raises(Error, match=r"list\.jsonl, line 2, is not in UTF-8; save"):
+        corpora.manifest(tmp_path / "list.jsonl")
+    with pytest.raises(Error, match=r"7-1\.trans\.txt, line 3, is not in UTF-8; save"):
+        corpora.librispeech(tmp_path)
+    with pytest.raises(Error, match=r"cannot be read \(.*\); check it"):
+        corpora.text_lines(tmp_path)
+
+
 def test_missing_and_empty_manifest(tmp_path):
     with pytest.raises(Error, match="no such file"):
         corpora.manifest(tmp_path / "none")

@@ -1,0 +1,45 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gq_tvm.errors import Error
+
+ANOTHER = "make room, or choose another file"
+
+
+@contextmanager
+def whole(path: str | Path, cure: str = ANOTHER) -> Iterator[Path]:
+    """A path beside ``path`` to write to, renamed to it at the end; folders are made.
+
+    Whatever goes wrong, and after an interrupt, the old file stays in place and nothing is left
+    beside it.
+
+    Args:
+        path: the file.
+        cure: what to do when it cannot be written, the end of the sentence.
+
+    Raises:
+        Error: an OSError occurred inside or in the renaming, as on a full disk.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Error(f"{path} cannot be written ({error.strerror or error}); {cure}") from None
+    finally:
+        with suppress(OSError):  # its folder is none: that was the reason above
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, cure: str = ANOTHER) -> None:
+    """Write a text file in UTF-8, whole or not at all; see :func:`whole`."""
+    with whole(path, cure) as temporary:
+        temporary.write_text(text, encoding="utf-8")
