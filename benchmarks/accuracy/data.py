@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from benchmarks.accuracy import recipe
 from benchmarks.accuracy.recipe import DigitRecipe
 from gq_tvm import cache as cache_folder
+from gq_tvm import files
 from gq_tvm.models.batches import Batch, Batches, Source
 from gq_tvm.models.evaluation import Spoken
 from gq_tvm.models.torch_recogniser import LEAD_MS, TAIL_MS
@@ -54,9 +55,7 @@ class Data:
             mean, deviation = drawn.log_mel_statistics(300)
             found = replace(FeatureSettings(), mean=mean, deviation=deviation)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps(found.to_dict()))
-            temporary.replace(path)
+            files.write_text(path, json.dumps(found.to_dict()))
         return FeatureSettings.from_dict(json.loads(path.read_text()))
 
     @cached_property

@@ -24,6 +24,7 @@ from benchmarks.accuracy.goals import goals
 from benchmarks.accuracy.statistics import Errors
 from benchmarks.accuracy.work import ROLES, compiled_file, result_file
 from benchmarks.machine import describe
+from gq_tvm import files
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def write(data: Data, folder: Path, circumstances: dict[str, Any]) -> None:
     lines += _ablations(results)
     lines += _cost(results, circumstances)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "accuracy.md").write_text("\n".join(lines) + "\n")
+    files.write_text(folder / "accuracy.md", "\n".join(lines) + "\n")
     (folder / "accuracy.json").write_text(
         json.dumps(_plain(results, circumstances), indent=1) + "\n"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from benchmarks.accuracy import cell as cells
 from benchmarks.accuracy.cells import Cell
 from benchmarks.accuracy.data import Data
 from benchmarks.machine import circumstances
-from gq_tvm import quantize
+from gq_tvm import files, quantize
 from gq_tvm.models import export
 from gq_tvm.models.batched_decoding import transcribe_batched
 from gq_tvm.models.network import Network
@@ -109,9 +108,7 @@ def program_file(data: Data, cell: Cell) -> Path:
 
 def _write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(result) + "\n")
-    os.replace(temporary, path)
+    files.write_text(path, json.dumps(result) + "\n")
 
 
 def _quiet(name: str) -> Any:
