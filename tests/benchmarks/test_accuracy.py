@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +16,12 @@ from benchmarks.accuracy import recipe, report, work
 from benchmarks.accuracy.cells import NETWORKS, ROWS, Cell, cells
 from benchmarks.accuracy.data import Data
 from benchmarks.accuracy.statistics import Errors
+from benchmarks.machine import circumstances
 from gq_tvm import quantize
-from gq_tvm.models.network import build
+from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.network import NetworkSettings, build
+from gq_tvm.models.rnnt import RNNTSettings
+from gq_tvm.models.training import Schedule
 from gq_tvm.speech import audio, word_error_rate
 
 TEXTS = ["one two", "three", "four five six", "seven"]
@@ -120,8 +125,7 @@ def test_the_report_is_made_of_the_result_files(data, tmp_path):
         result(data, Cell("rnnt", "2-1", "gq", seed), 2 * wrong)
     result(data, Cell("conformer", "2-1", "gq", 1), 30)
     result(data, Cell("conformer", "2-1", "gq", 1, "mu-0"), 40)
-    circumstances = {"versions": {"torch": "0"}, "date": "today"}
-    report.write(data, tmp_path / "docs", circumstances)
+    report.write(data, tmp_path / "docs", {"versions": {"torch": "0"}, "date": "today"})
     text = (tmp_path / "docs" / "accuracy.md").read_text()
     goals = [line for line in text.splitlines() if "fp32's WER" in line or "LSQ |" in line]
     assert [line.split("|")[-2].strip() for line in goals if "2 bits, at most" in line] == [
@@ -136,3 +140,34 @@ def test_the_report_is_made_of_the_result_files(data, tmp_path):
     assert by_seed == sorted(by_seed)
     assert len(by_seed) == 3
     assert Path(work.result_file(data, Cell("rnnt", "fp32", "fp32", 1))).exists()
+
+
+@pytest.mark.slow
+def test_a_cell_from_float_weights_to_compiled_text(data, monkeypatch):
+    small = NetworkSettings(
+        LSTMEncoderSettings(size=16, layers=2),
+        RNNTSettings(predictor_size=8, embedding_size=8, joint_size=12),
+    )
+    schedule = Schedule(steps=3, save_every=1)
+    monkeypatch.setitem(NETWORKS, "rnnt", small)
+    monkeypatch.setitem(training.BASE, "rnnt", (schedule, schedule))
+    monkeypatch.setattr(training, "FINE", schedule)
+    monkeypatch.setattr("benchmarks.accuracy.data.Data.recipe", recipe.DigitRecipe(voices=0))
+    monkeypatch.setattr("gq_tvm.speech.decoding.MAX_TOKENS_PER_FRAME", 1)
+    monkeypatch.setattr("gq_tvm.models.batched_decoding.MAX_TOKENS_PER_FRAME", 1)
+    cell = Cell("rnnt", "2-1", "gq", 1)
+    work.prepare_base(data, "rnnt")
+    first = (data.folder / "rnnt-base-1.safetensors").read_bytes()
+    assert work.train(data, cell).startswith(cell.name)
+    assert "0 texts differ" in work.verify(data, cell)
+    assert (data.folder / "rnnt-base-1.safetensors").read_bytes() == first
+
+    # Made once; with other settings made anew, and compared anew.
+    assert work.train(data, cell) == ""
+    assert work.verify(data, cell) == ""
+    monkeypatch.setattr(training, "FINE", replace(schedule, learning_rate=1e-4))
+    assert work.train(data, cell) != ""
+    assert work.verify(data, cell) != ""
+    report.write(data, data.folder / "docs", circumstances())
+    text = (data.folder / "docs" / "accuracy.md").read_text()
+    assert "1 trained recognisers were exported" in text
