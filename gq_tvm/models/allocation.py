@@ -1,7 +1,8 @@
 """Bits for each weight within a budget of bytes, from measured sensitivity.
 
 Divergences of weights quantised alone are taken to add up; how wrong that is shows when the whole
-allocation is measured.
+allocation is measured. Activations are floats in all that is measured, also where the deployed
+network has integers: only the error of the weights counts [C].
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gq_tvm.errors import Error
 from gq_tvm.models import data
-from gq_tvm.models.batches import Batch, collate
+from gq_tvm.models.batches import Batch, collate, of_like_length
 from gq_tvm.models.config import Config
 from gq_tvm.models.knapsack import Choice, choose
 from gq_tvm.models.sensitivity import Quantised, Sensitivity
+from gq_tvm.models.torch_recogniser import deployed_features
 from gq_tvm.models.training import Report
-from gq_tvm.speech import FeatureSettings, extract, tokens
+from gq_tvm.speech import FeatureSettings, tokens
 
 _BATCH_FRAMES = 2048  # of a batch, padding included: the lattice of a transducer is held whole
 
@@ -92,7 +92,7 @@ def allocate(sensitivity: Sensitivity, budget: int) -> dict[str, int]:
 
 
 def development_batches(config: Config, features: FeatureSettings, most: int) -> list[Batch]:
-    """Utterances of the development corpora, at most ``most`` of each set, without distortions.
+    """Utterances of the development corpora as deployment hears them, at most ``most`` of a set.
 
     Raises Error when the configuration has no development corpus.
     """
@@ -100,19 +100,9 @@ def development_batches(config: Config, features: FeatureSettings, most: int) ->
     pairs = []
     for spoken in data.evaluation_sets(config, found, "development").values():
         for one in spoken[:: -(-len(spoken) // most)]:
-            pairs.append((extract(one.samples(features.sample_rate), features), one.text))
-    encoded = [(frames, tokens.encode(text)) for frames, text in pairs if len(frames)]
-    if not encoded:
+            heard = deployed_features(one.samples(features.sample_rate), features)
+            pairs.append((heard, tokens.encode(one.text)))
+    if not pairs:
         raise Error('the configuration has no [[corpus]] with role = "development"; add one')
-    return [collate(part) for part in _like_lengths(encoded)]
-
-
-def _like_lengths(
-    pairs: list[tuple[np.ndarray, list[int]]],
-) -> list[list[tuple[np.ndarray, list[int]]]]:
-    batches: list[list[tuple[np.ndarray, list[int]]]] = []
-    for pair in sorted(pairs, key=lambda pair: -len(pair[0])):
-        if not batches or (len(batches[-1]) + 1) * len(batches[-1][0][0]) > _BATCH_FRAMES:
-            batches.append([])
-        batches[-1].append(pair)
-    return batches
+    batches = of_like_length([len(heard) for heard, _ in pairs], _BATCH_FRAMES)
+    return [collate([pairs[n] for n in numbers]) for numbers in batches]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gq_tvm.models.batches import of_like_length
 from gq_tvm.models.ctc import CTC
 from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT, zeros
@@ -26,7 +27,7 @@ def transcribe_batched(model: Network, features: Sequence[np.ndarray]) -> list[s
     """The texts of utterances given as features f32 [T, F]; puts the model into ``eval`` mode."""
     model.eval()
     texts = [""] * len(features)
-    for numbers in _like_lengths(features):
+    for numbers in of_like_length([len(one) for one in features], _FRAMES):
         longest = max(len(features[n]) for n in numbers)
         x = torch.zeros(len(numbers), longest, model.features)
         for row, n in enumerate(numbers):
@@ -36,18 +37,6 @@ def transcribe_batched(model: Network, features: Sequence[np.ndarray]) -> list[s
         for n, found in zip(numbers, said, strict=True):
             texts[n] = tokens.decode(found)
     return texts
-
-
-def _like_lengths(features: Sequence[np.ndarray]) -> list[list[int]]:
-    """Numbers of utterances, those of like length together, in batches of bounded size."""
-    batches: list[list[int]] = []
-    for n in sorted(range(len(features)), key=lambda n: -len(features[n])):
-        if not len(features[n]):
-            continue
-        if not batches or (len(batches[-1]) + 1) * len(features[batches[-1][0]]) > _FRAMES:
-            batches.append([])
-        batches[-1].append(n)
-    return batches
 
 
 def _transducer(model: RNNT, x: Tensor, frames: Tensor) -> list[list[int]]:

@@ -157,6 +157,21 @@ def log_mel_statistics(
     return tuple(map(float, mean.round(4))), tuple(map(float, deviation.round(4)))
 
 
+def of_like_length(frames: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of utterances in batches, the longest first, those of no frames left out.
+
+    Args:
+        frames: of each utterance.
+        most: frames in a batch, padding included; an utterance at least is in each.
+    """
+    batches: list[list[int]] = []
+    for n in sorted((n for n, length in enumerate(frames) if length), key=lambda n: -frames[n]):
+        if not batches or (len(batches[-1]) + 1) * frames[batches[-1][0]] > most:
+            batches.append([])
+        batches[-1].append(n)
+    return batches
+
+
 def collate(pairs: Sequence[tuple[np.ndarray, list[int]]]) -> Batch:
     """Pad features with zeros and tokens with blanks to the longest of a batch."""
     frames = [len(features) for features, _ in pairs]

@@ -10,12 +10,11 @@ import numpy as np
 
 from gq_tvm.models.batched_decoding import transcribe_batched
 from gq_tvm.models.network import Network
-from gq_tvm.models.torch_recogniser import LEAD_MS, TAIL_MS
+from gq_tvm.models.torch_recogniser import deployed_features
 from gq_tvm.speech import (
     FeatureSettings,
     Recogniser,
     bootstrap_interval,
-    extract,
     word_error_rate,
 )
 
@@ -65,13 +64,10 @@ class QuickEvaluation:
 
     def __init__(self, sets: Sets, settings: FeatureSettings, most: int) -> None:
         rate = settings.sample_rate
-        lead, tail = (np.zeros(round(rate * ms / 1000), np.float32) for ms in (LEAD_MS, TAIL_MS))
         self._sets = {}
         for name, spoken in sets.items():
             kept = spoken[:: -(-len(spoken) // most)]
-            features = [
-                extract(np.concatenate([lead, one.samples(rate), tail]), settings) for one in kept
-            ]
+            features = [deployed_features(one.samples(rate), settings) for one in kept]
             self._sets[name] = [one.text for one in kept], features
 
     def __call__(self, model: Network) -> dict[str, float]:

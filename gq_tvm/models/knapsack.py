@@ -46,7 +46,9 @@ def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
         if not len(kept):
             return None
         sizes, costs = all_sizes[kept], all_costs[kept]
-        steps.append(np.divmod(kept, len(group)))
+        before, number = np.divmod(kept, len(group))
+        # All steps are kept until the end: as small as they can be.
+        steps.append((before.astype(np.int32), number.astype(np.min_scalar_type(len(group) - 1))))
     state, chosen = len(sizes) - 1, []  # the last of a front is its cheapest
     for before, number in reversed(steps):
         chosen.append(int(number[state]))

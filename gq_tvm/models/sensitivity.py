@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ from gq_tvm.models.training import Report
 from gq_tvm.quantize.quant_layers import QuantLayer
 
 Allocation = Mapping[str, int]  # bits by weight
+Code = tuple[Tensor, Tensor]  # indices uint8 of the weight's shape, codebook f32 [1 or N, 2^n]
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,17 @@ class Quantised:
     def __init__(self, model: Network, choices: Sequence[int], per_row: bool = False) -> None:
         self.model = model.eval()
         self.choices = sorted(choices)
-        self.values: dict[int, dict[str, Tensor]] = {}
+        self._codes: dict[int, dict[str, Code]] = {}
         self.sizes: dict[str, dict[int, int]] = {}
         for bits in self.choices:
             # In the linear space the centroids that prepare starts from are Lloyd-Max's.
             prepared = copy.deepcopy(model)
             quantize.prepare(prepared, bits, activation="fp32", per_row=per_row, mu=0.0)
-            self.values[bits] = _hardened(prepared)
             weights = [one for one in deployed_weights(prepared) if one.bits == bits]
             own = {one.name: one.size for one in weights if not one.shared}
             for name, size in own.items():
                 self.sizes.setdefault(name, {})[bits] = size
+            self._codes[bits] = _hardened(prepared, own)
             self.fixed = deployed_bytes(prepared) - sum(own.values())
 
     def size(self, allocation: Allocation) -> int:
@@ -99,6 +100,12 @@ class Quantised:
             report(f"batch {number}/{len(batches)}  {left:.0f} min left")
         return (total / count).tolist()
 
+    def _values(self, name: str, bits: int) -> Tensor:
+        """A weight f32 as it is with so many bits."""
+        indices, codebook = self._codes[bits][name]
+        rows = indices.flatten(1) if indices.dim() > 1 else indices[:, None]
+        return codebook.expand(len(rows), -1).gather(1, rows.long()).view(indices.shape)
+
     @contextmanager
     def _with(self, allocation: Allocation) -> Iterator[None]:
         """The network with some of its weights quantised."""
@@ -106,7 +113,7 @@ class Quantised:
         before = {name: parameters[name].data for name in allocation}
         try:
             for name, bits in allocation.items():
-                parameters[name].data = self.values[bits][name]
+                parameters[name].data = self._values(name, bits)
             yield
         finally:
             for name, value in before.items():
@@ -125,14 +132,12 @@ def measure(quantised: Quantised, batches: Sequence[Batch], report: Report) -> S
     return Sensitivity(quantised.sizes, divergence, quantised.fixed)
 
 
-def _hardened(prepared: Network) -> dict[str, Tensor]:
-    """The values f32 of the quantised weights of a prepared network, by name."""
-    values = {}
-    for module_name, module in prepared.named_modules():
-        if isinstance(module, QuantLayer):
-            for attribute in module.quantizers:
-                indices, codebook = module.hardened(attribute)
-                flat = indices.flatten(1).long() if indices.dim() > 1 else indices[:, None].long()
-                rows = codebook.expand(len(flat), -1)
-                values[f"{module_name}.{attribute}"] = rows.gather(1, flat).view(indices.shape)
-    return values
+def _hardened(prepared: Network, names: Collection[str]) -> dict[str, Code]:
+    """Some quantised weights of a prepared network, by name."""
+    return {
+        f"{name}.{attribute}": module.hardened(attribute)
+        for name, module in prepared.named_modules()
+        if isinstance(module, QuantLayer)
+        for attribute in module.quantizers
+        if f"{name}.{attribute}" in names
+    }

@@ -11,7 +11,7 @@ from torch import nn
 
 from gq_tvm.models.network import Network, task
 from gq_tvm.speech import tokens
-from gq_tvm.speech.features import FeatureSettings
+from gq_tvm.speech.features import FeatureSettings, extract
 from gq_tvm.speech.recogniser import Recogniser
 
 CHUNK_FRAMES = 4
@@ -34,6 +34,16 @@ def metadata(
         "states": model.state_shapes(),
         "training": training or {},
     }
+
+
+def deployed_features(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
+    """Features f32 [T, F] of samples f32 [n] as a deployed recogniser hears them.
+
+    Silence goes before and behind them, as :func:`metadata` says.
+    """
+    rate = settings.sample_rate
+    lead, tail = (np.zeros(round(rate * ms / 1000), np.float32) for ms in (LEAD_MS, TAIL_MS))
+    return extract(np.concatenate([lead, samples, tail]), settings)
 
 
 def recogniser(model: Network, features: FeatureSettings) -> Recogniser:
