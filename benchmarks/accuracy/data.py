@@ -18,8 +18,8 @@ from gq_tvm import cache as cache_folder
 from gq_tvm import files
 from gq_tvm.models.batches import Batch, Batches, Source
 from gq_tvm.models.evaluation import Spoken
-from gq_tvm.models.torch_recogniser import LEAD_MS, TAIL_MS
-from gq_tvm.speech.features import FeatureSettings, extract
+from gq_tvm.models.torch_recogniser import deployed_features
+from gq_tvm.speech.features import FeatureSettings
 
 BATCH = 20
 _SEED = 1  # of synthetic voices and of the features' means
@@ -91,13 +91,9 @@ class Data:
     @cache  # noqa: B019  (one worker, two roles)
     def evaluation_set(self, role: str) -> EvaluationSet:
         """What is said in ``spoken``, as text and as features."""
-        spoken = self.spoken(role)
-        return EvaluationSet([one.text for one in spoken], [self._extract(one) for one in spoken])
-
-    def _extract(self, spoken: Spoken) -> np.ndarray:
-        rate = self.features.sample_rate
-        lead, tail = (np.zeros(round(rate * ms / 1000), np.float32) for ms in (LEAD_MS, TAIL_MS))
-        return extract(np.concatenate([lead, spoken.samples(rate), tail]), self.features)
+        spoken, rate = self.spoken(role), self.features.sample_rate
+        features = [deployed_features(one.samples(rate), self.features) for one in spoken]
+        return EvaluationSet([one.text for one in spoken], features)
 
 
 class StoredBatches:
