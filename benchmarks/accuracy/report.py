@@ -106,10 +106,10 @@ def _base_steps() -> str:
 _INTRODUCTION = """\
 # Accuracy
 
-Written by `python -m benchmarks.accuracy`; do not edit. Every cell is one quantised recogniser: all
-start from the same float weights (steps: {base}), the trained ones are trained for {steps} steps
-more on the same batches, and each is decoded with hard weights - greedily, streaming features - on
-a development speaker, who served every choice, and on a test speaker, who served none.
+Written by `python -m benchmarks.accuracy`; do not edit. Every cell is one quantised recogniser. All
+of a network start from the same float weights (steps: {base}); the trained ones are trained for
+{steps} steps more on the same batches. Each is decoded with hard weights - greedily, streaming
+features - on a development speaker, who served every choice, and on a test speaker, who served none.
 
 - Task: English digits at 8 kHz, alone (500 recordings a speaker) and joined (100 strings of two to
   five isolated recordings: not continuous speech). Trained on three recorded speakers and
@@ -119,7 +119,9 @@ a development speaker, who served every choice, and on a test speaker, who serve
   Cells with a superscript are means of so many trainings with other batches and seeds.
 - All trained cells, fp32 among them, have the same further steps and learning rate, and the float
   network they start from as a teacher; the steps of LSQ learn by their logarithm, as fast as GQ's
-  outer centroids. One recipe for all rows: none was tuned for a row or a method.
+  outer centroids. One recipe for all rows. Its learning rate, the hardness schedule, and that GQ
+  measures distances between weights and not between companded ones were chosen on the development
+  speaker; LSQ's rate was set to match GQ's and not searched.
 - Size: what is deployed - packed weights, codebooks, and the biases, norms and positions that stay
   in float32. Embedding, output layer and depthwise convolutions have 8 bits in every row.
 """
