@@ -109,7 +109,8 @@ _INTRODUCTION = """\
 Written by `python -m benchmarks.accuracy`; do not edit. Every cell is one quantised recogniser. All
 of a network start from the same float weights (steps: {base}); the trained ones are trained for
 {steps} steps more on the same batches. Each is decoded with hard weights - greedily, streaming
-features - on a development speaker, who served every choice, and on a test speaker, who served none.
+features - on a development speaker, who served every choice, and on a test speaker, who served
+none.
 
 - Task: English digits at 8 kHz, alone (500 recordings a speaker) and joined (100 strings of two to
   five isolated recordings: not continuous speech). Trained on three recorded speakers and
