@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import circumstances, describe
-from gq_tvm import quantize
+from gq_tvm import files, quantize
 from gq_tvm.command import command
 from gq_tvm.errors import Error
 from gq_tvm.models.batches import Batch
@@ -225,9 +225,9 @@ def main(argv: list[str] | None = None) -> int:
         "rounds": options.rounds,
         "rows": measure(options.rounds),
     }
-    (_FOLDER / "training_step.json").write_text(json.dumps(data, indent=1) + "\n")
+    files.write_text(_FOLDER / "training_step.json", json.dumps(data, indent=1) + "\n")
     page = text(data)
-    (_FOLDER / "training_step.md").write_text(page)
+    files.write_text(_FOLDER / "training_step.md", page)
     print(page)
     return 0
 
