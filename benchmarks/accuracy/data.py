@@ -73,14 +73,12 @@ class Data:
         path = self.folder / f"batches-{seed}-{count}.safetensors"
         if not path.exists():
             drawn = self.batches(seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
             tensors: dict[str, torch.Tensor] = {}
             for step in range(count):
                 batch = drawn.draw(step)
                 tensors |= {f"{step}.{name}": getattr(batch, name) for name in _NAMES}
-            temporary = path.with_suffix(".part")
-            save_file(tensors, temporary)
-            temporary.replace(path)
+            with files.whole(path) as temporary:
+                save_file(tensors, temporary)
         return StoredBatches(path)
 
     def spoken(self, role: str) -> list[Spoken]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ class Results:
         if key not in self._kept:
             self._kept[key] = self._read(key)
         return self._kept[key]
+
+    def items(self) -> Iterator[tuple[Cell, Entry]]:
+        """All that were asked for and are there."""
+        return ((cell, entry) for cell, entry in self._kept.items() if entry is not None)
 
     def _read(self, key: Cell) -> Entry | None:
         found, compiled = [], []
@@ -184,7 +188,7 @@ def _ablations(results: Results) -> list[str]:
 
 
 def _cost(results: Results, circumstances: dict[str, Any]) -> list[str]:
-    entries = [entry for entry in results._kept.values() if entry is not None]
+    entries = [entry for _, entry in results.items()]
     hours = sum(entry.cpu_seconds for entry in entries) / 3600
     compiled = [entry for entry in entries if entry.differing is not None]
     machine, versions = describe(), circumstances["versions"]
@@ -216,9 +220,7 @@ def _size(entry: Entry, floats: Entry) -> str:
 
 def _plain(results: Results, circumstances: dict[str, Any]) -> dict[str, Any]:
     rows = []
-    for cell, entry in results._kept.items():
-        if entry is None:
-            continue
+    for cell, entry in results.items():
         key = {name: value for name, value in asdict(cell).items() if name != "seed"}
         rates: dict[str, Any] = {}
         for role in ROLES:

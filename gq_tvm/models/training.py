@@ -103,6 +103,7 @@ class Trainer:
         self.stopping = False
         self._annealing, self._teacher, self._evaluate = annealing, teacher, evaluate
         self._path, self._description = path, description or {}
+        self._apart = apart(model)
         self._optimiser = optimiser_for(model, schedule)
 
     def run(self, steps: int | None = None) -> None:
@@ -145,7 +146,7 @@ class Trainer:
         self._check_finite("loss", loss)
         self._optimiser.zero_grad()
         loss.backward()
-        for parameters in apart(self.model):  # a centroid's gradient is a sum over its weights
+        for parameters in self._apart:  # a centroid's gradient is a sum over its weights
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
             self._check_finite("gradient's norm", norm)
         self._optimiser.step()
