@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -79,7 +80,7 @@ def build(
             translated.names,
             activation,
             warn=lambda text: say(f"warning: {text}"),
-            parallel=threads > 1,
+            threads=threads,
             database=load_schedules(device, database),
         )
     if not parameters.layers:
@@ -100,6 +101,7 @@ def build(
         functions={name: _function(module[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
+        products=[asdict(product) for product in parameters.products],
         threads=threads,
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
@@ -109,7 +111,7 @@ def build(
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:
-    """Return the weight matrix products of a model, one for each layer: what can be tuned.
+    """Return the weight matrix products of a model, as `build` would note them in the manifest.
 
     Args:
         source: See `build`.

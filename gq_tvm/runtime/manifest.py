@@ -84,6 +84,8 @@ class Manifest:
         functions: By name.
         layers: The codebook layers.
         parameter_bytes: Bytes of every parameter, by name.
+        products: The weight matrix products of the layers that kernel families compute, each a
+            ``schedules.Product``: what `gq_tvm.tune` tunes. None in artefacts older than this list.
         threads: Threads it was compiled for; kernels for several run on any number.
         metadata: JSON that came with the programs.
         versions: Of gq-tvm and TVM.
@@ -94,6 +96,7 @@ class Manifest:
     functions: dict[str, Function]
     layers: list[Layer]
     parameter_bytes: dict[str, int]
+    products: list[dict[str, Any]] | None = None
     threads: int = 1
     metadata: Any = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -148,6 +151,10 @@ def _check(manifest: Manifest) -> None:
     for table, kind in ((sizes, int), (manifest.files, str), (manifest.versions, str)):
         _demand(_are(str, table) and _are(kind, table.values()))
     _demand(isinstance(manifest.threads, int) and manifest.threads >= 1)
+    for product in manifest.products or ():
+        n, k, bits, rows, gates = (product[key] for key in ("n", "k", "bits", "rows", "gates"))
+        _demand(_are(int, [n, k, bits, gates]) and min(n, k) > 0 and 1 <= bits <= 8)
+        _demand(isinstance(rows, int | None) and isinstance(product["activation"], str))
     _demand(bool(manifest.functions))
     for function in manifest.functions.values():
         for tensor in (*function.inputs, *function.outputs):

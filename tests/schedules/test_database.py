@@ -137,6 +137,7 @@ def test_shipped_files_are_whole(monkeypatch):
         assert entries
         for one in entries:
             assert Schedule.parse(one.schedule) in family(one.family).space(target, one.product)
+            assert one.default_hot is not None
             assert one.hot <= 1.05 * one.default_hot
 
 
