@@ -25,6 +25,7 @@ from tvm.relax.frontend.torch.exported_program_translator import (
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
+from gq_tvm.frontend import exponentials
 from gq_tvm.frontend.attention import convert_attention, decompositions
 from gq_tvm.frontend.slices import convert_slice
 from gq_tvm.passes import operators
@@ -95,6 +96,7 @@ class _Converters:
             "codebook_embedding.default": self._embedding,
             "scaled_dot_product_attention.default": convert_attention,
             "slice.Tensor": convert_slice,
+            **exponentials.CONVERTERS,
         }
 
     def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:
