@@ -66,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
         check_bundle_place(Path(options.bundle))
         if options.output:
             _check_apart(Path(options.output).resolve(), Path(options.bundle).resolve())
+    if options.kernel != "auto":
+        from gq_tvm.schedules import family
+
+        family(options.kernel)
     from gq_tvm import frontend, inspect
     from gq_tvm.build import build
 

@@ -44,8 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     if options.model and not Path(options.model).exists():
         raise Error(f"{options.model} does not exist; give an exported .pt2 or an artefact")
     from gq_tvm import targets
+    from gq_tvm.schedules import family
     from gq_tvm.tuning.common import common_products
 
+    if options.kernel != "auto":
+        family(options.kernel)
     threads = options.threads
     if options.common_shapes:
         target = targets.get(options.target or "native")

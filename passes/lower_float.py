@@ -25,7 +25,6 @@ from gq_tvm.schedules.float_ops.matmul import matmul
 from gq_tvm.schedules.float_ops.softmax import softmax
 from gq_tvm.targets import Target
 
-
 _ACTIVATIONS = {"relax.nn.silu": "silu", "relax.tanh": "tanh"}
 
 
