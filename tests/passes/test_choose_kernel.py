@@ -4,6 +4,7 @@ import gc
 from dataclasses import replace
 from functools import cache
 from itertools import product as every
+from typing import Any
 
 import pytest
 from relax_modules import assert_same, calls, gru, linear, lstm, module, var
@@ -66,16 +67,16 @@ def test_both_products_of_an_lstm():
 
 def recurrent_kernels(gates: int, sizes: tuple[int, int], bits: int, activation: str, **options):
     """The kernels chosen for both products of a layer of one frame."""
-    (width, hidden), make = sizes, lstm if gates == 4 else gru
-    state = [var(name, 1, hidden) for name in "hc"[: gates - 2]]
-    x = var("x", 1, 1, width)
+    width, hidden = sizes
+    x, h, c = var("x", 1, 1, width), var("h", 1, hidden), var("c", 1, hidden)
+    about: dict[str, Any] = {"bits": (bits, bits), "activation": activation}
     before = module(
-        [x, *state], lambda emit: make(x, *state, hidden, (bits, bits), activation=activation)
+        [x, h, c],
+        lambda emit: lstm(x, h, c, hidden, **about) if gates == 4 else gru(x, h, hidden, **about),
     )
     target = options.pop("target", NATIVE)
-    (call,) = calls(
-        ChooseKernel(target, **options)(before), operators.LSTM if gates == 4 else operators.GRU
-    )
+    after = ChooseKernel(target, **options)(before)
+    (call,) = calls(after, operators.LSTM if gates == 4 else operators.GRU)
     at = operators.attributes(call)
     return at["kernel_ih"], at["kernel_hh"]
 

@@ -222,7 +222,7 @@ class NearZero(nn.Module):
         super().__init__()
         self.linear = Linear(9, 6, bias=False)
         self.conv = Conv(4, 6, 1, groups=2)
-        self.conv.bias = None
+        nn.init.zeros_(self.conv.bias)
 
     def forward(self, x):
         y = [function(x) for function in self.functions]
@@ -230,10 +230,9 @@ class NearZero(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["x86-64", "native"])
-def test_functions_keep_their_digits_near_zero(target, tmp_path):
+def test_functions_keep_their_digits_near_zero(tmp_path):
     model = NearZero().eval()
-    net = compiled(export(model, torch.randn(20, 6)), tmp_path, target=target)
+    net = compiled(export(model, torch.randn(20, 6)), tmp_path, target="x86-64")
     ones = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     for size in (1e-9, 1e-6, 1e-4, 1e-2, 0.2, 1, 10):
         x = size * ones

@@ -134,8 +134,15 @@ def test_refusals(argv, message, capsys, tmp_path, monkeypatch):
 
 
 def test_usage(capsys):
-    for argv in ([], ["model.pt2", "--common-shapes"], ["model.pt2", "--trials", "0"]):
+    for argv, message in (
+        ([], "give either a model or --common-shapes"),
+        (["model.pt2", "--common-shapes"], "give either a model or --common-shapes"),
+        (["model.pt2", "--trials", "0"], "--trials: '0' is no whole number of 1 or more"),
+        (["model.pt2", "--jobs", "two"], "--jobs: 'two' is no whole number of 1 or more"),
+        (["--common-shapes", "--kernel", "magic"], "unknown kernel 'magic'"),
+    ):
         assert tune.main(argv) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_an_emulated_board_is_refused(emulated):
