@@ -1,8 +1,10 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read only where they are files."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,3 +45,22 @@ def write_text(path: str | Path, text: str, cure: str = ANOTHER) -> None:
     """Write a text file in UTF-8, whole or not at all; see :func:`whole`."""
     with whole(path, cure) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read(path: str | Path, most: int) -> bytes:
+    """Return what a file holds, where it is one: a pipe or a device may have no end.
+
+    Args:
+        path: the file.
+        most: bytes it may have.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if about.st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+        return file.read(most)
