@@ -195,7 +195,6 @@ def places(value, *way):
 BAD = [None, True, -1, 2**62, 1e308, "", "1" + "+1" * 400, [], {}, [[]], {"x": 1}]
 
 
-@pytest.mark.slow
 def test_no_value_at_any_place_is_more_than_refused(original, saved, capsys):
     """What an edited manifest gives is an answer or one sentence; `inspect` has no more."""
     manifest = read_json(original)
