@@ -10,6 +10,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,9 @@ def change(saved: Path, edit) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
     edit(manifest)
     (saved / MANIFEST).write_text(json.dumps(manifest))
+
+
+CACHES = ("XDG_CACHE_HOME", "GQ_TVM_CACHE")
 
 
 def read_json(saved: Path) -> dict:
@@ -230,6 +235,29 @@ def test_an_output_that_no_memory_holds_is_refused(saved):
     for call in (net["sole"], net["sole"].bind):
         with pytest.raises(Error, match="function sole failed: Unable to allocate"):
             call(np.zeros((3, 10), np.float32))
+
+
+ANYWHERE = """
+import pwd, sys
+def nobody(number): raise KeyError(number)
+pwd.getpwuid = nobody  # a user without a name, as in a container, has no home either
+import gq_tvm
+net = gq_tvm.load(sys.argv[1])
+assert "torch" not in sys.modules
+import torch
+from gq_tvm import cache
+assert gq_tvm.quantize.compress and cache.root().name == "gq-tvm"
+assert net["sole"](torch.zeros(3, 10)).equal(net["sole"].bind(torch.zeros(3, 10))())
+"""
+
+
+def test_a_model_is_loaded_without_pytorch_and_without_a_home(saved, tmp_path):
+    """And takes tensors where PyTorch is imported later."""
+    environment = {name: v for name, v in os.environ.items() if name not in ("HOME", *CACHES)}
+    program = [sys.executable, "-c", ANYWHERE, saved]
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
+    ran = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_model_shows_what_it_is(saved):
