@@ -72,17 +72,14 @@ def replace_folder(place: Path, fill: Callable[[Path], None]) -> None:
         Error: it cannot be written; and what `fill` raises.
     """
     try:
-        place.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
+        with files.folder_beside(place) as beside:
+            fill(beside)
+            _swap(beside, place)
     except OSError as failure:
-        raise Error(f"cannot write {place}: {failure.strerror}; choose another place") from failure
-    try:
-        fill(beside)
-        _swap(beside, place)
-    except OSError as failure:
-        raise Error(f"cannot write {place}: {failure.strerror or failure}") from failure
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise Error(
+            f"cannot write {place}: {failure.strerror or failure}; make room, or choose another "
+            "place"
+        ) from failure
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
