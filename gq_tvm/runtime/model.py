@@ -42,6 +42,9 @@ def load(
         threads: Threads that calls run on, the calling one included; None is the number it was
             compiled for. More than the device has CPUs are taken for as many as these.
 
+    Returns:
+        The model. Threads may share it: its calls take turns.
+
     Raises:
         Error: the artefact is missing, damaged or for another CPU, or compiled for one thread where
             more are asked for; none of its code has run then.
