@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gq_tvm.errors import Error
+from gq_tvm.errors import Error, missing_package
 
 if TYPE_CHECKING:
     from gq_tvm import quantize
@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Error", "__version__", "build", "load", "quantize", "save"]
 
-_LAZY = {"build": "gq_tvm.build", "load": "gq_tvm.runtime", "save": "gq_tvm.runtime"}
+_LAZY = {
+    "build": "gq_tvm.build",
+    "load": "gq_tvm.runtime",
+    "quantize": "gq_tvm.quantize",
+    "save": "gq_tvm.runtime",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "quantize":
-        return import_module("gq_tvm.quantize")
     if name not in _LAZY:
         raise AttributeError(f"module 'gq_tvm' has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
+    try:
+        module = import_module(_LAZY[name])
+        value = module if name == "quantize" else getattr(module, name)
+    except ModuleNotFoundError as failure:
+        raise Error(missing_package(failure.name) or failure) from failure
     globals()[name] = value  # otherwise `gq_tvm.build` the submodule shadows the function
     return value
 

@@ -123,7 +123,7 @@ def _outputs() -> Iterator[tuple[_Output, _Output]]:
     out = before[0] or open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115
     err = before[1] or open(os.devnull, "w")  # noqa: SIM115
     outputs = _Output(out), _Output(err)
-    sys.stdout, sys.stderr = outputs  # type: ignore[assignment]
+    sys.stdout, sys.stderr = outputs
     try:
         yield outputs
     finally:

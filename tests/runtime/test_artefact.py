@@ -244,9 +244,15 @@ pwd.getpwuid = nobody  # a user without a name, as in a container, has no home e
 import gq_tvm
 net = gq_tvm.load(sys.argv[1])
 assert "torch" not in sys.modules
+sys.modules["torch"] = None  # as if it was not installed
+try:
+    gq_tvm.quantize
+except gq_tvm.Error as refusal:
+    assert "install 'gq-tvm[torch]'" in str(refusal)
+del sys.modules["torch"]
 import torch
 from gq_tvm import cache
-assert gq_tvm.quantize.compress and cache.root().name == "gq-tvm"
+assert cache.root().name == "gq-tvm"
 assert net["sole"](torch.zeros(3, 10)).equal(net["sole"].bind(torch.zeros(3, 10))())
 """
 
@@ -258,6 +264,14 @@ def test_a_model_is_loaded_without_pytorch_and_without_a_home(saved, tmp_path):
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
     ran = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_package_has_what_it_names():
+    for name in gq_tvm.__all__:
+        assert getattr(gq_tvm, name) is not None
+    assert gq_tvm.__getattr__("quantize") is sys.modules["gq_tvm.quantize"]
+    with pytest.raises(AttributeError, match="'gq_tvm' has no attribute 'nothing'"):
+        gq_tvm.nothing  # noqa: B018
 
 
 def test_a_model_shows_what_it_is(saved):
