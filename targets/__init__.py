@@ -41,7 +41,7 @@ def get(name: str | Target) -> Target:
 
 
 def _of_board(name: str) -> list[str]:
-    """The targets whose description has a board of that name, spelled somehow: rpi4, jetson_orin."""
+    """The targets whose description has that board, however it is spelled: rpi4, jetson_orin."""
     wanted = re.sub(r"^r?pi(?=\d)", "raspberrypi", _letters(name))
     found = [one.name for one in TARGETS.values() if wanted in _letters(one.description)]
     return found if len(wanted) > 5 else []
