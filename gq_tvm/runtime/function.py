@@ -221,10 +221,9 @@ class CompiledFunction:
             raise self._failed(failure) from failure
 
     def _failed(self, failure: Exception) -> Error:
-        reason = (str(failure).strip() or repr(failure)).splitlines()[0]
         return Error(
-            f"function {self.name} failed: {reason}; if its inputs are right, compile the model "
-            "again"
+            f"function {self.name} failed: {first_line(failure)}; if its inputs are right, compile "
+            "the model again"
         )
 
 
@@ -251,6 +250,11 @@ class Bound:
         except FAILURES as failure:
             raise self._function._failed(failure) from failure
         return self.outputs
+
+
+def first_line(failure: Exception) -> str:
+    """What TVM says of a failure, without its own account of where."""
+    return (str(failure).strip() or repr(failure)).splitlines()[0]
 
 
 def _signature(inputs: Sequence[Any]) -> tuple[Any, ...]:

@@ -215,4 +215,4 @@ def _known(names: Iterable[str], known: set[str], key: str) -> None:
 
 def _demand(holds: bool, key: str, wrong: str) -> None:
     if not holds:
-        raise Wrong(f"{key} {wrong}")
+        raise Wrong(wrong, key)

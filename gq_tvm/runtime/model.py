@@ -24,7 +24,7 @@ from gq_tvm.runtime.artefact import (
 )
 from gq_tvm.runtime.calls import LocalCalls, RemoteCalls
 from gq_tvm.runtime.devices import Device, LocalDevice
-from gq_tvm.runtime.function import FAILURES, Bound, CompiledFunction, Timer
+from gq_tvm.runtime.function import FAILURES, Bound, CompiledFunction, Timer, first_line
 from gq_tvm.runtime.manifest import Layer, Manifest
 from gq_tvm.runtime.threads import checked
 
@@ -72,8 +72,8 @@ def load(
             functions[name] = CompiledFunction(name, function, calls, device, count)
     except (*FAILURES, IndexError) as failure:  # what TVM raises of code that lacks something
         raise Error(
-            f"{path} has code that is not what its {MANIFEST} says ({failure}); compile the model "
-            "again"
+            f"{path} has code that is not what its {MANIFEST} says ({first_line(failure)}); "
+            "compile the model again"
         ) from failure
     return Model(manifest, functions, Kernels(code, tensors, device, count))
 

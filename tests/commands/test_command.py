@@ -100,6 +100,7 @@ def started(body: str, *options: str, **more) -> subprocess.Popen:
 def ended(body: str, *options: str, **more) -> tuple[int, str]:
     """The exit code of a command that does ``body``, and what it says on standard error."""
     with started(body, *options, **more) as process:
+        assert process.stderr is not None
         return process.wait(), process.stderr.read()
 
 
@@ -186,7 +187,8 @@ def test_handlers_of_signals_are_put_back():
     assert signal.getsignal(signal.SIGTERM) is before
     mine = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        assert command(lambda argv: int(signal.getsignal(signal.SIGTERM)))([]) == signal.SIG_IGN
+        kept = command(lambda argv: signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)([])
+        assert kept is True
     finally:
         signal.signal(signal.SIGTERM, mine)
 

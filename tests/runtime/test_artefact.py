@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,17 +128,25 @@ def test_a_manifest_of_other_weights_is_refused(saved):
 
 
 # What is altered, by its place in the manifest; to what; and what is said of it.
-ALTERATIONS = [
+ALTERATIONS: list[tuple[str, Any, str]] = [
     ("functions", {}, "functions is empty"),
     ("functions", [], "functions is [], not a table"),
     ("functions.main.inputs", None, "functions.main.inputs is null, not a list"),
     ("functions.main.inputs.0.dtype", "float33", "functions.main.inputs[0].dtype is none of bool,"),
     ("functions.main.inputs.0.dtype", ">f4", "functions.main.inputs[0].dtype is none of bool,"),
     ("functions.main.inputs.0.shape", [1.5], "inputs[0].shape[0] is 1.5, not a whole number or"),
-    ("functions.main.inputs.0.shape", ["\ud800"], 'inputs[0].shape[0] is "\\ud800", not a whole'),
+    (
+        "functions.main.inputs.0.shape",
+        ["\ud800"],
+        'inputs[0].shape[0] has half a character, "\\ud800"',
+    ),
     ("functions.main.outputs.0.shape", [1] * 65, "outputs[0].shape has more than 64 sizes"),
     ("functions.main.outputs.0.shape", [-1], "outputs[0].shape has a negative size"),
-    ("functions.main.outputs.0.shape", [2**63], "shape[0] is 9223372036854775808, not a whole"),
+    (
+        "functions.main.outputs.0.shape",
+        [2**63],
+        "shape[0] is 9223372036854775808, more than 64 bits",
+    ),
     ("functions.main.outputs", [], "functions.main.single is true, but there is not one output"),
     ("functions.main.bounds", {"s0": [1]}, "functions.main.bounds.s0 is not two numbers"),
     ("functions.main.parameters", ["other"], "functions.main.parameters names other, which there"),
@@ -197,7 +206,7 @@ def places(value, *way):
             yield from places(one, *way, key)
 
 
-BAD = [None, True, -1, 2**62, 1e308, "", "1" + "+1" * 400, [], {}, [[]], {"x": 1}]
+BAD: list[Any] = [None, True, -1, 2**62, 1e308, "", "1" + "+1" * 400, [], {}, [[]], {"x": 1}]
 
 
 def test_no_value_at_any_place_is_more_than_refused(original, saved, capsys):

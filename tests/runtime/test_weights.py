@@ -78,7 +78,10 @@ FILES = {
     "an unknown dtype": (file_of({"a": entry(0, 128, dtype="F8")}), "dtype F8, which is unknown"),
     "a shape of another size": (file_of({"a": entry(0, 128, shape=[9])}), "a does not lie"),
     "a negative size": (file_of({"a": entry(0, 128, shape=[-2, -64])}), "no shape that can be"),
-    "offsets without end": (file_of({"a": entry(0, 2**63)}), "not a whole number"),
+    "offsets without end": (
+        file_of({"a": entry(0, 2**63)}),
+        "is 9223372036854775808, more than 64",
+    ),
     "negative offsets": (file_of({"a": entry(-64, 64)}), "does not lie behind the tensor before"),
     "a tensor over another": (
         file_of({"a": entry(0, 128), "b": entry(64, 128)}),

@@ -60,7 +60,8 @@ def test_object_for_another_machine_is_refused(tmp_path: Path):
 
 def test_objects_lie_in_memory_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """LLVM ends the process where it cannot write one: no disk but the library's own is needed."""
-    built, places = executable("x86_64"), []
+    built = executable("x86_64")
+    places: list[str] = []
 
     def link(self, output, objects, options=None):
         places.extend(os.path.realpath(one) for one in objects)
