@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -24,10 +23,11 @@ from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.passes.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.runtime.manifest import Product as ProductRecord
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 
 Progress = Callable[[str], object]
 
@@ -101,12 +101,12 @@ def build(
         functions={name: _function(module[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
-        products=[asdict(product) for product in parameters.products],
+        products=[ProductRecord(**vars(one)) for one in parameters.products],
         threads=threads,
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
     )
-    link = functools.partial(_link, executable, device.triple)
+    link = functools.partial(export, executable, triple=device.triple)
     return Artefact(manifest, parameters.arrays, link, module)
 
 
@@ -155,10 +155,6 @@ def _compile(module: IRModule, target: Target) -> Any:
     """Generate code; "compiled" turns the functions themselves into machine code too."""
     with tvm.transform.PassContext(opt_level=3):
         return relax.build(module, target.tvm, exec_mode="compiled")
-
-
-def _link(executable: Any, triple: str, path: Path) -> None:
-    executable.export_library(str(path), fcompile=linker(triple))
 
 
 def _function(function: relax.Function) -> Function:

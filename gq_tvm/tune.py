@@ -151,10 +151,7 @@ def products_of(manifest: Manifest) -> list[Product]:
             "the artefact was compiled by an older gq-tvm, which did not note what can be tuned; "
             "compile it again, or give the exported .pt2"
         )
-    try:
-        return [Product(**one) for one in manifest.products]
-    except TypeError:
-        raise Error("the artefact's manifest is damaged; compile the model again") from None
+    return [Product(**vars(one)) for one in manifest.products]
 
 
 def _unmeasured(tasks: list[Task], chooser: Chooser, progress: Progress) -> list[Task]:
