@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export.pt2_archive._package import load_pt2, package_pt2
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers the operators the programs call)
-from gq_tvm import files
+from gq_tvm import files, reading
 from gq_tvm.errors import Error
 from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT
@@ -95,7 +95,11 @@ def load(path: str | Path) -> Recogniser:
             f"{path} holds {', '.join(sorted(found)) or 'no program'} and no recogniser; "
             "give a file that gq_tvm.train wrote"
         )
+    try:
+        described = reading.parsed(json.loads, contents.extra_files[METADATA])
+    except ValueError as error:
+        raise Error(f"{path} has damaged metadata ({error}); export it again") from None
     return Recogniser(
-        json.loads(contents.extra_files[METADATA]),
+        described,
         {name: on_numpy(program.module()) for name, program in found.items()},
     )

@@ -84,9 +84,11 @@ def task(network: Network) -> str:
 
 
 def _part(name: str, values: Mapping[str, Any], kinds: Mapping[str, type], usual: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise Error(f"the {name} must be a table, not {values!r}")
     values = dict(values)
     kind = values.pop("kind", usual)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise Error(f"there is no {name} {kind!r}; choose from {', '.join(kinds)}")
     sizes = {one.name: one for one in fields(kinds[kind])}
     for key, value in values.items():

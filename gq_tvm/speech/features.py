@@ -60,6 +60,11 @@ class FeatureSettings:
         return self.num_mel_bins * self.stack
 
     @property
+    def least_seconds(self) -> float:
+        """What one stacked frame is made of."""
+        return (self.frame_length_ms + (self.stack - 1) * self.frame_shift_ms) / 1000
+
+    @property
     def stacked_frame_samples(self) -> int:
         """Samples from one stacked frame to the next."""
         return round(self.sample_rate * self.frame_shift_ms / 1000) * self.stack
