@@ -170,7 +170,7 @@ def test_a_session_spells_each_token_once(monkeypatch):
     monkeypatch.setattr(
         tokens, "spell", lambda new, known: (spelled.extend(new), spell(new, known))[1]
     )
-    one = recogniser(task="ctc", tokens=["", " a ", " b", "c "])
+    one = recogniser(task="ctc", tokens=["", " a ", " b ", " c "])
     session = one.session()
     texts = [session.accept(noise()[i : i + 400]) for i in range(0, 4000, 400)]
     assert spelled == session._decoder.tokens
