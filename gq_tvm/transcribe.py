@@ -63,24 +63,26 @@ def recogniser_of(net: Any, name: str) -> Any:
 def _transcribe(recogniser: Any, path: str, live: bool) -> dict[str, Any]:
     """Stream a recording through a session, chunk by chunk, as a microphone would."""
     session, step, rate = recogniser.session(), recogniser.chunk_samples, recogniser.sample_rate
-    seconds = slowest = 0.0
+    reading = slowest = 0.0
     count, shown = 0, ""
+    begin = asked = time.perf_counter()
     for samples in _chunks(path, rate, step):
-        begin = time.perf_counter()
+        came = time.perf_counter()
         text = session.accept(samples)
-        took = time.perf_counter() - begin
-        seconds, slowest = seconds + took, max(slowest, took)
+        done = time.perf_counter()
+        reading, slowest = reading + came - asked, max(slowest, done - came)
         if live and text != shown:
             print(f"{count / rate:7.2f} s  {text}", file=sys.stderr)
             shown = text
         count += len(samples)
-    begin = time.perf_counter()
+        asked = time.perf_counter()
     text = session.finish()
-    seconds += time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
     return {
         "text": text,
         "audio_seconds": round(count / rate, 3),
         "seconds": round(seconds, 4),
+        "reading_seconds": round(reading, 4),
         "rtf": round(seconds * rate / count, 4),
         "chunk_ms": round(1000 * step / rate, 1),
         "slowest_chunk_ms": round(1000 * slowest, 3),

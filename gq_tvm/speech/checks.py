@@ -65,5 +65,4 @@ def _plain(bound: float) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return str(value)[:_SHOWN]
