@@ -95,8 +95,8 @@ class FeatureSettings:
         try:
             normalisation = values["normalisation"]
             kinds = values["kind"], normalisation["kind"]
-            given = {name: values[name] for name in _WHOLE | _REAL}
-            given |= {name: normalisation[name] for name in _LEVEL | _LISTS}
+            found = {name: values[name] for name in _WHOLE | _REAL}
+            found |= {name: normalisation[name] for name in _LEVEL | _LISTS}
         except (KeyError, TypeError) as error:
             raise Error(
                 f"the model's feature description is incomplete ({error!r}); export it again"
@@ -106,12 +106,11 @@ class FeatureSettings:
                 f"the model wants features of kind {kinds[0]} with {kinds[1]} normalisation; "
                 "this version computes log-mel with peak-level only"
             )
-        settings = cls(
-            **{name: checks.whole(name, given[name], *_WHOLE[name]) for name in _WHOLE},
-            **{name: checks.number(name, given[name], *_REAL[name]) for name in _REAL},
-            **{name: checks.number(name, given[name], *_LEVEL[name]) for name in _LEVEL},
-            **{name: checks.numbers(name, given[name], *_LISTS[name]) for name in _LISTS},
-        )
+        found |= {name: checks.whole(name, found[name], *_WHOLE[name]) for name in _WHOLE}
+        real = _REAL | _LEVEL
+        found |= {name: checks.number(name, found[name], *real[name]) for name in real}
+        found |= {name: checks.numbers(name, found[name], *_LISTS[name]) for name in _LISTS}
+        settings = cls(**found)
         if not len(settings.mean) == len(settings.deviation) == settings.num_mel_bins:
             raise Error(
                 f"the model's feature description has {len(settings.mean)} means and "

@@ -167,9 +167,12 @@ def test_a_session_spells_each_token_once(monkeypatch):
     """A chunk costs the same after an hour as after a minute."""
     spelled: list[int] = []
     spell = tokens.spell
-    monkeypatch.setattr(
-        tokens, "spell", lambda new, known: (spelled.extend(new), spell(new, known))[1]
-    )
+
+    def counted(numbers, known):
+        spelled.extend(numbers)
+        return spell(numbers, known)
+
+    monkeypatch.setattr(tokens, "spell", counted)
     one = recogniser(task="ctc", tokens=["", " a ", " b ", " c "])
     session = one.session()
     texts = [session.accept(noise()[i : i + 400]) for i in range(0, 4000, 400)]
