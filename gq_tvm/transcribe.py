@@ -51,7 +51,8 @@ def recogniser_of(net: Any, name: str) -> Any:
     from gq_tvm.speech.recogniser import Recogniser
 
     metadata = net.metadata if isinstance(net.metadata, dict) else {}
-    decoding = DECODERS.get(metadata.get("task", ""))
+    task = metadata.get("task")
+    decoding = DECODERS.get(task) if isinstance(task, str) else None
     if decoding is None or not set(decoding.NETWORKS) <= set(net.functions):
         raise Error(
             f"{name} is no speech recogniser (it has the functions {', '.join(net.functions)}); "

@@ -12,7 +12,7 @@ _SHOWN = 40  # characters of an odd value
 
 def refused(name: str, value: Any, rule: str) -> Error:
     """The refusal of a value; ``rule`` says what it must be."""
-    return Error(f"the model's {name} is {_shown(value)}, it must be {rule}; export it again")
+    return Error(f"the model's {name} is {shown(value)}, it must be {rule}; export it again")
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
@@ -56,7 +56,7 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def _holds(name: str, value: Any, rule: str) -> Error:
-    return Error(f"the model's {name} holds {_shown(value)}, it must hold {rule}; export it again")
+    return Error(f"the model's {name} holds {shown(value)}, it must hold {rule}; export it again")
 
 
 def _plain(bound: float) -> str:
@@ -64,5 +64,6 @@ def _plain(bound: float) -> str:
     return f"{bound:.6f}".rstrip("0").rstrip(".")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value, or the start of a long one."""
     return str(value)[:_SHOWN]

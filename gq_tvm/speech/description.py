@@ -49,8 +49,8 @@ class Description:
         task = values.get("task")
         if not isinstance(task, str) or task not in DECODERS:
             raise Error(
-                f"the model's task is {task!r}; only RNN transducers ('rnnt') and "
-                "CTC ('ctc') can transcribe"
+                f"the model's task is {checks.shown(repr(task))}; only RNN transducers "
+                "('rnnt') and CTC ('ctc') can transcribe"
             )
         missing = [key for key in ("tokens", "features", "states") if key not in values]
         if missing:

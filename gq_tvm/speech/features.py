@@ -102,8 +102,9 @@ class FeatureSettings:
                 f"the model's feature description is incomplete ({error!r}); export it again"
             ) from None
         if kinds != ("log-mel", "peak-level"):
+            kind, normalised = map(checks.shown, kinds)
             raise Error(
-                f"the model wants features of kind {kinds[0]} with {kinds[1]} normalisation; "
+                f"the model wants features of kind {kind} with {normalised} normalisation; "
                 "this version computes log-mel with peak-level only"
             )
         found |= {name: checks.whole(name, found[name], *_WHOLE[name]) for name in _WHOLE}
