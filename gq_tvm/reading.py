@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+import tomllib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -60,12 +60,12 @@ def lines(path: str | Path) -> list[str]:
     return [line.removesuffix("\r") for line in text(path).split("\n")]
 
 
-def parsed(parse: Callable[[str], Any], content: str) -> Any:
-    """What a parser of JSON or TOML makes of a text.
+def toml(content: str) -> dict[str, Any]:
+    """The values of a text in TOML.
 
-    Raises ValueError, as these do for what is wrong, for what is nested too deeply as well.
+    Raises ValueError for what is none, and for what is nested too deeply.
     """
     try:
-        return parse(content)
+        return tomllib.loads(content)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("it has too many brackets within one another") from None

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gq_tvm import files, reading
+from gq_tvm import files, records
 from gq_tvm.errors import Error
 
 
@@ -37,7 +37,7 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Error(f"{path}: there is no such checkpoint; check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            description = reading.parsed(json.loads, (file.metadata() or {})["gq"])
+            description = records.loads((file.metadata() or {})["gq"])
             if not isinstance(description, dict):
                 raise ValueError("its description is no table")
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118

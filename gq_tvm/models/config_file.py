@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def load(name: str, changes: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
             )
         path, base = SHIPPED / f"{name}.toml", Path.cwd()
     try:
-        values = reading.parsed(tomllib.loads, reading.text(path))
+        values = reading.toml(reading.text(path))
     except ValueError as error:
         raise Error(f"{path} is no TOML file ({error}); correct it") from None
     for table, key in [_change(values, one) for one in changes]:
@@ -88,7 +87,7 @@ def _split(change: str) -> tuple[list[str], str]:
 def _keys(text: str) -> list[str]:
     """The parts of a dotted key; none where it is no key."""
     try:
-        inside: Any = reading.parsed(tomllib.loads, f"{text} = 0")
+        inside: Any = reading.toml(f"{text} = 0")
     except ValueError:
         return []
     keys = []
@@ -117,6 +116,6 @@ def _element(tables: list[Any], number: str, change: str) -> Any:
 def _value(text: str) -> Any:
     """A TOML value; what is none is text that was spared its quotes."""
     try:
-        return reading.parsed(tomllib.loads, f"x = {text}")["x"]
+        return reading.toml(f"x = {text}")["x"]
     except ValueError:
         return text

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export.pt2_archive._package import load_pt2, package_pt2
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers the operators the programs call)
-from gq_tvm import files, reading
+from gq_tvm import files, records
 from gq_tvm.errors import Error
 from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT
@@ -96,7 +96,7 @@ def load(path: str | Path) -> Recogniser:
             "give a file that gq_tvm.train wrote"
         )
     try:
-        described = reading.parsed(json.loads, contents.extra_files[METADATA])
+        described = records.loads(contents.extra_files[METADATA])
     except ValueError as error:
         raise Error(f"{path} has damaged metadata ({error}); export it again") from None
     return Recogniser(

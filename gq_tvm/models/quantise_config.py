@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def _options(table: Table) -> dict[str, Any]:
 def _allocation(path: Path) -> dict[str, int]:
     """Bits by weight, as ``gq_tvm.allocate`` writes them."""
     try:
-        values = reading.parsed(tomllib.loads, reading.text(path))
+        values = reading.toml(reading.text(path))
     except ValueError as error:
         raise Error(f"{path} cannot be read as an allocation ({error}); allocate again") from None
     table = Table(values, "", path.parent).table("quantise")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gq_tvm import reading
+from gq_tvm import reading, records
 from gq_tvm.errors import Error
 from gq_tvm.speech import audio, tokens
 
@@ -85,7 +84,7 @@ def manifest(path: str | Path) -> list[Utterance]:
         if not line.strip():
             continue
         try:
-            found.append(_entry(path.parent, reading.parsed(json.loads, line)))
+            found.append(_entry(path.parent, records.loads(line)))
         except (ValueError, KeyError, TypeError):
             raise Error(
                 f'{path}, line {number}, is not of the form {{"path": "a.wav", "text": "one"}}; '
