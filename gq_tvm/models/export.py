@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def programs(model: Network) -> dict[str, torch.export.ExportedProgram]:
 def load(path: str | Path) -> Recogniser:
     """A recogniser that runs the file in PyTorch; raises Error when it is not one."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise Error(f"{path}: there is no such file; check the path")
     try:
         contents = load_pt2(str(path))

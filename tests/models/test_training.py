@@ -141,6 +141,21 @@ def test_a_stopped_training_keeps_its_last_whole_step(tmp_path):
     )
 
 
+def test_a_recording_that_cannot_be_read_costs_no_step(tmp_path):
+    one = trainer(tmp_path / "a.safetensors", save_every=100)
+    draw = one.batches.draw
+
+    def unreadable_at_the_third(step, longest=None, masked=True):
+        if step == 2:
+            raise Error("a.flac cannot be read as audio")
+        return draw(step, longest, masked)
+
+    one.batches.draw = unreadable_at_the_third  # type: ignore[method-assign]
+    with pytest.raises(Error, match=r"a\.flac"):
+        one.run()
+    assert checkpoint.load(tmp_path / "a.safetensors")[1]["step"] == 2
+
+
 def test_a_loss_that_is_no_number_stops_the_training():
     one = trainer()
     assert isinstance(one.model, RNNT)
