@@ -20,6 +20,7 @@ from gq_tvm.speech.samples import first_odd, spelled
 
 LEAST_RATE, MOST_RATE = 1000, 768_000  # Hz; others are damage
 _PIECE = 1 << 20  # values read at once, over all channels
+_UNKNOWN = 0xFFFFFFFF  # the size that WAV recorders write who do not know it yet
 _CANCELLED = 1e-6  # of the channels' energy; what is left of less is rounding
 
 
@@ -123,17 +124,15 @@ def _unfinished(file: BinaryIO) -> BinaryIO | None:
     """
     file.seek(0)
     content = bytearray(file.read())
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+    if content[:4] not in (b"RIFF", b"RF64") or content[8:12] != b"WAVE":
         return None
     for at, name, size in _chunks(content, 12):
-        if name == b"data" and not size:
-            behind = [
-                at + 8,
-                *(at + 8 + size + size % 2 for at, _, size in _chunks(content, at + 8)),
-            ]
-            if behind[-1] in (len(content), len(content) + 1):
+        if name == b"data" and size in (0, _UNKNOWN):
+            ends = [at + 8, *(at + 8 + size + size % 2 for at, _, size in _chunks(content, at + 8))]
+            if ends[-1] in (len(content), len(content) + 1):
                 return None
-            content[at + 4 : at + 8] = b"\xff" * 4  # what recorders write who do not know it either
+            content[:4] = b"RIFF"  # in RF64 the size would stand elsewhere
+            content[at + 4 : at + 8] = struct.pack("<I", _UNKNOWN)
             return io.BytesIO(content)
     return None
 

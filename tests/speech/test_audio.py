@@ -67,6 +67,10 @@ def test_a_recorder_that_was_killed_leaves_its_samples(tmp_path, size):
     path.write_bytes(wav(TONE.tobytes() + b"x", size))
     assert audio.duration(path) == 0.5
     assert np.array_equal(audio.read(path, 8000) * 32768, TONE)
+    large = b"ds64" + struct.pack("<IQQQI", 28, 0, 0, 0, 0)  # RF64: more than 4 GiB foreseen
+    content = wav(TONE.tobytes(), 0xFFFFFFFF)
+    path.write_bytes(b"RF64" + content[4:12] + large + content[12:])
+    assert np.array_equal(audio.read(path, 8000) * 32768, TONE)
 
 
 def test_pipes_are_read(tmp_path):
