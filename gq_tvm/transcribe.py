@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gq_tvm.command import command
+from gq_tvm.command import command, printable
 from gq_tvm.errors import Error
 from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
 
@@ -82,7 +82,7 @@ def _transcribe(recogniser: Any, samples: Any, live: bool) -> dict[str, Any]:
 def _line(path: str, row: dict[str, Any]) -> str:
     emulated = " (emulated: no times of a board)" if "emulated" in row else ""
     return (
-        f"{Path(path).name}: {row['text']}\n"
+        f"{printable(Path(path).name)}: {row['text']}\n"
         f"    {row['audio_seconds']:.2f} s of audio in {1000 * row['seconds']:.1f} ms, real-time "
         f"factor {row['rtf']:.4f}; slowest {row['chunk_ms']:.0f} ms chunk "
         f"{row['slowest_chunk_ms']:.2f} ms{emulated}"
