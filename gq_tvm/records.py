@@ -89,7 +89,7 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if kind is Any:
         return lambda value: value
     options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    readers = {}
+    readers: dict[type, Callable[[Any], Any]] = {}
     for option in options:
         outer = get_origin(option) or option
         if dataclasses.is_dataclass(outer):

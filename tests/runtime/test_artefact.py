@@ -26,7 +26,7 @@ from gq_tvm import inspect
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import artefact as artefact_module
-from gq_tvm.runtime import weights
+from gq_tvm.runtime import profiling, weights
 from gq_tvm.runtime.artefact import CODE, MANIFEST, WEIGHTS, Artefact, read_manifest
 from gq_tvm.runtime.devices import LocalDevice
 
@@ -236,6 +236,18 @@ def test_no_value_at_any_place_is_more_than_refused(original, saved, capsys):
     assert "Traceback" not in capsys.readouterr().err
     assert taken > 50
     assert refused > 700
+
+
+def test_a_layer_that_is_not_what_the_manifest_says_is_not_timed(original, saved):
+    for place, value in {"symbol": "other", "outputs.0.1": 2**50, "arguments": []}.items():
+        shutil.copy(original / MANIFEST, saved)
+        change(
+            saved, lambda manifest, at=f"layers.0.call.{place}", to=value: alter(manifest, at, to)
+        )
+        with pytest.raises(
+            Error, match=r"the layers cannot be timed \(.*\); compile the model again"
+        ):
+            profiling.compare({"": gq_tvm.load(saved)}, rounds=1)
 
 
 def test_an_output_that_no_memory_holds_is_refused(saved):
