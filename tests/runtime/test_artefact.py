@@ -425,8 +425,17 @@ def test_what_is_no_artefact_is_not_overwritten(tmp_path, artefact):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, artefact):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Error, match=r"cannot write .*choose another place"):
-        artefact.save(tmp_path / "file" / "model.gq")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(Error, match=r"cannot write .*loop: Not a directory"):
+        artefact.save(tmp_path / "loop")
+    for place, reason in {
+        "file/model.gq": "Not a directory",
+        "file/more/model.gq": "Not a directory",
+        "n" * 300: "File name too long",
+    }.items():
+        for write in (artefact.save, artefact_module.check_place):  # before compiling as well
+            with pytest.raises(Error, match=f"cannot write .*{reason}; .*choose another place"):
+                write(tmp_path / place)
 
 
 def test_an_artefact_compiled_anew_in_the_same_place_is_what_is_loaded(tmp_path):
