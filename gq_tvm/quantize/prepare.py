@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,11 +14,14 @@ from torch import nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
+from gq_tvm.quantize.codebook_layers import CodebookLayer
+from gq_tvm.quantize.computed_weights import fold
 from gq_tvm.quantize.gq import GQ, MU, STARTS
 from gq_tvm.quantize.quant_layers import QuantLayer
 from gq_tvm.quantize.quant_recurrent import QuantRecurrent
 from gq_tvm.quantize.quantizer import Quantizer, check_finite
-from gq_tvm.quantize.supported import QUANT_LAYERS, Weight, find_weights
+from gq_tvm.quantize.replacement import become
+from gq_tvm.quantize.supported import LAYERS, Weight, find_weights, layer_kind
 from gq_tvm.quantize.uniform import LearnedStep, Uniform
 
 METHODS: dict[str, Callable[..., Quantizer]] = {"gq": GQ, "int8": Uniform, "lsq": LearnedStep}
@@ -29,7 +32,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "int8": (),
 }
 _UNSAID = {"mu": MU, "learn_mu": False, "learn_centroids": True, "start": STARTS[0]}
-_MOST_NAMED = 8  # of the weights left in float
+_MOST_NAMED = 8  # of the weights a warning is of
 
 
 def prepare(
@@ -101,9 +104,7 @@ def prepare(
     _check_whole_layers(weights, chosen)
     kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
-        raise Error(
-            "prepare: the model has no weight to quantise; quantize.describe(model) says why."
-        )
+        raise Error(f"prepare: the model has no weight to quantise: {_why_none(model, weights)}.")
     quantizers: dict[int, Quantizer] = {}
     for w in kinds:
         if id(w.parameter) in quantizers:
@@ -119,23 +120,51 @@ def prepare(
     for w in kinds:
         layers[w.module].append(w)
     for module, held in layers.items():
-        module.__class__ = QUANT_LAYERS[type(module)]
+        fold(module)
+        become(module, LAYERS[layer_kind(module) or type(module)][0])
         assert isinstance(module, QuantLayer)
         module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
         if isinstance(module, QuantRecurrent):
             module.exact_state = exact_state
     _read_no_weights_directly(model)
+    _say_what_is_folded(kinds)
     if bits not in (None, 32):
         _say_what_is_left(weights, overrides or {})
     return model
+
+
+def _why_none(model: nn.Module, weights: list[Weight]) -> str:
+    """The commonest reason, and where it stands."""
+    if any(isinstance(m, CodebookLayer) for m in model.modules()):
+        return "it is converted already; start from the float model"
+    obstacles = Counter(w.obstacle for w in weights if w.obstacle)
+    if not obstacles:
+        left = "bits and overrides leave them all in float; give one bits"
+        return left if weights else "it has none of two or more axes"
+    ((reason, count),) = obstacles.most_common(1)
+    first = next(w.name for w in weights if w.obstacle == reason)
+    return f"{first}{f' and {count - 1} more' * (count > 1)} ({reason})"
+
+
+def _say_what_is_folded(kinds: Collection[Weight]) -> None:
+    folded = [f"{w.name} ({w.computed_by})" for w in kinds if w.computed_by]
+    if folded:
+        warnings.warn(
+            f"prepare: what computed a weight is folded into it: {_listed(folded)}; an optimiser "
+            "made before does not hold it.",
+            stacklevel=3,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
 
 
 def _say_what_is_left(weights: list[Weight], overrides: Mapping[str, int | None]) -> None:
     asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
-        listed = ", ".join(left[:_MOST_NAMED]) + ", ..." * (len(left) > _MOST_NAMED)
-        warnings.warn(f"prepare: left in float: {listed}.", stacklevel=3)
+        warnings.warn(f"prepare: left in float: {_listed(left)}.", stacklevel=3)
 
 
 def _read_no_weights_directly(model: nn.Module) -> None:

@@ -1,0 +1,77 @@
+"""Weights that are computed from other tensors: weight_norm, spectral_norm, pruning and the like.
+
+A quantiser wants a weight that is a parameter, so such a weight is folded: what is computed at
+present becomes the parameter, and what it was computed from goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+# The hooks of the old kind: the weight they set, what it is, and how they are taken away.
+_HOOKS: dict[type, tuple[str, Callable[[Any, nn.Module], Tensor], Callable[..., object]]] = {
+    WeightNorm: ("name", WeightNorm.compute_weight, remove_weight_norm),
+    SpectralNorm: (
+        "name", lambda hook, layer: hook.compute_weight(layer, False), remove_spectral_norm
+    ),
+    prune.BasePruningMethod: (
+        "_tensor_name", prune.BasePruningMethod.apply_mask, prune.remove
+    ),
+}  # fmt: skip
+
+
+def plain_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer as it was before it had parametrisations."""
+    kind = type(layer)
+    return kind.__bases__[0] if parametrize.is_parametrized(layer) else kind
+
+
+def computed(layer: nn.Module) -> dict[str, tuple[Tensor, str]]:
+    """What is computed: by attribute, its value at present and what computes it.
+
+    The layer stays as it is; in particular no norm takes a step of its power iteration.
+    """
+    found = {}
+    with torch.no_grad():
+        for hook, (name, value, _) in _hooks(layer):
+            attribute = getattr(hook, name)
+            found[attribute] = value(hook, layer).detach(), type(hook).__name__
+        for attribute, parts in _parametrizations(layer).items():
+            training = parts.training
+            parts.eval()
+            found[attribute] = parts().detach().clone(), type(parts[0]).__name__.strip("_")
+            parts.train(training)
+    return found
+
+
+def fold(layer: nn.Module) -> None:
+    """Make all that is computed parameters of the layer."""
+    values = computed(layer)
+    for hook, (name, _, remove) in _hooks(layer):
+        remove(layer, getattr(hook, name))
+    if parametrize.is_parametrized(layer):
+        # PyTorch's own way changes the class, which copies of the layer share.
+        layer.__class__ = plain_class(layer)
+        del layer.parametrizations
+    for attribute, (value, _) in values.items():
+        setattr(layer, attribute, nn.Parameter(value))
+
+
+def _hooks(layer: nn.Module) -> list[tuple[Any, Any]]:
+    return [
+        (hook, entry)
+        for hook in layer._forward_pre_hooks.values()
+        for kind, entry in _HOOKS.items()
+        if isinstance(hook, kind)
+    ]
+
+
+def _parametrizations(layer: nn.Module) -> Any:
+    return layer.parametrizations if parametrize.is_parametrized(layer) else {}
