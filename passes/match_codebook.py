@@ -124,7 +124,7 @@ def _looked_up(weight: relax.Expr, values: Values) -> tuple[NDArray, NDArray, ND
     call = _behind(weight, values, "relax.reshape")
     if len(shape) != 2 or not is_operator(call, "relax.take", "relax.gather_elements"):
         return None
-    table = _array(call.args[0], values)
+    table = _table(call.args[0], values)
     codes = _array(_behind(call.args[1], values, "relax.reshape", "relax.astype"), values)
     if table is None or codes is None or table.dtype != np.float32 or codes.dtype.kind not in "iu":
         return None
@@ -193,6 +193,18 @@ def _behind(expr: relax.Expr, values: Values, *operators: str) -> relax.Expr:
 def _array(expr: relax.Expr, values: Values) -> NDArray | None:
     expr = _behind(expr, values)
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
+
+
+def _table(expr: relax.Expr, values: Values) -> NDArray | None:
+    """A constant, in another shape or one row of it, as in ``codebook[0]``."""
+    behind = _behind(expr, values, "relax.reshape", "relax.squeeze")
+    if is_operator(behind, "relax.take") and len(shape_of(behind)) == 1:
+        table, row = _array(behind.args[0], values), _array(behind.args[1], values)
+        known = table is not None and row is not None and row.ndim == 0
+        if known and behind.attrs.axis is not None and int(behind.attrs.axis) == 0:
+            return np.take(table, row, axis=0).reshape(shape_of(expr))
+    array = _array(behind, values)
+    return None if array is None else array.reshape(shape_of(expr))
 
 
 def _full(table: NDArray[np.float32], bits: int) -> NDArray[np.float32]:

@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import (
+    parametrizations,
+    parametrize,
+    prune,
+    remove_spectral_norm,
+    remove_weight_norm,
+)
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -25,6 +31,8 @@ _HOOKS: dict[type, tuple[str, Callable[[Any, nn.Module], Tensor], Callable[..., 
         "_tensor_name", prune.BasePruningMethod.apply_mask, prune.remove
     ),
 }  # fmt: skip
+
+_PARAMETRIZATIONS = parametrizations.__name__
 
 
 def plain_class(layer: nn.Module) -> type[nn.Module]:
@@ -60,6 +68,9 @@ def fold(layer: nn.Module) -> None:
         # PyTorch's own way changes the class, which copies of the layer share.
         layer.__class__ = plain_class(layer)
         del layer.parametrizations
+        loading = layer._load_state_dict_pre_hooks
+        for key in [k for k, one in loading.items() if one.hook.__module__ == _PARAMETRIZATIONS]:
+            del loading[key]  # it renames what is loaded, and cannot be pickled
     for attribute, (value, _) in values.items():
         setattr(layer, attribute, nn.Parameter(value))
 

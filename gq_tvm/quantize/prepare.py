@@ -150,8 +150,8 @@ def _say_what_is_folded(kinds: Collection[Weight]) -> None:
     folded = [f"{w.name} ({w.computed_by})" for w in kinds if w.computed_by]
     if folded:
         warnings.warn(
-            f"prepare: what computed a weight is folded into it: {_listed(folded)}; an optimiser "
-            "made before does not hold it.",
+            f"folded into the weights, as they are now: {_listed(folded)}; an optimiser made before "
+            "does not hold them.",
             stacklevel=3,
         )
 
@@ -164,7 +164,7 @@ def _say_what_is_left(weights: list[Weight], overrides: Mapping[str, int | None]
     asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
-        warnings.warn(f"prepare: left in float: {_listed(left)}.", stacklevel=3)
+        warnings.warn(f"left in float: {_listed(left)}.", stacklevel=3)
 
 
 def _read_no_weights_directly(model: nn.Module) -> None:
