@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import (
     parametrizations,
@@ -41,22 +40,24 @@ def plain_class(layer: nn.Module) -> type[nn.Module]:
     return kind.__bases__[0] if parametrize.is_parametrized(layer) else kind
 
 
-def computed(layer: nn.Module) -> dict[str, tuple[Tensor, str]]:
+def computed(layer: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:
     """What is computed: by attribute, its value at present and what computes it.
 
     The layer stays as it is; in particular no norm takes a step of its power iteration.
     """
     found = {}
-    with torch.no_grad():
-        for hook, (name, value, _) in _hooks(layer):
-            attribute = getattr(hook, name)
-            found[attribute] = value(hook, layer).detach(), type(hook).__name__
-        for attribute, parts in _parametrizations(layer).items():
-            training = parts.training
-            parts.eval()
-            found[attribute] = parts().detach().clone(), type(parts[0]).__name__.strip("_")
-            parts.train(training)
+    for hook, (name, value, _) in _hooks(layer):
+        found[getattr(hook, name)] = _parameter(value(hook, layer)), type(hook).__name__
+    for attribute, parts in _parametrizations(layer).items():
+        training = parts.training
+        parts.eval()
+        found[attribute] = _parameter(parts()), type(parts[0]).__name__.strip("_")
+        parts.train(training)
     return found
+
+
+def _parameter(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), value.requires_grad)
 
 
 def fold(layer: nn.Module) -> None:
@@ -72,7 +73,7 @@ def fold(layer: nn.Module) -> None:
         for key in [k for k, one in loading.items() if one.hook.__module__ == _PARAMETRIZATIONS]:
             del loading[key]  # it renames what is loaded, and cannot be pickled
     for attribute, (value, _) in values.items():
-        setattr(layer, attribute, nn.Parameter(value))
+        setattr(layer, attribute, value)
 
 
 def _hooks(layer: nn.Module) -> list[tuple[Any, Any]]:

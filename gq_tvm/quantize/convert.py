@@ -17,7 +17,8 @@ from gq_tvm.quantize.codebook_layers import (
     CodebookWeight,
 )
 from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
-from gq_tvm.quantize.copying import copied
+from gq_tvm.quantize.computed_weights import fold
+from gq_tvm.quantize.copying import check_is_model, copied
 from gq_tvm.quantize.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.quant_layers import (
     QuantConv1d,
@@ -45,12 +46,14 @@ def convert(model: nn.Module) -> nn.Module:
         Error: the model is not prepared or cannot be copied, or a weight is NaN, infinite or no
             longer float32.
     """
+    check_is_model("convert", model)
     if not any(isinstance(m, QuantLayer) for m in model.modules()):
         raise Error("convert: the model has no quantised layer; call quantize.prepare first.")
     model = copied(model, "convert")
     weights: dict[Tensor, CodebookWeight] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantLayer):
+            fold(module)  # what was pruned in training
             _deploy(module, _weights_of(module, name, weights))
     return model.eval()
 

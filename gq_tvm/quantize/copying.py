@@ -1,4 +1,7 @@
-"""Copies of a model that keeps tensors with a gradient, which ``copy.deepcopy`` refuses."""
+"""What a user gives as a model, and copies of it.
+
+A model may keep tensors with a gradient, such as its last output, which ``copy.deepcopy`` refuses.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,24 @@ from torch.overrides import TorchFunctionMode
 from gq_tvm.errors import Error
 
 
+def check_is_model(verb: str, model: Any) -> None:
+    """Refuse what is no module; ``verb`` is who says so."""
+    if isinstance(model, Mapping):
+        raise Error(
+            f"{verb}: got a state_dict or another {type(model).__name__}; make the model, load it "
+            "with model.load_state_dict and give that."
+        )
+    if not isinstance(model, nn.Module):
+        raise Error(f"{verb}: the model must be an nn.Module, got {type(model).__name__}.")
+
+
 def copied(model: nn.Module, verb: str) -> nn.Module:
     """A deep copy; a tensor that was computed, such as a last output, is copied without its past.
 
     Raises:
-        Error: the model holds what cannot be copied; ``verb`` is who says so.
+        Error: it is no model, or holds what cannot be copied; ``verb`` is who says so.
     """
+    check_is_model(verb, model)
     try:
         with _Detaching(), torch.no_grad():
             return copy.deepcopy(model)

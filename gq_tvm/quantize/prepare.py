@@ -16,6 +16,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.quantize.codebook_layers import CodebookLayer
 from gq_tvm.quantize.computed_weights import fold
+from gq_tvm.quantize.copying import check_is_model
 from gq_tvm.quantize.gq import GQ, MU, STARTS
 from gq_tvm.quantize.quant_layers import QuantLayer
 from gq_tvm.quantize.quant_recurrent import QuantRecurrent
@@ -150,8 +151,8 @@ def _say_what_is_folded(kinds: Collection[Weight]) -> None:
     folded = [f"{w.name} ({w.computed_by})" for w in kinds if w.computed_by]
     if folded:
         warnings.warn(
-            f"folded into the weights, as they are now: {_listed(folded)}; an optimiser made before "
-            "does not hold them.",
+            f"folded, as they are now: {_listed(folded)}; an optimiser made before does not hold "
+            "these weights.",
             stacklevel=3,
         )
 
@@ -188,6 +189,7 @@ def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _check_options(model: nn.Module, activations: list[str], method: str) -> None:
+    check_is_model("prepare", model)
     for activation in activations:
         check_activation("prepare", activation)
     if method not in METHODS:
@@ -215,7 +217,8 @@ def _choose_bits(
     """Bits by id of the parameter; parameters left in float are absent."""
     for pattern, bits in {"bits": default, **overrides}.items():
         if bits not in (None, 32) and not (isinstance(bits, int) and 1 <= bits <= 8):
-            raise Error(f"prepare: {pattern}: bits must be 1 to 8, None or 32, got {bits!r}.")
+            where = f"{pattern}: " * (pattern != "bits")
+            raise Error(f"prepare: {where}bits must be 1 to 8, None or 32, got {bits!r}.")
     explicit: dict[int, dict[str, int | None]] = defaultdict(dict)
     for pattern, bits in overrides.items():
         matched = _matched(pattern, weights)

@@ -92,9 +92,10 @@ def find_weights(model: nn.Module) -> list[Weight]:
             continue
         whole = module if isinstance(module, nn.LSTM | nn.GRU) else around.get(module)
         for attribute, parameter, computed_by in _weights_of(module):
-            if is_lazy(parameter) or parameter.dim() >= 2:
+            is_weight = WEIGHTS.fullmatch(attribute) is not None
+            if is_weight if is_lazy(parameter) else parameter.dim() >= 2:
                 obstacle = _obstacle(module, attribute, parameter)
-                own = None if WEIGHTS.fullmatch(attribute) is None else whole
+                own = whole if is_weight else None
                 found.append(
                     Weight(module_name, attribute, module, parameter, obstacle, own, computed_by)
                 )
@@ -108,13 +109,15 @@ def _weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str | No
         if not any(name.startswith(f"{one}_") for one in values):
             yield name, parameter, None
     for name, (value, by) in values.items():
-        yield name, nn.Parameter(value), by
+        yield name, value, by
 
 
 def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str | None:
     base, kind = layer_kind(module), plain_class(module).__name__
-    if isinstance(module, torch.jit.ScriptModule):
-        return "a layer in TorchScript cannot be replaced; start from the Python model"
+    if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
+        return "it is in a traced program, whose layers are fixed; start from the Python model"
+    if isinstance(module, parametrize.ParametrizationList):
+        return f"what it parametrises is not one of the supported layers ({_SUPPORTED})"
     if base is None:
         return f"{kind} is not one of the supported layers ({_SUPPORTED})"
     if WEIGHTS.fullmatch(attribute) is None:
