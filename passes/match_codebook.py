@@ -200,9 +200,9 @@ def _table(expr: relax.Expr, values: Values) -> NDArray | None:
     behind = _behind(expr, values, "relax.reshape", "relax.squeeze")
     if is_operator(behind, "relax.take") and len(shape_of(behind)) == 1:
         table, row = _array(behind.args[0], values), _array(behind.args[1], values)
-        known = table is not None and row is not None and row.ndim == 0
-        if known and behind.attrs.axis is not None and int(behind.attrs.axis) == 0:
-            return np.take(table, row, axis=0).reshape(shape_of(expr))
+        if table is None or row is None or row.ndim or behind.attrs.axis != 0:
+            return None
+        return np.take(table, row, axis=0).reshape(shape_of(expr))
     array = _array(behind, values)
     return None if array is None else array.reshape(shape_of(expr))
 

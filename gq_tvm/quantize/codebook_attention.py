@@ -46,7 +46,7 @@ class CodebookMultiheadAttention(CodebookLayer, nn.MultiheadAttention):
             embed_dim, heads, batch_first=batch_first, **widths, device="meta"
         )
         vars(self).update(vars(like))
-        self.out_proj = projections[3]
+        self.add_module("out_proj", projections[3])
         self.hold_projections(projections[:3])
 
     def hold_projections(self, projections: Sequence[CodebookLinear]) -> None:

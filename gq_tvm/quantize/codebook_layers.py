@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -193,7 +193,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
         padding: int | str = 0,
         dilation: int = 1,
         groups: int = 1,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     ) -> None:
         rows, channels, taps = weight.indices.shape
         like = nn.Conv1d(
@@ -250,7 +250,8 @@ class CodebookEmbedding(OneWeight, nn.Embedding):
     replaced = nn.Embedding
 
     def __init__(self, weight: CodebookWeight, padding_idx: int | None = None) -> None:
-        vars(self).update(vars(nn.Embedding(*weight.indices.shape, padding_idx, device="meta")))
+        rows, columns = weight.indices.shape
+        vars(self).update(vars(nn.Embedding(rows, columns, padding_idx, device="meta")))
         self.hold({"weight": weight}, {}, "fp32")
 
     def forward(self, input: Tensor) -> Tensor:

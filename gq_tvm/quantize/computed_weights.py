@@ -7,16 +7,10 @@ present becomes the parameter, and what it was computed from goes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn.utils import (
-    parametrizations,
-    parametrize,
-    prune,
-    remove_spectral_norm,
-    remove_weight_norm,
-)
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -30,8 +24,6 @@ _HOOKS: dict[type, tuple[str, Callable[[Any, nn.Module], Tensor], Callable[..., 
         "_tensor_name", prune.BasePruningMethod.apply_mask, prune.remove
     ),
 }  # fmt: skip
-
-_PARAMETRIZATIONS = parametrizations.__name__
 
 
 def plain_class(layer: nn.Module) -> type[nn.Module]:
@@ -48,32 +40,38 @@ def computed(layer: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:
     found = {}
     for hook, (name, value, _) in _hooks(layer):
         found[getattr(hook, name)] = _parameter(value(hook, layer)), type(hook).__name__
-    for attribute, parts in _parametrizations(layer).items():
-        training = parts.training
+    for attribute, parts in parametrizations(layer).items():
+        assert isinstance(parts, parametrize.ParametrizationList)
+        modes = {module: module.training for module in parts.modules()}
         parts.eval()
         found[attribute] = _parameter(parts()), type(parts[0]).__name__.strip("_")
-        parts.train(training)
-    return found
+        for module, training in modes.items():
+            module.training = training
+    # What another is computed from is none of its own: the direction of a norm may be pruned.
+    inner = [name for name in found if any(name.startswith(f"{other}_") for other in found)]
+    return {name: one for name, one in found.items() if name not in inner}
 
 
 def _parameter(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.detach().clone(), value.requires_grad)
 
 
-def fold(layer: nn.Module) -> None:
-    """Make all that is computed parameters of the layer."""
+def fold(layer: nn.Module) -> dict[str, str]:
+    """Make all that is computed parameters of the layer; gives what computed it, by attribute."""
     values = computed(layer)
-    for hook, (name, _, remove) in _hooks(layer):
+    for hook, (name, _, remove) in reversed(_hooks(layer)):
         remove(layer, getattr(hook, name))
     if parametrize.is_parametrized(layer):
         # PyTorch's own way changes the class, which copies of the layer share.
         layer.__class__ = plain_class(layer)
         del layer.parametrizations
         loading = layer._load_state_dict_pre_hooks
-        for key in [k for k, one in loading.items() if one.hook.__module__ == _PARAMETRIZATIONS]:
-            del loading[key]  # it renames what is loaded, and cannot be pickled
+        for key, wrapped in list(loading.items()):
+            if getattr(wrapped, "hook", wrapped).__module__ == "torch.nn.utils.parametrizations":
+                del loading[key]  # it renames what is loaded, and cannot be pickled
     for attribute, (value, _) in values.items():
         setattr(layer, attribute, value)
+    return {attribute: by for attribute, (_, by) in values.items()}
 
 
 def _hooks(layer: nn.Module) -> list[tuple[Any, Any]]:
@@ -85,5 +83,8 @@ def _hooks(layer: nn.Module) -> list[tuple[Any, Any]]:
     ]
 
 
-def _parametrizations(layer: nn.Module) -> Any:
-    return layer.parametrizations if parametrize.is_parametrized(layer) else {}
+def parametrizations(layer: nn.Module) -> nn.ModuleDict:
+    """What computes the weights of a layer in PyTorch's present way, by attribute."""
+    if not parametrize.is_parametrized(layer):
+        return nn.ModuleDict()
+    return cast(nn.ModuleDict, layer.parametrizations)

@@ -6,7 +6,7 @@ import difflib
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -57,8 +57,10 @@ def prepare(
     ``nn.MultiheadAttention`` becomes its counterpart with quantisers, in place: an optimiser made
     before still holds the weights, but not the centroids (see ``centroid_parameters``). Weights
     that cannot be quantised stay in float, with a warning that names them, but for those that
-    ``overrides`` leave in float anyway; ``describe`` says why. Until an ``Annealing`` is made, the
-    quantisers are hard. A saved ``state_dict`` belongs in a model prepared with the same options.
+    ``overrides`` leave in float anyway; ``describe`` says why. A weight that a norm, pruning or
+    another parametrisation computes becomes a plain one, with a warning. Until an ``Annealing`` is made, the
+    quantisers are hard. Code that reads the ``weight`` of a layer itself has the float one until
+    ``convert``, which leaves the looked-up one in its place. A saved ``state_dict`` belongs in a model prepared with the same options.
     That bits may differ from layer to layer is [P]; defaults, activations and names are ours [C].
 
     Args:
@@ -120,15 +122,22 @@ def prepare(
     layers: dict[nn.Module, list[Weight]] = defaultdict(list)
     for w in kinds:
         layers[w.module].append(w)
+    folded = []
     for module, held in layers.items():
-        fold(module)
+        inside = f"{held[0].module_name}." if held[0].module_name else ""
+        folded += [f"{inside}{attribute} ({by})" for attribute, by in fold(module).items()]
         become(module, LAYERS[layer_kind(module) or type(module)][0])
         assert isinstance(module, QuantLayer)
         module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
         if isinstance(module, QuantRecurrent):
             module.exact_state = exact_state
     _read_no_weights_directly(model)
-    _say_what_is_folded(kinds)
+    if folded:
+        warnings.warn(
+            f"weights that are computed become plain ones, as they are now: {_listed(folded)}; an "
+            "optimiser made before does not hold them.",
+            stacklevel=2,
+        )
     if bits not in (None, 32):
         _say_what_is_left(weights, overrides or {})
     return model
@@ -145,16 +154,6 @@ def _why_none(model: nn.Module, weights: list[Weight]) -> str:
     ((reason, count),) = obstacles.most_common(1)
     first = next(w.name for w in weights if w.obstacle == reason)
     return f"{first}{f' and {count - 1} more' * (count > 1)} ({reason})"
-
-
-def _say_what_is_folded(kinds: Collection[Weight]) -> None:
-    folded = [f"{w.name} ({w.computed_by})" for w in kinds if w.computed_by]
-    if folded:
-        warnings.warn(
-            f"folded, as they are now: {_listed(folded)}; an optimiser made before does not hold "
-            "these weights.",
-            stacklevel=3,
-        )
 
 
 def _listed(names: list[str]) -> str:

@@ -7,10 +7,11 @@ stay. Where it was of a subclass of PyTorch's layer, it becomes of a class made 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, ClassVar
 
 from torch import nn
+
+_MADE: dict[tuple[Any, Any], type[Replacement]] = {}
 
 
 class Replacement(nn.Module):
@@ -23,8 +24,8 @@ class Replacement(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Made classes have no name to pickle them by: they are made again."""
-        _, _, *state = super().__reduce_ex__(2)  # type: ignore[misc]
-        return _empty, (self.ours or type(self), self.replaced), *state
+        made: Any = super().__reduce_ex__(2)
+        return _empty, (self.ours or type(self), self.replaced), *made[2:]
 
 
 def become(layer: nn.Module, ours: type[Replacement]) -> None:
@@ -33,7 +34,6 @@ def become(layer: nn.Module, ours: type[Replacement]) -> None:
     layer.__class__ = joined(ours, replaced)
 
 
-@cache
 def joined(ours: type[Replacement], kind: type[nn.Module]) -> type[Replacement]:
     """``ours`` for layers of class ``kind``.
 
@@ -42,10 +42,12 @@ def joined(ours: type[Replacement], kind: type[nn.Module]) -> type[Replacement]:
     """
     if kind is ours.replaced:
         return ours
-    name = ours.__name__.removesuffix(ours.replaced.__name__) + kind.__name__
-    # With our module's name: by it an exported program tells that a layer is one of ours.
-    own = {"__module__": ours.__module__, "replaced": kind, "ours": ours}
-    return type(name, (kind, ours), own)
+    if (ours, kind) not in _MADE:
+        name = ours.__name__.removesuffix(ours.replaced.__name__) + kind.__name__
+        # With our module's name: by it an exported program tells that a layer is one of ours.
+        own = {"__module__": ours.__module__, "replaced": kind, "ours": ours}
+        _MADE[ours, kind] = type(name, (kind, ours), own)
+    return _MADE[ours, kind]
 
 
 def _empty(ours: type[Replacement], kind: type[nn.Module]) -> Replacement:

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from gq_tvm.quantize.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.codebook_layers import CodebookConv1d, CodebookEmbedding, CodebookLinear
 from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
-from gq_tvm.quantize.computed_weights import computed, plain_class
+from gq_tvm.quantize.computed_weights import computed, parametrizations, plain_class
 from gq_tvm.quantize.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.quant_layers import QuantConv1d, QuantEmbedding, QuantLayer, QuantLinear
 from gq_tvm.quantize.quant_recurrent import QuantGRU, QuantLSTM
@@ -38,8 +38,8 @@ class Weight:
     """A parameter of two or more axes, where it sits, and what keeps it from being quantised.
 
     ``whole`` is the layer whose weights are quantised together or not at all: an LSTM, a GRU, or
-    the attention around its projections. ``computed_by`` names what computes the weight, such as
-    a weight norm: ``parameter`` is then what it makes at present, and no parameter of the model.
+    the attention around its projections. Where a weight is computed, by a weight norm say,
+    ``parameter`` is what it is at present, and no parameter of the model.
     """
 
     module_name: str
@@ -48,7 +48,6 @@ class Weight:
     parameter: nn.Parameter
     obstacle: str | None
     whole: nn.Module | None = None
-    computed_by: str | None = None
 
     @property
     def name(self) -> str:
@@ -83,33 +82,31 @@ def find_weights(model: nn.Module) -> list[Weight]:
     inside = {
         part
         for module in model.modules()
-        if parametrize.is_parametrized(module) and layer_kind(module)
-        for part in module.parametrizations.modules()
+        if layer_kind(module)
+        for part in parametrizations(module).modules()
     }
     found = []
     for module_name, module in model.named_modules():
         if module in inside:
             continue
         whole = module if isinstance(module, nn.LSTM | nn.GRU) else around.get(module)
-        for attribute, parameter, computed_by in _weights_of(module):
+        for attribute, parameter in _parameters_of(module):
             is_weight = WEIGHTS.fullmatch(attribute) is not None
             if is_weight if is_lazy(parameter) else parameter.dim() >= 2:
                 obstacle = _obstacle(module, attribute, parameter)
                 own = whole if is_weight else None
-                found.append(
-                    Weight(module_name, attribute, module, parameter, obstacle, own, computed_by)
-                )
+                found.append(Weight(module_name, attribute, module, parameter, obstacle, own))
     return _spread_obstacles(found)
 
 
-def _weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str | None]]:
-    """The parameters of a module and what is computed: attribute, value, what computes it."""
+def _parameters_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a module, what is computed in the place of what it is computed from."""
     values = computed(module) if layer_kind(module) else {}
     for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
         if not any(name.startswith(f"{one}_") for one in values):
-            yield name, parameter, None
-    for name, (value, by) in values.items():
-        yield name, value, by
+            yield name, parameter
+    for name, (value, _) in values.items():
+        yield name, value
 
 
 def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str | None:
