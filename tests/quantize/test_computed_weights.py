@@ -72,7 +72,7 @@ def test_a_computed_weight_is_folded(way):
     outputs(model).sum().backward()  # norms of the old kind leave a weight with a gradient behind
     model.eval()
     wanted, names = outputs(model), set(model.state_dict())
-    with pytest.warns(UserWarning, match=r"as they are now: (weight|bias)\w* \(\w+\);") as said:
+    with pytest.warns(UserWarning, match=r"as they are now: (weight|bias)\w* \(\w+\)") as said:
         compressed = quantize.compress(model, 8, activation="fp32")
     assert len(said) == 1
     torch.testing.assert_close(outputs(compressed), wanted, atol=0.05, rtol=0)
