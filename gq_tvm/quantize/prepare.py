@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,7 +14,6 @@ from torch import nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
-from gq_tvm.quantize.codebook_layers import CodebookLayer
 from gq_tvm.quantize.computed_weights import fold
 from gq_tvm.quantize.copying import check_is_model
 from gq_tvm.quantize.gq import GQ, MU, STARTS
@@ -22,7 +21,7 @@ from gq_tvm.quantize.quant_layers import QuantLayer
 from gq_tvm.quantize.quant_recurrent import QuantRecurrent
 from gq_tvm.quantize.quantizer import Quantizer, check_finite
 from gq_tvm.quantize.replacement import become
-from gq_tvm.quantize.supported import LAYERS, Weight, find_weights, layer_kind
+from gq_tvm.quantize.supported import LAYERS, Weight, find_weights, layer_kind, why_none
 from gq_tvm.quantize.uniform import LearnedStep, Uniform
 
 METHODS: dict[str, Callable[..., Quantizer]] = {"gq": GQ, "int8": Uniform, "lsq": LearnedStep}
@@ -108,7 +107,7 @@ def prepare(
     _check_whole_layers(weights, chosen)
     kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
-        raise Error(f"prepare: the model has no weight to quantise: {_why_none(model, weights)}.")
+        raise Error(f"prepare: the model has no weight to quantise: {why_none(model, weights)}.")
     quantizers: dict[int, Quantizer] = {}
     for w in kinds:
         if id(w.parameter) in quantizers:
@@ -142,19 +141,6 @@ def prepare(
     if bits not in (None, 32):
         _say_what_is_left(weights, overrides or {})
     return model
-
-
-def _why_none(model: nn.Module, weights: list[Weight]) -> str:
-    """The commonest reason, and where it stands."""
-    if any(isinstance(m, CodebookLayer) for m in model.modules()):
-        return "it is converted already; start from the float model"
-    obstacles = Counter(w.obstacle for w in weights if w.obstacle)
-    if not obstacles:
-        left = "bits and overrides leave them all in float; give one bits"
-        return left if weights else "it has none of two or more axes"
-    ((reason, count),) = obstacles.most_common(1)
-    first = next(w.name for w in weights if w.obstacle == reason)
-    return f"{first}{f' and {count - 1} more' * (count > 1)} ({reason})"
 
 
 def _listed(names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,12 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from gq_tvm.quantize.codebook_attention import CodebookMultiheadAttention
-from gq_tvm.quantize.codebook_layers import CodebookConv1d, CodebookEmbedding, CodebookLinear
+from gq_tvm.quantize.codebook_layers import (
+    CodebookConv1d,
+    CodebookEmbedding,
+    CodebookLayer,
+    CodebookLinear,
+)
 from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.computed_weights import computed, parametrizations, plain_class
 from gq_tvm.quantize.quant_attention import QuantMultiheadAttention
@@ -97,6 +102,19 @@ def find_weights(model: nn.Module) -> list[Weight]:
                 own = whole if is_weight else None
                 found.append(Weight(module_name, attribute, module, parameter, obstacle, own))
     return _spread_obstacles(found)
+
+
+def why_none(model: nn.Module, weights: list[Weight]) -> str:
+    """The commonest reason why no weight is quantised, and a weight it stands for."""
+    if any(isinstance(m, CodebookLayer) for m in model.modules()):
+        return "it is converted already; start from the float model"
+    obstacles = Counter(w.obstacle for w in weights if w.obstacle)
+    if not obstacles:
+        left = "bits and overrides leave them all in float; give one bits"
+        return left if weights else "it has none of two or more axes"
+    ((reason, count),) = obstacles.most_common(1)
+    first = next(w.name for w in weights if w.obstacle == reason)
+    return f"{first}{f' and {count - 1} more' * (count > 1)} ({reason})"
 
 
 def _parameters_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
