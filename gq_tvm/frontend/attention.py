@@ -12,9 +12,8 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram, default_decompositions
 from tvm import relax, tirx
-from tvm.relax.frontend.torch.exported_program_translator import (
-    ExportedProgramImporter as Importer,
-)
+
+from gq_tvm.frontend.importer import Importer
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,21 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 from tvm import relax
 from tvm.ir import IRModule
-from tvm.relax.frontend.torch import from_exported_program
-from tvm.relax.frontend.torch.exported_program_translator import (
-    ExportedProgramImporter as Importer,
-)
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
+from gq_tvm.frontend import arithmetic, reductions
 from gq_tvm.frontend.attention import convert_attention, decompositions
+from gq_tvm.frontend.importer import Converter, Importer
+from gq_tvm.frontend.joins import convert_cat
+from gq_tvm.frontend.places import line_of, module_named, module_of
+from gq_tvm.frontend.sequences import MAKERS, convert_sequence
 from gq_tvm.frontend.slices import convert_slice
 from gq_tvm.passes import operators
 from gq_tvm.passes.parameters import digest
 
+_MOST_MODULES = 4  # named in a refusal
 _LAYERS = "gq_tvm.quantize.codebook_"  # by name: the compile side does not import them
-
-Converter = Callable[[fx.Node, Importer], relax.Expr]
 
 
 def translate(
@@ -59,21 +59,10 @@ def translate(
         warnings.simplefilter("ignore", FutureWarning)
         program = program.run_decompositions(decompositions(program))
     _check_state(program, name)
-    converters = _Converters(program, prefix, activation).table()
-    _check_operators(program, name, converters)
+    importer = Importer(_Converters(program, prefix, activation).table())
+    _check_operators(program, name, importer.convert_map)
     _check_indexing(program, name)
-    try:
-        module = from_exported_program(
-            program,
-            custom_convert_map=converters,
-            unwrap_unit_return_tuple=True,
-            run_ep_decomposition=False,
-        )
-    except Error:
-        raise
-    except Exception as failure:
-        reason = str(failure).strip().splitlines()[-1] if str(failure).strip() else repr(failure)
-        raise Error(f"TVM cannot translate program {name}: {reason}") from failure
+    module = importer.translate(program)
     return module, _names_of_constants(program, prefix)
 
 
@@ -95,6 +84,10 @@ class _Converters:
             "codebook_embedding.default": self._embedding,
             "scaled_dot_product_attention.default": convert_attention,
             "slice.Tensor": convert_slice,
+            "cat.default": convert_cat,
+            **dict.fromkeys(MAKERS, convert_sequence),
+            **reductions.CONVERTERS,
+            **arithmetic.CONVERTERS,
         }
 
     def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:
@@ -190,12 +183,6 @@ def layer_of(buffer: str, buffers: Collection[str]) -> str:
     return ".".join(path) or leaf
 
 
-def module_of(node: fx.Node) -> str:
-    """The module a node was traced in, e.g. ``encoder.lstm``; "" at the top."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return re.sub(r"@\d+$", "", str(stack[-1][0])) if stack else ""  # "@1": its second call
-
-
 def is_layer(node: fx.Node) -> bool:
     """Whether the module a node was traced in is one of ``quantize``'s, in a model around it."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
@@ -231,22 +218,29 @@ def _check_state(program: ExportedProgram, name: str) -> None:
             )
 
 
-def _check_operators(program: ExportedProgram, name: str, converters: dict[str, Converter]) -> None:
+def _check_operators(program: ExportedProgram, name: str, known: Collection[str]) -> None:
     """Refuse the operators that have no converter, all of them at once."""
-    known = Importer().convert_map.keys() | converters.keys()
-    missing: dict[str, list[str]] = {}
+    missing: dict[str, list[fx.Node]] = {}
     for node in program.graph.nodes:
         if node.op == "call_function" and node.target.__name__ not in known:
-            where = module_of(node) or "the top level"
-            layers = missing.setdefault(str(node.target), [])
-            if where not in layers:
-                layers.append(where)
+            missing.setdefault(str(node.target), []).append(node)
     if missing:
-        listed = "; ".join(f"{op} (in {', '.join(layers)})" for op, layers in missing.items())
+        listed = "; ".join(f"{op} {_places(nodes)}" for op, nodes in missing.items())
         raise Error(
             f"program {name} uses operators that cannot be translated: {listed}; replace them by "
             "supported ones"
         )
+
+
+def _places(nodes: list[fx.Node]) -> str:
+    """How often an operator is called, in which modules, and the first line that does."""
+    modules = list(dict.fromkeys(map(module_named, nodes)))
+    more = f" and {len(modules) - _MOST_MODULES} more" if len(modules) > _MOST_MODULES else ""
+    line = line_of(nodes[0])
+    return (
+        f"({f'{len(nodes)} times ' if len(nodes) > 1 else ''}"
+        f"in {', '.join(modules[:_MOST_MODULES])}{more}{f': {line}' if line else ''})"
+    )
 
 
 def _check_indexing(program: ExportedProgram, name: str) -> None:
@@ -258,7 +252,7 @@ def _check_indexing(program: ExportedProgram, name: str) -> None:
         if 1 < len(used) < len(node.args[1]) and not _is_outer(used):
             raise Error(
                 f"program {name} indexes a tensor by {len(used)} tensors and a slice (in "
-                f"{module_of(node) or 'the top level'}), which cannot be translated; index by one "
+                f"{module_named(node)}: {line_of(node)}), which cannot be translated; index by one "
                 "tensor after the other, or use torch.gather"
             )
 
