@@ -17,6 +17,7 @@ from tvm.ir import IRModule
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from gq_tvm.errors import Error
+from gq_tvm.frontend import complex_numbers
 from gq_tvm.frontend.places import place_of
 from gq_tvm.frontend.promotion import operands_to_cast
 
@@ -56,8 +57,8 @@ class Importer(ExportedProgramImporter):
         )
 
     def dtype_of(self, dtype: torch.dtype) -> str:
-        """TVM's name of a dtype."""
-        return self._convert_data_type(dtype)
+        """TVM's name of a dtype, or of the parts of a complex one."""
+        return self._convert_data_type(dtype.to_real() if dtype.is_complex else dtype)
 
     def _bound(self, convert: Converter) -> Callable[[fx.Node], Any]:
         return lambda node: convert(node, self)
@@ -65,6 +66,8 @@ class Importer(ExportedProgramImporter):
     def _checked(self, convert: Callable[[fx.Node], Any]) -> Callable[[fx.Node], Any]:
         def checked(node: fx.Node) -> Any:
             try:
+                if complex_numbers.is_complex(node):
+                    return complex_numbers.convert(node, self, convert)
                 result = self._promoted(convert, node)
             except Error:
                 raise

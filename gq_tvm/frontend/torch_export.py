@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind, TensorArgument
 from tvm import relax
 from tvm.ir import IRModule
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
-from gq_tvm.frontend import arithmetic, reductions
-from gq_tvm.frontend.attention import convert_attention, decompositions
+from gq_tvm.frontend import arithmetic, complex_numbers, reductions
+from gq_tvm.frontend.attention import ATTENTION, convert_attention, is_kept
+from gq_tvm.frontend.decompositions import DECOMPOSITIONS
 from gq_tvm.frontend.importer import Converter, Importer
 from gq_tvm.frontend.joins import convert_cat
 from gq_tvm.frontend.places import line_of, module_named, module_of
@@ -57,13 +58,21 @@ def translate(
     _check_inputs(program, name)
     with warnings.catch_warnings():  # PyTorch deprecates what its own copying of programs uses
         warnings.simplefilter("ignore", FutureWarning)
-        program = program.run_decompositions(decompositions(program))
+        program = program.run_decompositions(_decompositions(program))
     _check_state(program, name)
     importer = Importer(_Converters(program, prefix, activation).table())
     _check_operators(program, name, importer.convert_map)
     _check_indexing(program, name)
     module = importer.translate(program)
     return module, _names_of_constants(program, prefix)
+
+
+def _decompositions(program: ExportedProgram) -> Any:
+    table = default_decompositions()
+    table.update(DECOMPOSITIONS)
+    if is_kept(program):
+        table.pop(ATTENTION, None)
+    return table
 
 
 class _Converters:
@@ -88,6 +97,7 @@ class _Converters:
             **dict.fromkeys(MAKERS, convert_sequence),
             **reductions.CONVERTERS,
             **arithmetic.CONVERTERS,
+            **complex_numbers.CONVERTERS,
         }
 
     def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:
