@@ -9,6 +9,8 @@ from tvm import relax
 
 from gq_tvm.frontend.importer import Importer
 
+_PRODUCTS = (2, 3, 4)  # powers that products compute
+
 
 def _convert_product(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit a matrix product in the dtype of its operands, which TVM makes float32."""
@@ -17,12 +19,17 @@ def _convert_product(node: fx.Node, importer: Importer) -> relax.Expr:
 
 
 def _convert_power(node: fx.Node, importer: Importer) -> relax.Expr:
-    """Emit a power; of integers through float64, as TVM knows it of floats only."""
+    """Emit a power: a small whole one as products; of integers through float64, as TVM has none."""
     x, y = importer.retrieve_args(node)
-    dtype = next(str(one.ty.dtype) for one in (x, y) if isinstance(one, relax.Expr))
-    if not dtype.startswith(("int", "uint")) or (isinstance(y, int) and 0 <= y < 4):
-        return importer.tvms[node.target.__name__](node)
     emit = importer.block_builder.emit
+    if isinstance(y, int | float) and y in _PRODUCTS:
+        product = x
+        for _ in range(int(y) - 1):
+            product = emit(relax.op.multiply(product, x))
+        return product
+    dtype = next(str(one.ty.dtype) for one in (x, y) if isinstance(one, relax.Expr))
+    if not dtype.startswith(("int", "uint")) or y == 0:
+        return importer.tvms[node.target.__name__](node)
     base, exponent = (
         emit(relax.op.astype(one, "float64"))
         if isinstance(one, relax.Expr)

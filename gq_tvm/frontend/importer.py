@@ -21,6 +21,8 @@ from gq_tvm.frontend import complex_numbers
 from gq_tvm.frontend.places import place_of
 from gq_tvm.frontend.promotion import operands_to_cast
 
+_LONGEST = 300  # characters of TVM's account
+
 Converter = Callable[[fx.Node, "Importer"], Any]
 
 
@@ -48,13 +50,18 @@ class Importer(ExportedProgramImporter):
         Raises:
             Error: an operator cannot be translated; the text names it and its place.
         """
-        return self.from_exported_program(
-            program,
-            keep_params_as_input=False,
-            unwrap_unit_return_tuple=True,
-            no_bind_return_tuple=False,
-            custom_convert_map=None,
-        )
+        try:
+            return self.from_exported_program(
+                program,
+                keep_params_as_input=False,
+                unwrap_unit_return_tuple=True,
+                no_bind_return_tuple=False,
+                custom_convert_map=None,
+            )
+        except Error:
+            raise
+        except Exception as failure:
+            raise Error(f"TVM cannot translate the program: {reason(failure)}") from failure
 
     def dtype_of(self, dtype: torch.dtype) -> str:
         """TVM's name of a dtype, or of the parts of a complex one."""
@@ -122,7 +129,7 @@ class Importer(ExportedProgramImporter):
 def reason(failure: BaseException) -> str:
     """What an exception says, in a line."""
     lines = str(failure).strip().splitlines()
-    return lines[-1] if lines else type(failure).__name__
+    return lines[0][:_LONGEST] if lines else type(failure).__name__
 
 
 def _known(size: Any) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gq_tvm.errors import Error
 
+_EMPTY, _DAMAGED = "empty", "damaged, cut short or altered"
+_AGAIN = "write it again with torch.export.save"
 _EXPORT = "export the PyTorch model itself: torch.export.save(torch.export.export(model, inputs), "
 _EXPORT += '"model.pt2")'
 _WEIGHTS_ONLY = f"load them into their model and {_EXPORT}"
@@ -20,7 +22,7 @@ _MAGIC = (
     (0, b"\x80\x02", "a pickle (an old torch.save)", _WEIGHTS_ONLY),
     (0, b"\x80\x04", "a pickle", _WEIGHTS_ONLY),
     (0, b"\x80\x05", "a pickle", _WEIGHTS_ONLY),
-    (0, b"PK\x03\x04", "a damaged archive: it is cut short or altered", "copy or write it again"),
+    (0, b"PK\x03\x04", _DAMAGED, _AGAIN),
 )
 
 
@@ -39,7 +41,8 @@ def check_is_pt2(path: Path) -> None:
     except OSError as failure:
         raise Error(f"{path} cannot be read ({failure.strerror})") from failure
     if what:
-        raise Error(f"{path} is {what}, not a .pt2 file; {cure}")
+        other = "" if what in (_EMPTY, _DAMAGED) else ", not a .pt2 file"
+        raise Error(f"{path} is {what}{other}; {cure}")
 
 
 def _folder(path: Path) -> tuple[str, str]:
@@ -56,7 +59,7 @@ def _file(path: Path) -> tuple[str, str]:
     with open(path, "rb") as stream:
         start = stream.read(4096)
     if not start:
-        return "empty", "write it again with torch.export.save"
+        return _EMPTY, _AGAIN
     for offset, magic, what, cure in _MAGIC:
         if start[offset:].startswith(magic):
             return what, cure

@@ -44,10 +44,12 @@ class Translated:
     Attributes:
         module: Functions with codebook operators, weights as constants.
         names: What those constants are called, by ``passes.parameters.digest``.
+        places: Where in the user's model a function's values come from, by their names.
     """
 
     module: IRModule
     names: dict[str, str] = field(default_factory=dict)
+    places: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def read(source: Any) -> Program:
@@ -91,12 +93,13 @@ def translate(program: Program, activation: str | None = None) -> Translated:
 
     functions: dict[GlobalVar, Any] = {}
     names: dict[str, str] = {}
+    places: dict[str, dict[str, str]] = {}
     for name, exported in program.programs.items():
         prefix = "" if len(program.programs) == 1 else f"{name}."
-        module, its_names = torch_export.translate(exported, name, prefix, activation)
+        module, its_names, places[name] = torch_export.translate(exported, name, prefix, activation)
         functions[GlobalVar(name)] = module["main"].with_attr("global_symbol", name)
         names = {**its_names, **names}
-    return Translated(IRModule(functions), names)
+    return Translated(IRModule(functions), names, places)
 
 
 def unused_inputs(program: ExportedProgram) -> list[str]:
