@@ -1,4 +1,4 @@
-"""Fourier transforms as matrix products with cosines and sines, real parts beside imaginary ones."""
+"""Fourier transforms as matrix products with cosines and sines."""
 
 from __future__ import annotations
 
