@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import tvm
+from torch import fx
 from tvm import relax
 
 from gq_tvm.frontend.importer import reason
+from gq_tvm.frontend.places import place_of
 from gq_tvm.frontend.program import Translated
 from gq_tvm.passes.operators import CODEBOOK_OPERATORS
 
@@ -26,7 +28,7 @@ def find(translated: Translated, failure: Exception, target: tvm.target.Target) 
     """
     tried = set()
     for name, places in translated.places.items():
-        for call, place in _calls(translated.module[name], places):
+        for call, node in _calls(translated.module[name], places):
             function = _alone(call)
             if str(function) in tried:
                 continue
@@ -36,12 +38,14 @@ def find(translated: Translated, failure: Exception, target: tvm.target.Target) 
                     relax.build(tvm.IRModule({"main": function}), target)
             except Exception as own:
                 if reason(own) == reason(failure):
-                    return place
+                    return place_of(node)
     return ""
 
 
-def _calls(function: relax.Function, places: dict[str, str]) -> Iterator[tuple[relax.Call, str]]:
-    """The calls of TVM's operators, and their places."""
+def _calls(
+    function: relax.Function, places: dict[str, fx.Node]
+) -> Iterator[tuple[relax.Call, fx.Node]]:
+    """The calls of TVM's operators, and the nodes they come from."""
     found: list[relax.Call] = []
     for block in function.body.blocks:
         for binding in block.bindings:

@@ -31,13 +31,12 @@ class Importer(ExportedProgramImporter):
 
     Attributes:
         tvms: TVM's own converters, by the names it knows operators by.
-        places: Where in the user's model the values come from (`places.place_of`), by the names of
-            their variables.
+        places: The node that each value comes from, by the names of the variables.
     """
 
     def __init__(self, converters: Mapping[str, Converter]) -> None:
         super().__init__()
-        self.places: dict[str, str] = {}
+        self.places: dict[str, fx.Node] = {}
         self.tvms = self.convert_map
         ours = {name: self._bound(convert) for name, convert in converters.items()}
         self.convert_map = {
@@ -84,15 +83,16 @@ class Importer(ExportedProgramImporter):
                 ) from failure
             result = self._as_promised(node, result)
             if isinstance(result, relax.Var):
-                self.places.setdefault(result.name, place_of(node))
+                self.places[result.name] = node
             return result
 
         return checked
 
     def _promoted(self, convert: Callable[[fx.Node], Any], node: fx.Node) -> Any:
         """Convert a node, its operands cast for as long as that takes."""
-        given = {one: self.env[one] for one in operands_to_cast(node)}
-        for one, dtype in operands_to_cast(node).items():
+        casts = operands_to_cast(node)
+        given = {one: self.env[one] for one in casts}
+        for one, dtype in casts.items():
             if isinstance(given[one], relax.Expr):
                 self.env[one] = self._cast(given[one], dtype)
         try:

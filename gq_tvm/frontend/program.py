@@ -17,6 +17,7 @@ from gq_tvm.frontend.archive import Archive
 from gq_tvm.frontend.kinds import check_is_pt2
 
 if TYPE_CHECKING:
+    from torch import fx
     from torch.export import ExportedProgram
 
 METADATA = "gq_metadata.json"
@@ -44,12 +45,12 @@ class Translated:
     Attributes:
         module: Functions with codebook operators, weights as constants.
         names: What those constants are called, by ``passes.parameters.digest``.
-        places: Where in the user's model a function's values come from, by their names.
+        places: By function, the node of the program that each value comes from, by its name.
     """
 
     module: IRModule
     names: dict[str, str] = field(default_factory=dict)
-    places: dict[str, dict[str, str]] = field(default_factory=dict)
+    places: dict[str, dict[str, fx.Node]] = field(default_factory=dict)
 
 
 def read(source: Any) -> Program:
@@ -93,7 +94,7 @@ def translate(program: Program, activation: str | None = None) -> Translated:
 
     functions: dict[GlobalVar, Any] = {}
     names: dict[str, str] = {}
-    places: dict[str, dict[str, str]] = {}
+    places: dict[str, dict[str, fx.Node]] = {}
     for name, exported in program.programs.items():
         prefix = "" if len(program.programs) == 1 else f"{name}."
         module, its_names, places[name] = torch_export.translate(exported, name, prefix, activation)

@@ -8,6 +8,7 @@ returns tensors in their order, so guards and classes are left out.
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -73,18 +74,19 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check(table: dict[str, Any], path: str) -> None:
-    if "expr_str" in table and not _is_arithmetic(table["expr_str"]):
+    if "expr_str" in table and not _is_arithmetic(str(table["expr_str"])):
         raise Error(f"{path} has a size that is no arithmetic: {str(table['expr_str'])[:80]!r}")
     operators = [table["target"]] if "target" in table and "outputs" in table else []
     operators += [table["as_operator"]] if "as_operator" in table else []
     for operator in operators:
-        if not _is_operator(operator):
+        if not _is_operator(str(operator)):
             raise Error(
                 f"{path} uses {str(operator)[:80]!r}, which is no operator known here; if a "
                 "package defines it, import that first"
             )
 
 
+@functools.cache
 def _is_operator(name: str) -> bool:
     if name.startswith(_SYMBOLIC):
         return name.count(".") == 1
@@ -100,6 +102,7 @@ def _is_operator(name: str) -> bool:
     return isinstance(found, torch._ops.OpOverload | torch._ops.HigherOrderOperator)
 
 
+@functools.cache
 def _is_arithmetic(text: str) -> bool:
     """Whether a text is numbers, symbols, operators and the functions that sizes are made of."""
     if len(text) > _LONGEST:

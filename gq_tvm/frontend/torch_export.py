@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 import torch
+from torch import fx
 from torch.export import ExportedProgram, default_decompositions
 from tvm.ir import IRModule
 
@@ -38,7 +39,7 @@ _CONVERTERS: dict[str, Converter] = {
 
 def translate(
     program: ExportedProgram, name: str, prefix: str, activation: str | None
-) -> tuple[IRModule, dict[str, str], dict[str, str]]:
+) -> tuple[IRModule, dict[str, str], dict[str, fx.Node]]:
     """Translate one program.
 
     Args:

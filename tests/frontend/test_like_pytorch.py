@@ -68,14 +68,14 @@ REDUCTIONS: Programs = {
     "cumprod": lambda x: (x % 3).cumprod(1),
     "any": lambda x: (x.any(-1), x.any(), x.all(0, keepdim=True)),
     "extremes": lambda x: (x.amax(-1), x.amin(0, keepdim=True), x.max(), x.min()),
-    "where": lambda x: (*x.max(-1), *x.min(0, keepdim=True), x.argmax(-1)),
+    "where": lambda x: (*x.max(-1), *x.min(0, keepdim=True), x.int().argmax(-1)),
     "mean": lambda x: x.mean(-1, dtype=torch.float32),
     "sorted": lambda x: x.sort(-1).values,
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
 def test_reductions(dtype, tmp_path):
     assert_all_equal(REDUCTIONS, tmp_path, number(dtype, 3, 4))
 
@@ -98,9 +98,8 @@ ARITHMETIC: Programs = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_arithmetic(dtype, tmp_path):
-    assert_all_equal(ARITHMETIC, tmp_path, number(dtype, 3, 4))
+def test_arithmetic(tmp_path):
+    assert_all_equal(ARITHMETIC, tmp_path, number(torch.int64, 3, 4))
 
 
 def bag(mode: str, **options: Any) -> Callable[..., Tensor]:
@@ -123,22 +122,27 @@ def causal(x: Tensor, indices: Tensor) -> Tensor:
     return same & torch.ones(indices.shape[0], indices.shape[0], dtype=torch.bool).tril()
 
 
+FALLING: Programs = {
+    "falling": lambda x: (torch.arange(x.shape[1] - 1, -x.shape[1], -1), torch.arange(4, -5, -1)),
+    "by threes": lambda x: torch.arange(x.shape[1], 0, -3) * x[0, 0],
+    "windows": lambda x: x.unfold(1, 6, 4),
+}
+
+
+def test_sequences_and_windows_of_any_size(tmp_path):
+    x, other = torch.randn(3, 40), torch.randn(3, 11)
+    dynamic = {"inputs": ({1: frames(10, 99)},)}
+    assert_all_equal(FALLING, tmp_path, x, dynamic=dynamic, others=[(other,)])
+
+
 SHAPES: Programs = {
-    "falling": lambda x, *_: (
-        torch.arange(x.shape[1] - 1, -x.shape[1], -1) + x[0, 0].long(),
-        torch.arange(x.shape[1], 0, -3) * x[0, 0],
-        torch.arange(4, -5, -1),
-    ),
     "sequences": lambda x, *_: (
         torch.arange(0.5, 3, 0.3) * x[0, 0],
         torch.linspace(0, 1, 7),
         torch.arange(5, 5),
-        torch.hann_window(9) * x[0, 0],
     ),
     "cat": lambda x, *_: (cache(x), torch.cat([x, torch.zeros(0)]), torch.cat([x[:, :0], x], 1)),
-    "unfold": lambda x, *_: (x.unfold(1, 6, 4), x.unfold(0, 2, 1)),
     "causal": lambda x, indices, _: causal(x, indices),
-    "sums": bag("sum"),
     "means": bag("mean", padding_idx=1),
     "greatest": bag("max", include_last_offset=True),
 }
@@ -147,52 +151,36 @@ SHAPES: Programs = {
 @pytest.mark.slow
 def test_shapes(tmp_path):
     indices, offsets = torch.tensor([1, 3, 3, 5, 1, 7, 8]), torch.tensor([0, 2, 2, 7])
-    assert_all_equal(
-        SHAPES,
-        tmp_path,
-        *(torch.randn(3, 40), indices, offsets),
-        dynamic={"inputs": ({1: frames(10, 99)}, None, None)},
-        others=[(torch.randn(3, 11), indices, offsets)],
-    )
+    assert_all_equal(SHAPES, tmp_path, torch.randn(3, 4), indices, offsets)
 
 
 def spectrum(n: int = 16, step: int = 4, **options: Any) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.stft(x, n, step, return_complex=True, **options)
 
 
-def inverse(x: Tensor, n: int = 16, step: int = 4, **options: Any) -> Tensor:
-    length = {"length": options.pop("length")} if "length" in options else {}
-    options["window"] = torch.hann_window(n)
-    return torch.istft(spectrum(n, step, **options)(x), n, step, **options, **length)
+def inverse(x: Tensor, **options: Any) -> Tensor:
+    options["window"] = torch.hann_window(16)
+    return torch.istft(spectrum(**options)(x), 16, 4, **options)
 
 
 FOURIER: Programs = {
-    "plain": lambda x: torch.view_as_real(spectrum()(x)),
     "window": lambda x: spectrum(win_length=12, window=torch.hann_window(12))(x).abs(),
-    "odd": lambda x: torch.view_as_real(spectrum(15, 5, center=False)(x)),
-    "normalised": lambda x: torch.view_as_real(spectrum(normalized=True, pad_mode="constant")(x)),
-    "both sides": lambda x: torch.view_as_real(spectrum(onesided=False)(x)),
-    "back": lambda x: (inverse(x), inverse(x, normalized=True, length=90), inverse(x, 16, 5)),
+    "odd": lambda x: torch.view_as_real(spectrum(15, 5, center=False, onesided=False)(x)),
+    "back": lambda x: inverse(x, normalized=True),
     "transforms": lambda x: (
-        torch.fft.rfft(x, n=32, dim=0).imag,
-        torch.fft.irfft(torch.fft.rfft(x), n=99),
-        torch.fft.ifft(torch.fft.fft(x)).real,
-        torch.fft.rfft2(x, norm="ortho").abs(),
+        torch.fft.rfft(x, n=8, dim=0).imag,
+        torch.fft.irfft(torch.fft.rfft(x), n=59),
     ),
-    "phases": lambda x: (
-        (lambda z: torch.view_as_real(z.abs() * torch.exp(1j * z.angle())))(spectrum()(x)),
-        (lambda z: torch.cat([z[:, :3], z[:, -2:].conj()], 1).transpose(1, 2).abs())(spectrum()(x)),
-    ),
-    "complex": lambda x: (
-        torch.polar(x.abs(), x).real,
-        torch.view_as_real(torch.complex(x, x) / (2 + torch.complex(x * x, x) * 1j)),
+    "parts": lambda x: torch.cat([spectrum()(x)[:, :3], spectrum()(x)[:, -2:].conj()], 1).angle(),
+    "quotient": lambda x: torch.view_as_real(
+        torch.complex(x, x) / (2 + torch.polar(x * x, x) * 1j)
     ),
 }
 
 
 @pytest.mark.slow
 def test_fourier_transforms(tmp_path):
-    assert_all_equal(FOURIER, tmp_path, torch.randn(2, 100))
+    assert_all_equal(FOURIER, tmp_path, torch.randn(2, 60))
 
 
 def test_other_computations_with_complex_numbers_are_refused():
