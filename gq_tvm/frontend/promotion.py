@@ -13,7 +13,7 @@ from torch import fx
 _COMPARED = {"eq", "ne", "lt", "le", "gt", "ge"}
 _PROMOTED = {"floor_divide", "rsub", "prelu", "hardswish", "__and__", "__or__", "__xor__"}
 _SUMMED = {"sum", "prod", "cumsum", "cumprod", "mean", "var", "std", "linalg_vector_norm"}
-_SUMMED |= {"mm", "bmm", "matmul", "addmm", "baddbmm", "linear"}
+_SUMMED |= {"mm", "bmm", "matmul", "addmm", "baddbmm", "linear", "convolution"}
 _ORDERED = {"max", "min", "amax", "amin", "argmax", "argmin"}
 _SORTED = {"sort", "argsort", "topk", "median"}
 _HALVES = (torch.float16, torch.bfloat16)

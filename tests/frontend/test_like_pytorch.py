@@ -82,6 +82,10 @@ def test_reductions(dtype, tmp_path):
 
 ARITHMETIC: Programs = {
     "numbers": lambda x: (x + 1.5, x * 0.5, 1.5 - x, x / 2, 1 / (x + 200), x > 0.5, x == 1),
+    "factors": lambda x: (
+        *(torch.add(x, x, alpha=2), torch.sub(x, x + 1, alpha=-3)),
+        *(F.selu(x / 30), F.celu(x / 30, 2.0)),
+    ),
     "rounded": lambda x: (x // 3, torch.div(x, 3, rounding_mode="trunc"), x % 3),
     "powers": lambda x: (x**2, x**3, x**0, 2 ** (x % 5), (x % 5) ** (x % 3), (x * x) ** 0.5),
     "functions": lambda x: (x.sigmoid(), (x * x).sqrt(), (x % 5).exp(), (x + 200).reciprocal()),
@@ -197,10 +201,11 @@ class Half(nn.Module):
         super().__init__()
         self.layer = Linear(8, 8)
         self.norm, self.head = nn.LayerNorm(8).half(), nn.Linear(8, 6).half()
+        self.conv = nn.Conv1d(6, 4, 3, padding=1).half()
 
     def forward(self, x):
         y = self.head(self.norm(self.layer(x).half()))
-        return y, (y @ y.T).softmax(-1).float()
+        return self.conv(y.T), (y @ y.T).softmax(-1).float()
 
 
 def test_half_precision_beside_codebooks(tmp_path):
