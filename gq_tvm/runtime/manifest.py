@@ -178,9 +178,10 @@ def _check(manifest: Manifest) -> None:
     _demand(bool(manifest.layers), "layers", "is empty")
     for name, function in manifest.functions.items():
         _check_function(function, set(sizes), f"functions.{name}")
+    weights = [(layer.shape, layer.bits) for layer in manifest.layers]
     for i, one in enumerate(manifest.products or ()):
-        possible = min(one.n, one.k) > 0 and 1 <= one.bits <= 8 and (one.rows or 0) >= 0
-        _demand(possible, f"products[{i}]", "has sizes that no product has")
+        _demand(([one.n, one.k], one.bits) in weights, f"products[{i}]", "is of no layer's weight")
+        _demand(one.rows is None or one.rows >= 0, f"products[{i}].rows", "is negative")
     names = {layer.name for layer in manifest.layers}
     for i, layer in enumerate(manifest.layers):
         _check_layer(layer, names, set(sizes), f"layers[{i}]")
