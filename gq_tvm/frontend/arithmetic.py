@@ -22,17 +22,16 @@ def _convert_product(node: fx.Node, importer: Importer) -> relax.Expr:
 
 def _convert_sum(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit ``x + alpha * y``, or the difference; TVM forgets the factor."""
-    plain = importer.tvms[node.target.__name__]
     alpha, y = node.kwargs.get("alpha", 1), node.args[1]
     if alpha == 1:
-        return plain(node)
+        return importer.plain(node)
     if not isinstance(y, fx.Node):
         raise Error(f"{place_of(node)} has a factor alpha of a number; multiply the number by it")
     given = importer.env[y]
     scaled = relax.op.multiply(given, relax.const(alpha, given.ty.dtype))
     importer.env[y] = importer.block_builder.emit(scaled)
     try:
-        return plain(node)
+        return importer.plain(node)
     finally:
         importer.env[y] = given
 
@@ -41,7 +40,7 @@ def _convert_elu(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit an ELU; with the factors of a SELU and a CELU, which TVM forgets, as its definition."""
     x, alpha, scale, input_scale = [*importer.retrieve_args(node), 1, 1, 1][:4]
     if scale == 1 and input_scale == 1:
-        return importer.tvms[node.target.__name__](node)
+        return importer.plain(node)
     emit, dtype = importer.block_builder.emit, x.ty.dtype
 
     def scaled(y: relax.Expr, factor: float) -> relax.Expr:
@@ -64,7 +63,7 @@ def _convert_power(node: fx.Node, importer: Importer) -> relax.Expr:
         return product
     dtype = next(str(one.ty.dtype) for one in (x, y) if isinstance(one, relax.Expr))
     if not dtype.startswith(("int", "uint")) or y == 0:
-        return importer.tvms[node.target.__name__](node)
+        return importer.plain(node)
     base, exponent = (
         emit(relax.op.astype(one, "float64"))
         if isinstance(one, relax.Expr)
@@ -81,7 +80,7 @@ def _convert_clamp(node: fx.Node, importer: Importer) -> relax.Expr:
     dtype = str(x.ty.dtype)
     numbers = all(not isinstance(one, relax.Expr) for one in given.values())
     if dtype.startswith("float") or not numbers:
-        return importer.tvms[node.target.__name__](node)
+        return importer.plain(node)
     emit = importer.block_builder.emit
     for name, operator in (("min", relax.op.maximum), ("max", relax.op.minimum)):
         bound: Any = given.get(name)

@@ -13,6 +13,11 @@ _FRAME = re.compile(
 _LONGEST = 80  # characters of a line of code
 
 
+def name_of(node: fx.Node) -> str:
+    """What TVM calls an operator: ``sum.dim_IntList``."""
+    return getattr(node.target, "__name__", str(node.target))
+
+
 def module_of(node: fx.Node) -> str:
     """The module a node was traced in, e.g. ``encoder.lstm``; "" at the top."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
