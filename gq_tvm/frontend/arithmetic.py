@@ -7,9 +7,7 @@ from typing import Any
 from torch import fx
 from tvm import relax
 
-from gq_tvm.errors import Error
 from gq_tvm.frontend.importer import Importer
-from gq_tvm.frontend.places import place_of
 
 _PRODUCTS = (2, 3, 4)  # powers that products compute
 
@@ -22,18 +20,15 @@ def _convert_product(node: fx.Node, importer: Importer) -> relax.Expr:
 
 def _convert_sum(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit ``x + alpha * y``, or the difference; TVM forgets the factor."""
-    alpha, y = node.kwargs.get("alpha", 1), node.args[1]
+    alpha = node.kwargs.get("alpha", 1)
     if alpha == 1:
         return importer.plain(node)
-    if not isinstance(y, fx.Node):
-        raise Error(f"{place_of(node)} has a factor alpha of a number; multiply the number by it")
-    given = importer.env[y]
-    scaled = relax.op.multiply(given, relax.const(alpha, given.ty.dtype))
-    importer.env[y] = importer.block_builder.emit(scaled)
-    try:
-        return importer.plain(node)
-    finally:
-        importer.env[y] = given
+    x, y = importer.retrieve_args(node)
+    emit = importer.block_builder.emit
+    operator = relax.op.add if name_of(node).startswith("add") else relax.op.subtract
+    if not isinstance(y, relax.Expr):
+        return emit(operator(x, relax.const(alpha * y, x.ty.dtype)))
+    return emit(operator(x, emit(relax.op.multiply(y, relax.const(alpha, y.ty.dtype)))))
 
 
 def _convert_elu(node: fx.Node, importer: Importer) -> relax.Expr:
@@ -118,7 +113,6 @@ CONVERTERS = {
     "mm.default": _convert_product,
     "bmm.default": _convert_product,
     "matmul.default": _convert_product,
-    "elu.default": _convert_elu,
     "pow.Scalar": _convert_power,
     "pow.Tensor_Scalar": _convert_power,
     "pow.Tensor_Tensor": _convert_power,
