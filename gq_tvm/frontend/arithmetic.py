@@ -8,6 +8,7 @@ from torch import fx
 from tvm import relax
 
 from gq_tvm.frontend.importer import Importer
+from gq_tvm.frontend.places import name_of
 
 _PRODUCTS = (2, 3, 4)  # powers that products compute
 
