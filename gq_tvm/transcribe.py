@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from gq_tvm.command import command
+from gq_tvm.command import command, printable
 from gq_tvm.errors import Error
 from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
 
@@ -109,14 +109,12 @@ def _chunks(path: str, rate: int, size: int) -> Iterator[Any]:
 def _line(path: str, row: dict[str, Any]) -> str:
     """What is printed of a recording; what the terminal cannot show is spelled out."""
     emulated = " (emulated: no times of a board)" if "emulated" in row else ""
-    line = (
+    return printable(
         f"{path}: {row['text']}\n"
         f"    {row['audio_seconds']:.2f} s of audio in {1000 * row['seconds']:.1f} ms, real-time "
         f"factor {row['rtf']:.4f}; slowest {row['chunk_ms']:.0f} ms chunk "
         f"{row['slowest_chunk_ms']:.2f} ms{emulated}"
     )
-    encoding = sys.stdout.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,6 +24,7 @@ from gq_tvm.errors import Error
 from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT
 from gq_tvm.models.torch_recogniser import metadata, on_numpy
+from gq_tvm.quantize import CodebookLSTM
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
 from gq_tvm.speech.features import FeatureSettings
 from gq_tvm.speech.recogniser import Recogniser
@@ -42,7 +43,8 @@ def save(
     An interruption leaves the old file in place. Raises Error when the file cannot be written, and
     when the model has float LSTMs: PyTorch unrolls those for one number of frames.
     """
-    if any(isinstance(module, nn.LSTM) for module in model.modules()):
+    lstms = [module for module in model.modules() if isinstance(module, nn.LSTM)]
+    if not all(isinstance(module, CodebookLSTM) for module in lstms):
         raise Error(
             "a model with float LSTMs cannot be exported for any number of frames; "
             "put its weights into codebooks with quantize.convert or quantize.compress first"
