@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 
 from torch import fx
 from tvm import relax
-from tvm.relax.frontend.torch.exported_program_translator import (
-    ExportedProgramImporter as Importer,
-)
+
+from gq_tvm.frontend.importer import Importer
 
 
 def _convert_elu(node: fx.Node, importer: Importer) -> relax.Expr:
