@@ -1,4 +1,4 @@
-"""Functions that TVM's importer makes of differences which are 0 near 0, or without a factor (SELU).
+"""Functions that TVM's importer makes of differences that are 0 near 0, or without a factor (SELU).
 
 ``e^x - 1 = tanh(x / 2) (e^x + 1) = 2 t / (1 - t)`` with ``t = tanh(x / 2)``, which the kernels keep
 exact near 0; logarithms are their series there. In float32 all are exact to 2e-6, relatively.
