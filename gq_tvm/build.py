@@ -26,7 +26,7 @@ from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 
 Progress = Callable[[str], object]
 
@@ -104,7 +104,7 @@ def build(
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
     )
-    link = functools.partial(_link, executable, device.triple)
+    link = functools.partial(export, executable, triple=device.triple)
     return Artefact(manifest, parameters.arrays, link, module)
 
 
@@ -153,10 +153,6 @@ def _compile(module: IRModule, target: Target) -> Any:
     """Generate code; "compiled" turns the functions themselves into machine code too."""
     with tvm.transform.PassContext(opt_level=3):
         return relax.build(module, target.tvm, exec_mode="compiled")
-
-
-def _link(executable: Any, triple: str, path: Path) -> None:
-    executable.export_library(str(path), fcompile=linker(triple))
 
 
 def _function(function: relax.Function) -> Function:
