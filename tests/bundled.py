@@ -10,9 +10,13 @@ from gq_tvm.deploy import plan_file
 from gq_tvm.deploy.bundle import KERNELS, PLAN, WEIGHTS
 
 
-def run(*words: object, **options) -> subprocess.CompletedProcess[str]:
-    words = tuple(map(str, words))
-    return subprocess.run(words, capture_output=True, text=True, check=False, **options)
+def run(
+    *words: object, cwd: Path | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [*map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=timeout
+    )
 
 
 def altered(bundle: Path, folder: Path, changes: dict[str, Callable[[bytes], bytes]]) -> Path:

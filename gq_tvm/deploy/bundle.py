@@ -100,7 +100,11 @@ def _fill(
     weights.write(folder / WEIGHTS, artefact.parameters)
     built = tvm.compile(plan.kernels(module), target=target.tvm)
     export(built, folder / KERNELS, target.triple, [str(programs / native_code.REPORT)])
-    layers = {name: layer.call["layer"] for layer in manifest.layers for name in layer.parameters}
+    layers = {
+        name: layer.call["layer"]
+        for layer in reversed(manifest.layers)  # weights that several share are the first one's
+        for name in layer.parameters
+    }
     text = [
         f"machine {target.machine}",
         " ".join(["features", *sorted(target.features)]),

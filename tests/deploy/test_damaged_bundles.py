@@ -46,7 +46,7 @@ def inputs(tmp_path_factory) -> list[str]:
     """The words that hand the predictor its inputs."""
     folder = tmp_path_factory.mktemp("inputs")
     state = np.zeros((1, 1, 64), np.float32)
-    arrays = {"token": np.zeros((1, 1), np.int64), "h": state, "c": state}
+    arrays: dict[str, np.ndarray] = {"token": np.zeros((1, 1), np.int64), "h": state, "c": state}
     words = ["--function", "predictor"]
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

@@ -7,6 +7,7 @@ import platform
 import re
 import struct
 import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_other_rates_are_resampled(recogniser, recordings, text, tmp_path, rate)
     assert done.stdout.strip() == text
 
 
-DAMAGED = {
+DAMAGED: dict[str, tuple[Any, str]] = {
     "short.wav": (b"RIFF", "is no WAV file; convert it"),
     "raw.raw": (bytes(1000), "is no WAV file; convert it"),
     "order.wav": (wav((b"data", bytes(8)), pcm()), "a WAV file of format 0, which is not known"),
