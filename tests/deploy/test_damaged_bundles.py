@@ -158,8 +158,8 @@ def test_sizes_are_computed_to_the_ends_of_64_bits(recogniser, inputs, tmp_path)
         ("release", "x", "the model's release is x, it must be a number from 0 to 1000"),
         ("frame_shift_ms", "0.125", "is 0.125, it must be a number from 1 to 1000"),
         ("frame_shift_ms", "26", "it must be from frame_length_ms / 32 to frame_length_ms"),
-        ("mean", "1 2", "the model's mean holds 2 numbers for 40 mel bins"),
-        ("deviation", " ".join(["0"] * 40), "holds 0, it must hold numbers from 1e-06 to 1000"),
+        ("mean", "1 2", "has 2 means and 40 deviations for 40 mel bins; export"),
+        ("deviation", " ".join(["0"] * 40), "holds 0, it must hold numbers from 0.000001 to 1000"),
     ],
 )
 def test_recogniser_of_impossible_settings_is_refused(

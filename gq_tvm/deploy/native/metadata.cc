@@ -1,7 +1,6 @@
 #include "metadata.h"
 
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 
 namespace gq {
@@ -10,9 +9,11 @@ namespace {
 constexpr int kLongestFrame = 32768;  // samples
 constexpr size_t kMostShown = 40;     // characters of a word in a sentence
 
-std::string spelled(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.10g", value);
+// Without an exponent: 0.000001.
+std::string spelled(double bound) {
+  std::string text = std::to_string(bound);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
   return text;
 }
 
@@ -63,9 +64,8 @@ FeatureSettings Metadata::features() const {
   features.high_hz = number("high_hz", -384000, 384000);
   features.quietest = number("quietest", -100, 100);
   features.release = number("release", 0, 1000);
-  auto bins = static_cast<size_t>(features.bins);
-  features.mean = numbers("mean", bins, -1000, 1000);
-  features.deviation = numbers("deviation", bins, 0.000001, 1000);
+  features.mean = numbers("mean", -1000, 1000);
+  features.deviation = numbers("deviation", 0.000001, 1000);
   check_together(features);
   return features;
 }
@@ -96,14 +96,9 @@ int Metadata::whole(const char* name, int least, int most) const {
   return static_cast<int>(value);
 }
 
-std::vector<float> Metadata::numbers(const char* name, size_t count, double least,
-                                     double most) const {
-  const auto& words = model_.metadata(name);
-  if (words.size() != count)
-    throw Error("the model's " + std::string(name) + " holds " + std::to_string(words.size()) +
-                " numbers for " + std::to_string(count) + " mel bins; export it again");
+std::vector<float> Metadata::numbers(const char* name, double least, double most) const {
   std::vector<float> found;
-  for (const auto& word : words) {
+  for (const auto& word : model_.metadata(name)) {
     double value = parsed(word);
     if (!(value >= least && value <= most))
       throw Error("the model's " + std::string(name) + " holds " + word.substr(0, kMostShown) +
@@ -114,6 +109,11 @@ std::vector<float> Metadata::numbers(const char* name, size_t count, double leas
 }
 
 void Metadata::check_together(const FeatureSettings& features) const {
+  auto bins = static_cast<size_t>(features.bins);
+  if (features.mean.size() != bins || features.deviation.size() != bins)
+    throw Error("the model's feature description has " + std::to_string(features.mean.size()) +
+                " means and " + std::to_string(features.deviation.size()) + " deviations for " +
+                std::to_string(bins) + " mel bins; export it again");
   auto word = [&](const char* name) { return model_.metadata(name).front(); };
   double length = features.frame_length_ms, shift = features.frame_shift_ms;
   if (shift > length || length > 32 * shift)  // a sample is looked at so often

@@ -23,7 +23,7 @@ class Metadata {
  private:
   double number(const char* name, double least, double most) const;
   int whole(const char* name, int least, int most) const;
-  std::vector<float> numbers(const char* name, size_t count, double least, double most) const;
+  std::vector<float> numbers(const char* name, double least, double most) const;
   void check_together(const FeatureSettings& features) const;
 
   const Model& model_;
