@@ -17,6 +17,8 @@ from tvm.ir import IRModule
 
 from gq_tvm import frontend, passes
 from gq_tvm.errors import Error
+from gq_tvm.frontend import culprit
+from gq_tvm.frontend.importer import reason
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
@@ -71,7 +73,7 @@ def build(
     for name in program.programs:
         _check_sizes(name, inputs_of(translated.module[name]))
     say(f"packing for {device.name}")
-    with _stage("prepare"):
+    with _stage("prepare", translated, device):
         module, parameters = passes.lower(
             translated.module,
             device,
@@ -88,7 +90,7 @@ def build(
             "quantize.convert, or with quantize.compress, before exporting it"
         )
     say(f"compiling {len(parameters.layers)} layers")
-    with _stage("compile"):
+    with _stage("compile", translated, device):
         executable = _compile(module, device)
     manifest = Manifest(
         target={
@@ -119,7 +121,7 @@ def products(source: Any, activation: str | None = None) -> list[Product]:
         Error: the model cannot be read or translated.
     """
     translated = frontend.translate(frontend.read(source), activation)
-    with _stage("prepare"):
+    with _stage("prepare", translated, get("native")):
         return passes.products(translated.module, activation)
 
 
@@ -136,16 +138,22 @@ def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
 
 
 @contextmanager
-def _stage(verb: str) -> Iterator[None]:
-    """Say in a sentence that TVM failed, and keep its own account behind it."""
+def _stage(verb: str, translated: frontend.Translated, target: Target) -> Iterator[None]:
+    """Say in a sentence what TVM failed at, and keep its own account behind it."""
     try:
         yield
     except Error:
         raise
     except Exception as failure:
-        reason = (str(failure).strip() or repr(failure)).splitlines()[0]
+        place = culprit.find(translated, failure, target.tvm)
+        why = reason(failure)
+        if place:
+            raise Error(
+                f"TVM cannot {verb} {place}: {why}; replace it by other operators"
+            ) from failure
         raise Error(
-            f"TVM cannot {verb} the model: {reason}; this is a limit of TVM's or an error of ours"
+            f"TVM cannot {verb} the model: {why}; no operator fails alone, so this is a limit of "
+            "TVM's or an error of ours"
         ) from failure
 
 

@@ -49,17 +49,17 @@ def main(argv: list[str] | None = None) -> int:
     if options.common_shapes:
         target = targets.get(options.target or "native")
         products = common_products(options.activation or "int8")
-    elif Path(options.model).suffix == ".pt2":
-        from gq_tvm.build import products as read_products
-
-        target = targets.get(options.target or "native")
-        products = read_products(options.model, options.activation)
-    else:
+    elif Path(options.model).is_dir():
         from gq_tvm.runtime.artefact import read_manifest
 
         manifest = read_manifest(options.model)
         target = targets.get(options.target or manifest.target["name"])
         products = products_of(manifest)
+    else:
+        from gq_tvm.build import products as read_products
+
+        target = targets.get(options.target or "native")
+        products = read_products(options.model, options.activation)
     results = tune_products(
         products,
         target,
