@@ -25,6 +25,7 @@ from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.passes.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.runtime.manifest import Product as ProductRecord
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
@@ -81,7 +82,7 @@ def build(
             translated.names,
             activation,
             warn=lambda text: say(f"warning: {text}"),
-            parallel=threads > 1,
+            threads=threads,
             database=load_schedules(device, database),
         )
     if not parameters.layers:
@@ -102,6 +103,7 @@ def build(
         functions={name: _function(module[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
+        products=[ProductRecord(**vars(one)) for one in parameters.products],
         threads=threads,
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
@@ -111,7 +113,7 @@ def build(
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:
-    """Return the weight matrix products of a model, one for each layer: what can be tuned.
+    """Return the weight matrix products of a model, as `build` would note them in the manifest.
 
     Args:
         source: See `build`.

@@ -7,9 +7,7 @@ from typing import Any
 from torch import fx
 from tvm import relax
 
-from gq_tvm.errors import Error
 from gq_tvm.frontend.importer import Importer
-from gq_tvm.frontend.places import place_of
 
 _PRODUCTS = (2, 3, 4)  # powers that products compute
 
@@ -22,35 +20,15 @@ def _convert_product(node: fx.Node, importer: Importer) -> relax.Expr:
 
 def _convert_sum(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit ``x + alpha * y``, or the difference; TVM forgets the factor."""
-    plain = importer.tvms[node.target.__name__]
-    alpha, y = node.kwargs.get("alpha", 1), node.args[1]
+    alpha = node.kwargs.get("alpha", 1)
     if alpha == 1:
-        return plain(node)
-    if not isinstance(y, fx.Node):
-        raise Error(f"{place_of(node)} has a factor alpha of a number; multiply the number by it")
-    given = importer.env[y]
-    scaled = relax.op.multiply(given, relax.const(alpha, given.ty.dtype))
-    importer.env[y] = importer.block_builder.emit(scaled)
-    try:
-        return plain(node)
-    finally:
-        importer.env[y] = given
-
-
-def _convert_elu(node: fx.Node, importer: Importer) -> relax.Expr:
-    """Emit an ELU; with the factors of a SELU and a CELU, which TVM forgets, as its definition."""
-    x, alpha, scale, input_scale = [*importer.retrieve_args(node), 1, 1, 1][:4]
-    if scale == 1 and input_scale == 1:
         return importer.tvms[node.target.__name__](node)
-    emit, dtype = importer.block_builder.emit, x.ty.dtype
-
-    def scaled(y: relax.Expr, factor: float) -> relax.Expr:
-        return emit(relax.op.multiply(y, relax.const(factor, dtype)))
-
-    below = emit(relax.op.minimum(x, relax.const(0, dtype)))
-    grown = emit(relax.op.exp(scaled(below, input_scale)))
-    negative = scaled(emit(relax.op.subtract(grown, relax.const(1, dtype))), alpha * scale)
-    return emit(relax.op.add(scaled(emit(relax.op.nn.relu(x)), scale), negative))
+    x, y = importer.retrieve_args(node)
+    emit = importer.block_builder.emit
+    operator = relax.op.add if node.target.__name__.startswith("add") else relax.op.subtract
+    if not isinstance(y, relax.Expr):
+        return emit(operator(x, relax.const(alpha * y, x.ty.dtype)))
+    return emit(operator(x, emit(relax.op.multiply(y, relax.const(alpha, y.ty.dtype)))))
 
 
 def _convert_power(node: fx.Node, importer: Importer) -> relax.Expr:
@@ -119,7 +97,6 @@ CONVERTERS = {
     "mm.default": _convert_product,
     "bmm.default": _convert_product,
     "matmul.default": _convert_product,
-    "elu.default": _convert_elu,
     "pow.Scalar": _convert_power,
     "pow.Tensor_Scalar": _convert_power,
     "pow.Tensor_Tensor": _convert_power,

@@ -16,7 +16,7 @@ from tvm.ir import IRModule
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
-from gq_tvm.frontend import arithmetic, checks, complex_numbers, reductions
+from gq_tvm.frontend import arithmetic, checks, complex_numbers, exponentials, reductions
 from gq_tvm.frontend.attention import ATTENTION, convert_attention, is_kept
 from gq_tvm.frontend.codebook import Converters
 from gq_tvm.frontend.decompositions import DECOMPOSITIONS
@@ -34,6 +34,7 @@ _CONVERTERS: dict[str, Converter] = {
     **reductions.CONVERTERS,
     **arithmetic.CONVERTERS,
     **complex_numbers.CONVERTERS,
+    **exponentials.CONVERTERS,
 }
 
 

@@ -61,7 +61,8 @@ def looked_up(name: str) -> Any:
 class CodebookLayer(Replacement):
     """Base of the codebook layers: buffers in the place of parameters."""
 
-    activation = "fp32"
+    activation: str
+    bits: Any
     _axes = 2
 
     def hold(
@@ -110,8 +111,7 @@ class CodebookLayer(Replacement):
 
     def extra_repr(self) -> str:
         """As the layer replaced, with bits and activation, for ``print``."""
-        own = super().extra_repr()
-        return f"{own}, bits={getattr(self, 'bits', None)}, activation={self.activation}"
+        return f"{super().extra_repr()}, bits={self.bits}, activation={self.activation}"
 
 
 class OneWeight(CodebookLayer):

@@ -175,7 +175,10 @@ FOURIER: Programs = {
         torch.fft.rfft(x, n=8, dim=0).imag,
         torch.fft.irfft(torch.fft.rfft(x), n=59),
     ),
-    "parts": lambda x: torch.cat([spectrum()(x)[:, :3], spectrum()(x)[:, -2:].conj()], 1).angle(),
+    "parts": lambda x: torch.view_as_real(
+        torch.cat([spectrum()(x)[:, :3], spectrum()(x)[:, -2:].conj()], 1)
+    ),
+    "angle": lambda x: torch.complex(x, x * x + 1).angle(),
     "quotient": lambda x: torch.view_as_real(
         torch.complex(x, x) / (2 + torch.polar(x * x, x) * 1j)
     ),
