@@ -39,3 +39,8 @@ def replanned(bundle: Path, folder: Path, change: Callable[[str], str]) -> Path:
         return plan_file.sealed(text.splitlines()[1:-1])
 
     return altered(bundle, folder, {PLAN: resealed})
+
+
+def with_functions(text: str, functions: str) -> str:
+    """A plan for the same files that has other functions."""
+    return text[: text.index("function ")] + functions + "checksum\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundled import altered, replanned, run
+from bundled import altered, replanned, run, with_functions
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 
@@ -89,11 +89,11 @@ def let(*words: object) -> Callable[[str], str]:
 
 def answer(recogniser: Path, folder: Path, change: Callable[[str], str]):
     """What gq-run says of the first function."""
-
-    def with_functions(text: str) -> str:
-        return change(text[: text.index("function ")] + FUNCTIONS) + "checksum\n"
-
-    changed = replanned(recogniser / "bundle", folder / "bundle", with_functions)
+    changed = replanned(
+        recogniser / "bundle",
+        folder / "bundle",
+        lambda text: change(with_functions(text, FUNCTIONS)),
+    )
     np.save(folder / "x.npy", np.zeros((2, 4), np.float32))
     words = ["--function", "views", "--input", f"x={folder / 'x.npy'}"]
     return run(recogniser / "bundle" / "gq-run", "--bundle", changed, *words)
