@@ -129,8 +129,8 @@ def test_text_that_cannot_be_written_is_an_error(recogniser, recordings):
             done = subprocess.run([program, *words], stdout=full, stderr=-1, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr == (
-            "error: standard output cannot be written (No space left on device); make room, or "
-            "choose another place\n"
+            "error: standard output cannot be written (No space left on device); send it "
+            "elsewhere\n"
         )
 
 

@@ -96,7 +96,7 @@ void print(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && !std::fflush(stdout))
     return;
   throw gq::Error(std::string("standard output cannot be written (") + std::strerror(errno) +
-                  "); make room, or choose another place");
+                  "); send it elsewhere");
 }
 
 void complain(const std::string& problem) { std::fprintf(stderr, "error: %s\n", problem.c_str()); }
