@@ -32,22 +32,6 @@ def _convert_sum(node: fx.Node, importer: Importer) -> relax.Expr:
     return emit(operator(x, emit(relax.op.multiply(y, relax.const(alpha, y.ty.dtype)))))
 
 
-def _convert_elu(node: fx.Node, importer: Importer) -> relax.Expr:
-    """Emit an ELU; with the factors of a SELU and a CELU, which TVM forgets, as its definition."""
-    x, alpha, scale, input_scale = [*importer.retrieve_args(node), 1, 1, 1][:4]
-    if scale == 1 and input_scale == 1:
-        return importer.plain(node)
-    emit, dtype = importer.block_builder.emit, x.ty.dtype
-
-    def scaled(y: relax.Expr, factor: float) -> relax.Expr:
-        return emit(relax.op.multiply(y, relax.const(factor, dtype)))
-
-    below = emit(relax.op.minimum(x, relax.const(0, dtype)))
-    grown = emit(relax.op.exp(scaled(below, input_scale)))
-    negative = scaled(emit(relax.op.subtract(grown, relax.const(1, dtype))), alpha * scale)
-    return emit(relax.op.add(scaled(emit(relax.op.nn.relu(x)), scale), negative))
-
-
 def _convert_power(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit a power: a small whole one as products; of integers through float64, as TVM has none."""
     x, y = importer.retrieve_args(node)
