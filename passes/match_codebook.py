@@ -80,9 +80,7 @@ class MatchCodebook(ModulePass):
             function = rewrite_call(pattern, rewrite, function)
         return rewrite_call(rows, rewrite_rows, function)
 
-    def _embedding(
-        self, ids: relax.Expr, weight: tuple[NDArray, NDArray, NDArray]
-    ) -> relax.Call:
+    def _embedding(self, ids: relax.Expr, weight: tuple[NDArray, NDArray, NDArray]) -> relax.Call:
         named, codes, table = weight
         bits = max(1, ceil(log2(table.shape[1])))
         return codebook_embedding(
