@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from threading import Event
 
-from gq_tvm import __version__, targets
+from gq_tvm import __version__, interrupts, targets
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.schedules import FAMILIES, Product, Schedule, families_for, family
@@ -107,10 +107,11 @@ def tune(
     log = Log(database.with_suffix(".log.jsonl"), cpu, model)
     ranking = cost_model()
     results = []
-    with _interruptible() as interrupted:
+    interrupted = Event()
+    with interrupts.noted(interrupted.set):
 
         def stopped() -> bool:
-            return interrupted() or pool.lost is not None
+            return interrupted.is_set() or pool.lost is not None
 
         if not all(log.decided(task) and len(log.trials(task)) >= trials for task in tasks):
             pool.start()
@@ -207,24 +208,3 @@ def _times(measured: list[Measurement]) -> tuple[float, float | None]:
     cold = [one.cold for one in measured if one.cold is not None]
     hot = median(one.hot for one in measured)
     return round(hot, 2), round(median(cold), 2) if cold else None
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Note the first interrupt instead of raising it; a second one raises."""
-    seen: list[int] = []
-
-    def interrupt(number: int, _: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, interrupt)
-    except ValueError:  # not the main thread: whoever runs it handles interrupts
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -158,6 +158,7 @@ def test_it_goes_on_where_it_was(tmp_path, task):
     assert "tuned before (20 trials)" in text.getvalue()
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
     path, pool, text = tmp_path / "mine.json", FakePool(), io.StringIO()
 
@@ -174,6 +175,7 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_interrupt_ends_it(tmp_path, task):
     pool = FakePool()
 
