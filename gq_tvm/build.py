@@ -90,6 +90,7 @@ def build(
     say(f"compiling {len(parameters.layers)} layers")
     with _stage("compile"):
         executable = _compile(module, device)
+        calls = passes.kernel_calls(module)
     manifest = Manifest(
         target={
             "name": device.name,
@@ -97,7 +98,7 @@ def build(
             "features": sorted(device.features),
             "instruction_set": device.instruction_set,
         },
-        functions={name: _function(module[name]) for name in program.programs},
+        functions={name: _function(module[name], calls[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
         threads=threads,
@@ -159,7 +160,7 @@ def _link(executable: Any, triple: str, path: Path) -> None:
     executable.export_library(str(path), fcompile=linker(triple))
 
 
-def _function(function: relax.Function) -> Function:
+def _function(function: relax.Function, calls: list[dict[str, Any]]) -> Function:
     inputs = inputs_of(function)
     returned = function.ret_ty
     single = not isinstance(returned, relax.TupleType)
@@ -180,6 +181,7 @@ def _function(function: relax.Function) -> Function:
         parameters=[var.name for var in list(function.params)[len(inputs) :]],
         single=single,
         kernel=_only_kernel(function),
+        calls=calls,
     )
 
 

@@ -224,7 +224,7 @@ class _Trial:
 
 def _wrongness(one: Comparison) -> tuple[int, float]:
     order = ("passed", "undecided", "failed")
-    return order.index(one.verdict), max(one.relative / one.bound, one.least / one.least_bound)
+    return order.index(one.verdict), one.relative - one.bound
 
 
 def _outputs(result: Any) -> Outputs:

@@ -46,6 +46,7 @@ class Function:
         single: Whether it returns its one output bare rather than in a tuple.
         kernel: If all it does is to call one kernel on its inputs and weights: the kernel's symbol
             in the library, and the names of its arguments; what follows are the outputs.
+        calls: The kernels it calls; see ``passes.kernel_calls``.
     """
 
     inputs: list[Tensor]
@@ -54,6 +55,7 @@ class Function:
     parameters: list[str]
     single: bool
     kernel: list[str] | None = None
+    calls: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -158,6 +160,7 @@ def _check(manifest: Manifest) -> None:
         _demand(isinstance(function.single, bool))
         _demand(not function.single or len(function.outputs) == 1)
         _demand(function.kernel is None or _is_list(function.kernel, str))
+        _demand(_is_list(function.calls, dict))
         _demand(_is_list(function.parameters, str) and sizes.keys() >= set(function.parameters))
     for layer in manifest.layers:
         _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel]))

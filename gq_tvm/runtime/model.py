@@ -149,15 +149,16 @@ class Kernels:
         self._parameters = parameters
         self._device = device
 
-    def timer(self, symbol: str, arguments: Sequence[str | np.ndarray]) -> Timer:
+    def timer(self, symbol: str, arguments: Sequence[str | int | np.ndarray]) -> Timer:
         """Return ``time(count)``: the seconds of each of ``count`` calls of a kernel.
 
         Args:
             symbol: As in ``Layer.call``.
-            arguments: Names of parameters, or arrays.
+            arguments: Names of parameters, arrays, or numbers.
         """
         tensors = [
-            self._parameters[a] if isinstance(a, str) else self._device.tensor(a) for a in arguments
+            self._device.tensor(a) if isinstance(a, np.ndarray) else self._parameters.get(a, a)
+            for a in arguments
         ]
         library = self._code.imports[0]
 
