@@ -84,7 +84,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gq_tvm.profile",
-        description="Time a compiled model: each function, and each layer and float operator it calls.",
+        description="Time a compiled model: its functions, and each layer and operator they call.",
         epilog=(
             "examples:\n  python -m gq_tvm.profile digits.gq --against digits.pt2\n"
             "  python -m gq_tvm.profile new.gq --against old.gq"

@@ -164,7 +164,7 @@ def test_profile_shows_functions_layers_and_the_baseline(native, tmp_path, capsy
 
 
 def test_profile_has_a_line_for_all_that_is_called(tmp_path):
-    """What `inspect` names, and the float operators by their layers; what is left has a line too."""
+    """What `inspect` names, float operators by their layers, and what is left."""
     gq_tvm.build(everything("int8")[1]).save(tmp_path / "model.gq")
     model = gq_tvm.load(tmp_path / "model.gq")
     timings = compare({"model": model}, rounds=1, frames=8).timings["model"]
