@@ -42,9 +42,12 @@ format: .venv/.installed
 	.venv/bin/clang-format -i $$(git ls-files '*.c' '*.cc' '*.h')
 	$(PY) -m ruff check --fix .
 
+# Setuptools keeps what it copied once, deleted modules too: it gets an empty folder, and not build/,
+# where the artefacts of the demo and the benchmarks lie.
 wheel: .venv/.installed
-	rm -rf build
-	$(PY) -m build --wheel --no-isolation
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	    $(PY) -m build --wheel --no-isolation \
+	    --config-setting=--build-option=build --config-setting=--build-option=--build-base="$$folder"
 
 # BENCHMARK takes options of `python -m benchmarks`, e.g. BENCHMARK="--models --threads 1".
 benchmark: .venv-benchmarks/.installed
@@ -70,7 +73,7 @@ setup: .venv/.installed device
 	@echo "Installing the peers into .venv-benchmarks (minutes the first time)"
 	@test -x .venv-benchmarks/bin/python || $(PYTHON) -m venv .venv-benchmarks
 	@.venv-benchmarks/bin/python -m pip install -qq $(TORCH)
-	@.venv-benchmarks/bin/python -m pip install -qq --editable . -r benchmarks/requirements.txt
+	@.venv-benchmarks/bin/python -m pip install -qq --editable ".[torch]" -r benchmarks/requirements.txt
 	@touch $@
 
 # The emulated ARM board, and what models times on ARM cores. Where they cannot be had their tests are

@@ -22,11 +22,11 @@ from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.passes.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
-from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.runtime.manifest import Function, KernelCall, Layer, Manifest, Tensor
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 
 Progress = Callable[[str], object]
 
@@ -105,7 +105,7 @@ def build(
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
     )
-    link = functools.partial(_link, executable, device.triple)
+    link = functools.partial(export, executable, triple=device.triple)
     return Artefact(manifest, parameters.arrays, link, module)
 
 
@@ -156,10 +156,6 @@ def _compile(module: IRModule, target: Target) -> Any:
         return relax.build(module, target.tvm, exec_mode="compiled")
 
 
-def _link(executable: Any, triple: str, path: Path) -> None:
-    executable.export_library(str(path), fcompile=linker(triple))
-
-
 def _function(function: relax.Function, calls: list[dict[str, Any]]) -> Function:
     inputs = inputs_of(function)
     returned = function.ret_ty
@@ -181,7 +177,7 @@ def _function(function: relax.Function, calls: list[dict[str, Any]]) -> Function
         parameters=[var.name for var in list(function.params)[len(inputs) :]],
         single=single,
         kernel=_only_kernel(function),
-        calls=calls,
+        calls=[KernelCall(**one) for one in calls],
     )
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,24 @@ def root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return `cache_dir`, or else ``$GQ_TVM_CACHE``, or else ``~/.cache/gq-tvm`` (XDG)."""
     chosen = cache_dir or os.environ.get("GQ_TVM_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gq-tvm"
+
+
+def without_home() -> Path:
+    """Return a folder for caches that is this user's alone, for where there is no home.
+
+    Where there can be none it is a path that cannot be written: another user's folder of that name
+    is none to run programs from.
+    """
+    folder = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+    except OSError:
+        return Path(os.devnull)
+    ours = about.st_uid == os.getuid() and about.st_mode & 0o777 == 0o700
+    return folder if ours and stat.S_ISDIR(about.st_mode) else Path(os.devnull)
 
 
 def provide(folder: Path, build: Callable[[Path], None], complete: Callable[[Path], bool]) -> Path:

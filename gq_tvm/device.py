@@ -6,13 +6,14 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.modelled import tools
-from gq_tvm.runtime import board, emulator
-from gq_tvm.runtime.emulator import CPUS, EmulatedDevice
-from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
+from gq_tvm.runtime import import_tvm
+
+if TYPE_CHECKING:
+    from gq_tvm.runtime.board import Installation
 
 _ON_A_BOARD = """\
 On a real 64-bit ARM board (Linux, glibc 2.27 or newer; nothing else is needed there):
@@ -28,6 +29,11 @@ Whoever reaches that port can run code on the board: keep it off open networks."
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
+    import_tvm()  # before what imports it with PyTorch
+    from gq_tvm.modelled import tools
+    from gq_tvm.runtime import emulator
+    from gq_tvm.runtime.emulator import CPUS, EmulatedDevice
+
     parser = argparse.ArgumentParser(
         prog="python -m gq_tvm.device",
         description="Run an emulated ARM board for commands that take --rpc, until Ctrl-C.",
@@ -69,11 +75,14 @@ def main(argv: list[str] | None = None) -> int:
     raise Error(f"the emulated {options.cpu} died: start it again")
 
 
-def write_board(installation: board.Installation, folder: Path) -> None:
+def write_board(installation: Installation, folder: Path) -> None:
     """Write the RPC server, TVM's runtime libraries and a start script for an ARM board.
 
     Raises `Error` if `folder` exists or cannot be written.
     """
+    from gq_tvm.runtime.board import LIBRARIES
+    from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
+
     try:
         shutil.copytree(installation.board, folder)
         start = folder / "start"
@@ -82,7 +91,7 @@ def write_board(installation: board.Installation, folder: Path) -> None:
             "# start [PORT [HOST]]: serve TVM's RPC until it is stopped\n"
             f'export {SPIN_VARIABLE}="${{{SPIN_VARIABLE}:-{SPINS}}}"\n'
             'cd "$(dirname "$0")" && exec ./rpc_server "${2:-0.0.0.0}" "${1:-9090}" '
-            + " ".join(f"./{name}" for name in board.LIBRARIES)
+            + " ".join(f"./{name}" for name in LIBRARIES)
             + "\n"
         )
         start.chmod(0o755)

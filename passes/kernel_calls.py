@@ -16,9 +16,9 @@ def kernel_calls(module: IRModule) -> dict[str, list[dict[str, Any]]]:
     """The kernels each function calls, equal calls once, in the order of the first of each.
 
     Returns:
-        By function: the ``symbol`` in the library, its ``arguments`` and ``outputs``, and how many
-        ``times`` it is called. An argument is a parameter's name, ``[dtype, size, ...]``, or
-        ``["size", size]``; sizes known only at run time are strings.
+        By function: the ``symbol`` in the library, its ``arguments``, ``outputs`` and ``sizes``,
+        and how many ``times`` it is called. An argument is a parameter's name, or ``[dtype, size,
+        ...]``; sizes known only at run time are strings.
     """
     module = relax.transform.RewriteDataflowReshape()(module)  # views call no kernel
     return {
@@ -38,11 +38,11 @@ def _calls(function: relax.Function) -> list[dict[str, Any]]:
                 continue
             made = call.ty_args[0]
             outputs = list(made.fields) if isinstance(made, relax.TupleType) else [made]
-            sizes = list(call.args[2].values) if len(call.args) > 2 else []
             one = {
                 "symbol": call.args[0].name_hint,
                 "arguments": [_argument(x, parameters) for x in call.args[1]],
-                "outputs": [_tensor(ty) for ty in outputs] + [["size", spelled(s)] for s in sizes],
+                "outputs": [_tensor(ty) for ty in outputs],
+                "sizes": [spelled(one) for one in (call.args[2].values if call.args[2:] else ())],
             }
             found.setdefault(repr(one), {**one, "times": 0})["times"] += 1
     return list(found.values())

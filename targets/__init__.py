@@ -6,6 +6,7 @@ A new device is one entry in ``x86.py``, ``arm.py`` or ``arm32.py``.
 from __future__ import annotations
 
 import difflib
+import re
 
 from gq_tvm.errors import Error
 from gq_tvm.targets import arm, arm32, native, x86
@@ -30,11 +31,24 @@ def get(name: str | Target) -> Target:
         return native.best(TARGETS[entry] for entry in _NATIVE_ORDER)
     if name in TARGETS:
         return TARGETS[name]
-    near = difflib.get_close_matches(name, [*TARGETS, "native"], n=3, cutoff=0.5)
+    if name.lower() in ("cuda", "gpu", "metal", "opencl", "rocm", "vulkan"):
+        raise Error(f"{name} is no target: gq-tvm makes code for CPUs; --target help lists them")
+    near = _of_board(name) or difflib.get_close_matches(name, [*TARGETS, "native"], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     if name.startswith(("cortex", "neoverse")):  # a near name may have instructions this core lacks
         hint += "arm runs on every 64-bit ARM core with NEON, arm32 on every 32-bit one; "
     raise Error(f"unknown target {name!r}; {hint}--target help lists them")
+
+
+def _of_board(name: str) -> list[str]:
+    """The targets whose description has that board, however it is spelled: rpi4, jetson_orin."""
+    wanted = re.sub(r"^r?pi(?=\d)", "raspberrypi", _letters(name))
+    found = [one.name for one in TARGETS.values() if wanted in _letters(one.description)]
+    return found if len(wanted) > 5 else []
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def table() -> str:

@@ -7,13 +7,21 @@ the loading process brings, so their symbols are left undefined.
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from gq_tvm.elf import MACHINES, machine
 from gq_tvm.errors import Error
 from gq_tvm.targets.zig import zig
+
+_LARGEST_OBJECT = 1 << 26  # bytes; a model's code seldom has a hundredth
 
 
 def architecture(triple: str) -> str:
@@ -52,7 +60,7 @@ class Linker:
         """Link the object files into the shared library `output`.
 
         `options` go to lld as they are. Raises `Error` if an object is for another architecture or
-        lld refuses.
+        lld refuses, OSError if the library cannot be written.
         """
         wanted = architecture(self.triple)
         objects = [objects] if isinstance(objects, str) else list(objects)
@@ -62,14 +70,15 @@ class Linker:
                 raise Error(f"cannot link {path} for {self.triple}: it is {found}, not {wanted}")
         # --strip-debug: TVM's debug sections describe generated code and only cost bytes.
         # -z now: a missing symbol shows when the library is loaded, not in the middle of a run.
+        # -o -: the library is written here; on a full disk lld would end without a word.
         flags = ["-shared", "--strip-debug", "--build-id=none", "-z", "now"]
-        flags += [*(options or ()), "-o", output, *objects]
-        done = subprocess.run(
-            [zig(), "ld.lld", *flags], capture_output=True, text=True, check=False
-        )
+        flags += [*(options or ()), "-o", "-", *objects]
+        done = subprocess.run([zig(), "ld.lld", *flags], capture_output=True, check=False)
         if done.returncode:
-            reason = done.stderr.strip().splitlines() or [f"lld left with code {done.returncode}"]
-            raise Error(f"cannot link {output}: {reason[0]}")
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            reason = said[0] if said else f"lld left with code {done.returncode}"
+            raise Error(f"cannot link {output}: {reason}")
+        Path(output).write_bytes(done.stdout)
         if machine(output) != wanted:
             raise Error(f"linking {output} gave a file for {machine(output)}, not for {wanted}")
 
@@ -78,3 +87,44 @@ def linker(triple: str) -> Callable[..., None]:
     """Return the function to pass to ``export_library(path, fcompile=...)`` for a target triple."""
     architecture(triple)
     return Linker(triple)
+
+
+def export(
+    executable: Any, path: str | os.PathLike[str], triple: str, addons: Sequence[str] = ()
+) -> None:
+    """Write what TVM compiled as the shared library `path`, with more object files behind it.
+
+    Args:
+        executable: What ``tvm.compile`` or ``relax.build`` returned.
+        path: The file; nothing is written but this and beside it.
+        triple: Of the target.
+        addons: Object files and archives.
+
+    Raises:
+        Error: it cannot be linked.
+        OSError: it cannot be written.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and limit < _LARGEST_OBJECT:
+        raise Error(f"files may have {limit:,} bytes here, too few for code: raise `ulimit -f`")
+    with _in_memory(Path(path).absolute().parent) as workspace:
+        executable.export_library(
+            str(path), fcompile=linker(triple), workspace_dir=str(workspace), addons=[*addons]
+        )
+
+
+@contextmanager
+def _in_memory(parent: Path) -> Iterator[Path]:
+    """A folder where the object files that TVM writes are links to memory.
+
+    Where LLVM cannot write one, as on a full disk, it ends the process on the spot.
+    """
+    with (
+        tempfile.TemporaryDirectory(dir=parent, prefix=".objects-") as folder,
+        ExitStack() as stack,
+    ):
+        for name in ("lib0.o", "devc.o"):
+            memory = os.memfd_create(name)
+            stack.callback(os.close, memory)
+            (Path(folder) / name).symlink_to(f"/proc/{os.getpid()}/fd/{memory}")
+        yield Path(folder)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+import gq_tvm
 from gq_tvm import Error, cache
 
 
@@ -74,3 +77,24 @@ def test_root_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("GQ_TVM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
     assert cache.root() == tmp_path / "c" / "gq-tvm"
+
+
+def test_without_a_home_the_cache_is_a_folder_of_ones_own(tmp_path: Path, monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("GQ_TVM_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # so that it is put back
+    gq_tvm._live_without_a_home()
+    (own,) = tmp_path.iterdir()
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert cache.root() == own / "gq-tvm"
+    own.chmod(0o777)  # whose it is now nobody can tell
+    assert str(cache.without_home()) == os.devnull
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    assert str(cache.without_home()) == os.devnull
+    with pytest.raises(Error, match="set GQ_TVM_CACHE to a folder that can be written"):
+        cache.provide(cache.without_home() / "gq-tvm" / "thing", build, complete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,40 @@ def test_a_folder_that_is_a_file(tmp_path: Path):
     (tmp_path / "a").touch()
     with pytest.raises(Error, match=r"b\.json cannot be written \(.*\); make room, then resume"):
         run_report.write(tmp_path / "a" / "b.json", {})
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gq_tvm import files
+with files.folder_beside(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    place = tmp_path / "m.gq"
+    ended = subprocess.run([sys.executable, "-c", KILLED, place])
+    assert ended.returncode == -9
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".m.gq.writing-link").symlink_to(tmp_path)
+    (tmp_path / ".other.gq.writing-1").mkdir()
+    with files.folder_beside(place) as one, files.folder_beside(place) as other:
+        assert one.exists()  # its process lives
+        assert other.exists()
+        assert not left.exists()
+    assert {one.name for one in tmp_path.iterdir()} == {".m.gq.writing-link", ".other.gq.writing-1"}
+
+
+def test_only_a_file_is_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert files.read(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(OSError, match="it has more than 4 bytes"):
+        files.read(tmp_path / "a", 4)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="it is no regular file"):
+            files.read(path, 5)
+    with pytest.raises(IsADirectoryError):
+        files.read(tmp_path, 5)

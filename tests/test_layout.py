@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Beneath everything: they import one another and the standard library.
-BASE = {"errors", "files", "cache", "debian", "command", "elf", "interrupts"}
+BASE = {"errors", "files", "cache", "debian", "command", "elf", "interrupts", "records"}
 
 # The compile side, lowest first; a module may import what is before it in this list, and its own
 # entry. What an artefact is on disk lies beneath `build`, which writes one; running it, above.
@@ -185,7 +186,18 @@ def test_links_are_relative():
 
 def test_dependencies_of_the_compiler_are_exact():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]
     for name in ("apache-tvm", "apache-tvm-ffi", "torch", "ziglang"):
-        pins = [line for line in project["dependencies"] if line.startswith(f"{name}=")]
+        needed = extra["torch"] if name == "torch" else project["dependencies"]
+        pins = [line for line in needed if line.startswith(f"{name}=")]
         assert len(pins) == 1
         assert pins[0].startswith(f"{name}==")
+    assert "gq-tvm[torch]" in extra["dev"]
+
+
+def test_what_is_always_installed_brings_no_cuda():
+    """PyTorch and plain xgboost of the public index are made for it."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    on_x86 = [line for line in needed if "!= 'x86_64'" not in line]
+    cuda = re.compile(r"(torch|xgboost|triton|nvidia)\b(?!-cpu)")
+    assert not [line for line in on_x86 if cuda.match(line)]

@@ -17,7 +17,7 @@ from gq_tvm.schedules import Family, Product, Schedule, families_for
 from gq_tvm.schedules.database import Database, load
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
 
@@ -75,7 +75,7 @@ def _prepare(task: Task, schedule: Schedule, folder: Path) -> Call:
         # Without the checks of arguments, which are no part of the product.
         with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
             built = tvm.compile(module, target=target.tvm)
-        built.export_library(str(path), fcompile=linker(target.triple))
+        export(built, path, target.triple)
         case = Case(task)
         inputs, outputs = case.arguments(schedule)
 

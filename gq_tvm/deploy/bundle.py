@@ -16,7 +16,7 @@ from gq_tvm.deploy import native_code, plan
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact, replace_folder
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 
 _TASKS = ("rnnt", "ctc")  # of the decoders in native/decoding.cc
 
@@ -99,11 +99,7 @@ def _fill(
     manifest = artefact.manifest
     weights.write(folder / WEIGHTS, artefact.parameters)
     built = tvm.compile(plan.kernels(module), target=target.tvm)
-    built.export_library(
-        str(folder / KERNELS),
-        fcompile=linker(target.triple),
-        addons=[str(programs / native_code.REPORT)],
-    )
+    export(built, folder / KERNELS, target.triple, [str(programs / native_code.REPORT)])
     text = [
         f"machine {target.machine}",
         " ".join(["features", *sorted(target.features)]),

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gq_tvm import files, records
 from gq_tvm.elf import machine
 from gq_tvm.errors import Error
+from gq_tvm.records import Wrong
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.manifest import FORMAT, Manifest
 
 MANIFEST, CODE, WEIGHTS = "manifest.json", "model.so", "weights.safetensors"
+_LARGEST_MANIFEST = 1 << 26  # bytes; a layer has a thousand
 
 
 @dataclass
@@ -68,17 +72,14 @@ def replace_folder(place: Path, fill: Callable[[Path], None]) -> None:
         Error: it cannot be written; and what `fill` raises.
     """
     try:
-        place.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
+        with files.folder_beside(place) as beside:
+            fill(beside)
+            _swap(beside, place)
     except OSError as failure:
-        raise Error(f"cannot write {place}: {failure.strerror}; choose another place") from failure
-    try:
-        fill(beside)
-        _swap(beside, place)
-    except OSError as failure:
-        raise Error(f"cannot write {place}: {failure.strerror or failure}") from failure
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise Error(
+            f"cannot write {place}: {failure.strerror or failure}; make room, or choose another "
+            "place"
+        ) from failure
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -88,22 +89,30 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         Error: there is no artefact at `path`, or its manifest is damaged.
     """
     folder = Path(path)
-    if not folder.exists():
-        raise Error(f"{path} does not exist; give the folder that gq_tvm.compile wrote")
-    if folder.is_file():
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except (FileNotFoundError, ValueError):
+        raise Error(f"{path} does not exist; give the folder that gq_tvm.compile wrote") from None
+    except OSError as failure:
+        raise Error(f"{path} cannot be read: {failure.strerror}") from None
+    if not is_folder and folder.suffix == ".pt2":
         raise Error(f"{path} is no artefact; compile it first: python -m gq_tvm.compile {path}")
+    if not is_folder:
+        raise Error(f"{path} is no folder; give the folder that gq_tvm.compile wrote")
     if (folder / "plan.txt").is_file() and not (folder / MANIFEST).exists():
         raise Error(
             f"{path} is a bundle, for gq-run on the device; give the folder that compile -o wrote"
         )
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise Error(f"{path} is not a gq-tvm artefact: it has no readable {MANIFEST}") from None
+        text = files.read(folder / MANIFEST, _LARGEST_MANIFEST)
+    except OSError as failure:
+        raise Error(
+            f"{path} is not a gq-tvm artefact: it has no readable {MANIFEST} ({failure.strerror})"
+        ) from None
     try:
-        data = json.loads(text)
-    except ValueError:
-        raise Error(f"{path} has a damaged manifest; compile the model again") from None
+        data = records.loads(text)
+    except Wrong as wrong:
+        raise Error(f"{path} has a damaged manifest ({wrong}); compile the model again") from None
     return Manifest.from_json(data, str(path))
 
 
@@ -116,7 +125,9 @@ def check_files(path: str | os.PathLike[str], manifest: Manifest) -> None:
     for name in (CODE, WEIGHTS):
         file = Path(path) / name
         if name not in manifest.files:
-            raise Error(f"{path} has a damaged manifest; compile the model again")
+            raise Error(
+                f"{path} has a damaged manifest (files.{name} is missing); compile the model again"
+            )
         if not file.is_file():
             raise Error(f"{path} lacks {name}; compile the model again")
         if sha256(file) != manifest.files[name]:
@@ -175,17 +186,20 @@ def check_place(place: Path) -> None:
     Raises:
         Error: `place` exists, is not empty and is no artefact.
     """
-    if not place.exists():
-        return
-    if place.is_dir() and (not any(place.iterdir()) or _is_artefact(place)):
-        return
+    try:
+        if not place.exists():
+            return
+        if place.is_dir() and (not any(place.iterdir()) or _is_artefact(place)):
+            return
+    except OSError as failure:
+        raise Error(f"cannot write {place}: {failure.strerror}; choose another place") from None
     raise Error(f"{place} exists and is not a gq-tvm artefact; choose another place")
 
 
 def _is_artefact(folder: Path) -> bool:
     """Whether a folder is an artefact of any version, even a damaged one."""
     try:
-        return FORMAT in (folder / MANIFEST).read_text(encoding="utf-8", errors="replace")[:200]
+        return FORMAT.encode() in files.read(folder / MANIFEST, _LARGEST_MANIFEST)[:200]
     except OSError:
         return False
 
@@ -195,6 +209,7 @@ def _write(artefact: Artefact, folder: Path) -> None:
     weights.write(folder / WEIGHTS, artefact.parameters)
     artefact.manifest.files = {name: sha256(folder / name) for name in (CODE, WEIGHTS)}
     text = json.dumps(artefact.manifest.to_json(), indent=1)
+    Manifest.from_json(records.loads(text), "what was compiled")  # what is written can be read
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     folder.chmod(0o777 & ~_umask())
     for file in folder.iterdir():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from gq_tvm.runtime.sizes import evaluate
 
 Timer = Callable[[int], list[float]]
 
+# What TVM raises where code and arguments do not fit, and NumPy where memory is short.
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, BufferError, MemoryError)
 _MOST_SHAPES = 32  # combinations of input shapes a function keeps memory for
 
 
@@ -79,7 +82,7 @@ class CompiledFunction:
         count = self._threads if threads is None else self._asked(threads)
         try:
             outputs = self._calls(prepared, arrays, count)
-        except (RuntimeError, TypeError, ValueError) as failure:  # what TVM raises
+        except FAILURES as failure:
             raise self._failed(failure) from failure
         if arrays is inputs or isinstance(inputs[0], np.ndarray):
             return outputs
@@ -109,17 +112,16 @@ class CompiledFunction:
         arrays = [_array(x) for x in inputs]
         sizes = self._check(arrays)
         wanted = self._made(sizes)
-        if outputs is None:
-            made = [aligned(shape, np.dtype(one.dtype)) for shape, one in wanted]
-            for array in made:
-                array.fill(0)
-            in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
-            outputs = made if in_numpy else _tensors(tuple(made))
-        else:
-            made = self._check_outputs(outputs, [shape for shape, _ in wanted])
         count = self._threads if threads is None else self._asked(threads)
-        self._meet_shapes()
-        run = self._calls.bind(arrays, made, count)
+        with self._sentences():
+            if outputs is None:
+                made = [aligned(shape, np.dtype(one.dtype)) for shape, one in wanted]
+                in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
+                outputs = made if in_numpy else _tensors(tuple(made))
+            else:
+                made = self._check_outputs(outputs, [shape for shape, _ in wanted])
+            self._meet_shapes()
+            run = self._calls.bind(arrays, made, count)
         return Bound(self, run, outputs[0] if self._single else tuple(outputs))
 
     def timer(self, inputs: Sequence[np.ndarray]) -> Timer:
@@ -154,13 +156,21 @@ class CompiledFunction:
         sizes = self._check(inputs)
         self._meet_shapes()
         outputs = self._made(sizes) if self._one_kernel else []
-        prepared = self._calls.prepare(inputs, [(shape, one.dtype) for shape, one in outputs])
+        with self._sentences():
+            prepared = self._calls.prepare(inputs, [(shape, one.dtype) for shape, one in outputs])
         self._prepared[signature] = prepared
         return prepared
 
     def _made(self, sizes: Mapping[str, int]) -> list[tuple[tuple[int, ...], Tensor]]:
         """The shape of each output for inputs of certain sizes, and what else is known of it."""
-        return [(tuple(evaluate(s, sizes) for s in one.shape), one) for one in self.outputs]
+        made = [(tuple(evaluate(s, sizes) for s in one.shape), one) for one in self.outputs]
+        for shape, one in made:
+            if min(shape, default=0) < 0:
+                raise Error(
+                    f"{one.name} of function {self.name} would have the size {min(shape)}; call it "
+                    "with larger inputs"
+                )
+        return made
 
     def _meet_shapes(self) -> None:
         """Count new shapes; forget them all when they are many.
@@ -203,11 +213,17 @@ class CompiledFunction:
             arrays.append(array)
         return arrays
 
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as failure:
+            raise self._failed(failure) from failure
+
     def _failed(self, failure: Exception) -> Error:
-        reason = (str(failure).strip() or repr(failure)).splitlines()[0]
         return Error(
-            f"function {self.name} failed: {reason}; if its inputs are right, compile the model "
-            "again"
+            f"function {self.name} failed: {first_line(failure)}; if its inputs are right, compile "
+            "the model again"
         )
 
 
@@ -231,9 +247,14 @@ class Bound:
         """
         try:
             self._run()
-        except (RuntimeError, TypeError, ValueError) as failure:  # what TVM raises
+        except FAILURES as failure:
             raise self._function._failed(failure) from failure
         return self.outputs
+
+
+def first_line(failure: Exception) -> str:
+    """What TVM says of a failure, without its own account of where."""
+    return (str(failure).strip() or repr(failure)).splitlines()[0]
 
 
 def _signature(inputs: Sequence[Any]) -> tuple[Any, ...]:

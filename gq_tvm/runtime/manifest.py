@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from gq_tvm import records
 from gq_tvm.errors import Error
+from gq_tvm.records import Wrong
+from gq_tvm.runtime.weights import DTYPES
 
 FORMAT = "gq-tvm artefact"
 VERSION = 1
+_MOST_SIZES = 64  # of a tensor: NumPy's limit
 
 
 @dataclass
@@ -35,6 +37,25 @@ class Tensor:
 
 
 @dataclass
+class KernelCall:
+    """A kernel that a function calls, for profiling.
+
+    Attributes:
+        symbol: In the library.
+        arguments: A parameter's name, or dtype and sizes of a tensor.
+        outputs: Dtype and sizes of each.
+        sizes: Numbers it takes behind these.
+        times: How often the function makes this very call.
+    """
+
+    symbol: str
+    arguments: list[str | list[int | str]]
+    outputs: list[list[int | str]]
+    sizes: list[int | str]
+    times: int
+
+
+@dataclass
 class Function:
     """One of an artefact's functions.
 
@@ -46,7 +67,7 @@ class Function:
         single: Whether it returns its one output bare rather than in a tuple.
         kernel: If all it does is to call one kernel on its inputs and weights: the kernel's symbol
             in the library, and the names of its arguments; what follows are the outputs.
-        calls: The kernels it calls; see ``passes.kernel_calls``.
+        calls: The kernels it calls, in the order of the first call of each.
     """
 
     inputs: list[Tensor]
@@ -55,7 +76,7 @@ class Function:
     parameters: list[str]
     single: bool
     kernel: list[str] | None = None
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[KernelCall] = field(default_factory=list)
 
 
 @dataclass
@@ -120,65 +141,106 @@ class Manifest:
                 f"{VERSION}; compile the model again"
             )
         try:
-            return _parse({k: v for k, v in data.items() if k not in ("format", "version")})
-        except (TypeError, KeyError, AttributeError, ValueError) as failure:
-            raise Error(f"{where} has a damaged manifest; compile the model again") from failure
+            manifest = records.read(
+                Manifest, {k: v for k, v in data.items() if k not in ("format", "version")}
+            )
+            _check(manifest)
+        except Wrong as wrong:
+            raise Error(
+                f"{where} has a damaged manifest ({wrong}); compile the model again"
+            ) from None
+        return manifest
 
 
-def _parse(data: dict[str, Any]) -> Manifest:
-    functions = {
-        name: Function(
-            **{
-                **one,
-                "inputs": [Tensor(**tensor) for tensor in one["inputs"]],
-                "outputs": [Tensor(**tensor) for tensor in one["outputs"]],
-            }
-        )
-        for name, one in data["functions"].items()
-    }
-    layers = [Layer(**layer) for layer in data["layers"]]
-    manifest = Manifest(**{**data, "functions": functions, "layers": layers})
-    _check(manifest)
-    return manifest
+@dataclass
+class _Target:
+    """What ``Manifest.target`` must be."""
+
+    name: str
+    machine: str
+    features: list[str]
+    instruction_set: str
+
+
+@dataclass
+class _Call:
+    """What ``Layer.call`` must be."""
+
+    layer: str
+    symbol: str
+    arguments: list[str | list[int | str]]
+    outputs: list[list[int | str]]
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError where a field is not what its type says, or names what is not there."""
-    target, sizes = manifest.target, manifest.parameter_bytes
-    _demand(_are(str, [target["name"], target["machine"], target["instruction_set"]]))
-    _demand(_is_list(target["features"], str))
-    for table, kind in ((sizes, int), (manifest.files, str), (manifest.versions, str)):
-        _demand(_are(str, table) and _are(kind, table.values()))
-    _demand(isinstance(manifest.threads, int) and manifest.threads >= 1)
-    _demand(bool(manifest.functions))
-    for function in manifest.functions.values():
-        for tensor in (*function.inputs, *function.outputs):
-            _demand(_are(str, [tensor.name, tensor.dtype]) and _is_list(tensor.shape, int | str))
-            np.dtype(tensor.dtype)
-        for bounds in function.bounds.values():
-            _demand(_is_list(bounds, int | None) and len(bounds) == 2)
-        _demand(isinstance(function.single, bool))
-        _demand(not function.single or len(function.outputs) == 1)
-        _demand(function.kernel is None or _is_list(function.kernel, str))
-        _demand(_is_list(function.calls, dict))
-        _demand(_is_list(function.parameters, str) and sizes.keys() >= set(function.parameters))
-    for layer in manifest.layers:
-        _demand(_are(str, [layer.name, layer.kind, layer.activation, layer.kernel]))
-        _demand(_are(str, [layer.schedule, layer.origin]))
-        _demand(_are(int, [layer.bits, layer.bytes, layer.float_bytes]))
-        _demand(_is_list(layer.shape, int) and isinstance(layer.tied_to, str | None))
-        _demand(_is_list(layer.parameters, str) and sizes.keys() >= set(layer.parameters))
-        _demand(isinstance(layer.call, dict))
+    """Raise `Wrong` where a value is of its type and yet cannot be true."""
+    records.read(_Target, manifest.target, "target")
+    sizes = manifest.parameter_bytes
+    for name, size in sizes.items():
+        _demand(size >= 0, f"parameter_bytes.{name}", "is negative")
+    _demand(manifest.threads >= 1, "threads", "is less than 1")
+    _demand(bool(manifest.functions), "functions", "is empty")
+    _demand(bool(manifest.layers), "layers", "is empty")
+    for name, function in manifest.functions.items():
+        _check_function(function, set(sizes), f"functions.{name}")
+    names = {layer.name for layer in manifest.layers}
+    for i, layer in enumerate(manifest.layers):
+        _check_layer(layer, names, set(sizes), f"layers[{i}]")
 
 
-def _demand(holds: bool) -> None:
+def _check_function(function: Function, weights: set[str], key: str) -> None:
+    for kind in ("inputs", "outputs"):
+        for i, tensor in enumerate(getattr(function, kind)):
+            _check_tensor(tensor.dtype, tensor.shape, f"{key}.{kind}[{i}]")
+    inputs = [one.name for one in function.inputs]
+    _demand(len(set(inputs)) == len(inputs), f"{key}.inputs", "has a name twice")
+    for size, bounds in function.bounds.items():
+        _demand(len(bounds) == 2, f"{key}.bounds.{size}", "is not two numbers")
+    single = not function.single or len(function.outputs) == 1
+    _demand(single, f"{key}.single", "is true, but there is not one output")
+    _known(function.parameters, weights, f"{key}.parameters")
+    if function.kernel is not None:
+        _demand(bool(function.kernel), f"{key}.kernel", "names no kernel")
+        _known(function.kernel[1:], {*inputs, *function.parameters}, f"{key}.kernel")
+    for i, call in enumerate(function.calls):
+        _check_call(call, weights, f"{key}.calls[{i}]")
+        _demand(call.times >= 1, f"{key}.calls[{i}].times", "is less than 1")
+        _check_sizes(call.sizes, f"{key}.calls[{i}].sizes")
+
+
+def _check_layer(layer: Layer, layers: set[str], weights: set[str], key: str) -> None:
+    _check_sizes(layer.shape, f"{key}.shape")
+    _demand(0 not in layer.shape, f"{key}.shape", "has a size of 0")
+    _demand(1 <= layer.bits <= 8, f"{key}.bits", "is not 1 to 8")
+    _demand(layer.bytes >= 0, f"{key}.bytes", "is negative")
+    _known(layer.parameters, weights, f"{key}.parameters")
+    _known([layer.tied_to] if layer.tied_to is not None else [], layers, f"{key}.tied_to")
+    _check_call(records.read(_Call, layer.call, f"{key}.call"), weights, f"{key}.call")
+
+
+def _check_call(call: _Call | KernelCall, weights: set[str], key: str) -> None:
+    made = [one for one in call.arguments if isinstance(one, list)]
+    for dtype, *shape in (one or [""] for one in (*made, *call.outputs)):
+        _check_tensor(dtype, shape, key)
+    _known([one for one in call.arguments if isinstance(one, str)], weights, key)
+
+
+def _check_tensor(dtype: int | str, shape: list[int | str], key: str) -> None:
+    _demand(dtype in DTYPES, f"{key}.dtype", f"is none of {', '.join(sorted(DTYPES))}")
+    _check_sizes(shape, f"{key}.shape")
+
+
+def _check_sizes(shape: Sequence[int | str], key: str) -> None:
+    _demand(len(shape) <= _MOST_SIZES, key, f"has more than {_MOST_SIZES} sizes")
+    for size in shape:
+        _demand(isinstance(size, str) or size >= 0, key, "has a negative size")
+
+
+def _known(names: Iterable[str], known: set[str], key: str) -> None:
+    for name in names:
+        _demand(name in known, key, f"names {name}, which there is not")
+
+
+def _demand(holds: bool, key: str, wrong: str) -> None:
     if not holds:
-        raise ValueError
-
-
-def _is_list(value: Any, kind: Any) -> bool:
-    return isinstance(value, list) and _are(kind, value)
-
-
-def _are(kind: Any, values: Iterable[Any]) -> bool:
-    return all(isinstance(value, kind) for value in values)
+        raise Wrong(wrong, key)

@@ -14,10 +14,17 @@ import tvm_ffi
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import CODE, WEIGHTS, check_device, check_files, read_manifest
+from gq_tvm.runtime.artefact import (
+    CODE,
+    MANIFEST,
+    WEIGHTS,
+    check_device,
+    check_files,
+    read_manifest,
+)
 from gq_tvm.runtime.calls import LocalCalls, RemoteCalls
 from gq_tvm.runtime.devices import Device, LocalDevice
-from gq_tvm.runtime.function import Bound, CompiledFunction, Timer
+from gq_tvm.runtime.function import FAILURES, Bound, CompiledFunction, Timer, first_line
 from gq_tvm.runtime.manifest import Layer, Manifest
 from gq_tvm.runtime.threads import checked
 
@@ -35,6 +42,9 @@ def load(
         threads: Threads that calls run on, the calling one included; None is the number it was
             compiled for. More than the device has CPUs are taken for as many as these.
 
+    Returns:
+        The model. Threads may share it: its calls take turns.
+
     Raises:
         Error: the artefact is missing, damaged or for another CPU, or compiled for one thread where
             more are asked for; none of its code has run then.
@@ -49,23 +59,31 @@ def load(
     arrays = weights.mapped(Path(path) / WEIGHTS)
     _check_weights(path, manifest, arrays)
     code = _code(Path(path) / CODE, device)
-    machine = device.virtual_machine(code)
     tensors = {name: device.tensor(array) for name, array in arrays.items()}
     functions: dict[str, CompiledFunction] = {}
     lock = threading.Lock()
-    library = code.imports[0] if isinstance(device, LocalDevice) else None
-    for name, function in manifest.functions.items():
-        own = [tensors[parameter] for parameter in function.parameters]
-        kind = LocalCalls if isinstance(device, LocalDevice) else RemoteCalls
-        calls = kind(machine, name, function, own, device, lock, library)
-        functions[name] = CompiledFunction(name, function, calls, device, count)
+    try:
+        machine = device.virtual_machine(code)
+        library = code.imports[0] if isinstance(device, LocalDevice) else None
+        for name, function in manifest.functions.items():
+            own = [tensors[parameter] for parameter in function.parameters]
+            kind = LocalCalls if isinstance(device, LocalDevice) else RemoteCalls
+            calls = kind(machine, name, function, own, device, lock, library)
+            functions[name] = CompiledFunction(name, function, calls, device, count)
+    except (*FAILURES, IndexError) as failure:  # what TVM raises of code that lacks something
+        raise Error(
+            f"{path} has code that is not what its {MANIFEST} says ({first_line(failure)}); "
+            "compile the model again"
+        ) from failure
     return Model(manifest, functions, Kernels(code, tensors, device, count))
 
 
 class Model(Mapping[str, "CompiledFunction"]):
     """A compiled model.
 
-    ``net(x)`` calls the function of a plain model, ``net["encoder"](...)`` one of several.
+    ``net(x)`` calls the function of a plain model, ``net["encoder"](...)`` one of several. Threads
+    may share a model: its calls take turns, and each thread gets its own results. What `bind`
+    returns is for one thread at a time.
 
     Attributes:
         manifest: What the artefact says of itself.
@@ -95,6 +113,10 @@ class Model(Mapping[str, "CompiledFunction"]):
     def metadata(self) -> Any:
         """The JSON that came with the programs, or None."""
         return self.manifest.metadata
+
+    def __repr__(self) -> str:
+        functions = "; ".join(map(repr, self._functions.values()))
+        return f"<gq_tvm model for {self.manifest.target['name']}: {functions}>"
 
     def __getitem__(self, name: str) -> CompiledFunction:
         if name not in self._functions:

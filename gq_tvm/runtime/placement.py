@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gq_tvm.command import positive
 from gq_tvm.errors import Error
+from gq_tvm.runtime import import_tvm
 from gq_tvm.runtime.artefact import check_runtime, read_manifest
 
 if TYPE_CHECKING:  # TVM takes seconds to load: not before a command has read its options
@@ -45,6 +46,7 @@ def chosen_device(
     Raises:
         Error: it cannot be reached or set up, or no emulator runs code for that target.
     """
+    import_tvm()
     from gq_tvm.runtime.devices import connect
 
     if not options.emulate:

@@ -14,7 +14,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.targets import native
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 
 # Order of the attempts: a device reached by RPC is most often an ARM board.
 TRIPLES = {"aarch64": "aarch64-linux-gnu", "x86_64": "x86_64-linux-gnu"}
@@ -36,7 +36,7 @@ def build(machine: str, path: str) -> None:
         T.evaluate(T.call_extern("int64", "read", file, text, T.int64(SIZE - _WORDS)))
     target = tvm.target.Target({"kind": "llvm", "mtriple": TRIPLES[machine]})
     executable = tvm.compile(tvm.IRModule({"probe": builder.get()}), target=target)
-    executable.export_library(path, fcompile=linker(TRIPLES[machine]))
+    export(executable, path, TRIPLES[machine])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from gq_tvm.runtime.columns import columns
 from gq_tvm.runtime.function import Timer
+from gq_tvm.runtime.manifest import KernelCall
 from gq_tvm.runtime.model import Model
 from gq_tvm.runtime.sizes import evaluate
 
@@ -162,9 +163,9 @@ def _kernel_lines(model: Model, function: str, arrays: _Arrays) -> list[_Line]:
     """A line for each codebook layer, and for each float operator by the layer it is of."""
     calls = model.manifest.functions[function].calls
     names = Counter(
-        one for call in calls for one in set(_parameters(call)) for _ in range(call["times"])
+        one for call in calls for one in set(_parameters(call.arguments)) for _ in range(call.times)
     )
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[KernelCall]] = {}
     for call in calls:
         layer = _layer(model, call)
         kind, name = ("operator", _operator(call, names)) if layer is None else layer
@@ -175,41 +176,42 @@ def _kernel_lines(model: Model, function: str, arrays: _Arrays) -> list[_Line]:
             name,
             kind,
             function,
-            sum(sizes[one] for one in {p for call in group for p in _parameters(call)}),
-            sum(call["times"] for call in group),
-            _mean([(call["times"], _timer(model, call, arrays)) for call in group]),
+            sum(sizes[one] for one in {p for call in group for p in _parameters(call.arguments)}),
+            sum(call.times for call in group),
+            _mean([(call.times, _timer(model, call, arrays)) for call in group]),
         )
         for (name, kind), group in groups.items()
     ]
 
 
-def _layer(model: Model, call: Mapping[str, Any]) -> tuple[str, str] | None:
+def _layer(model: Model, call: KernelCall) -> tuple[str, str] | None:
     """Kind and name of the codebook layer a call is, None of a float operator."""
-    read = set(_parameters(call))
+    read = set(_parameters(call.arguments))
     for one in model.layers:
-        if one.call["symbol"] == call["symbol"] and read.issuperset(_parameters(one.call)):
+        if one.call["symbol"] == call.symbol and read.issuperset(_parameters(one.call["arguments"])):
             return one.kind, one.call["layer"]
     return None
 
 
-def _operator(call: Mapping[str, Any], uses: Mapping[str, int]) -> str:
+def _operator(call: KernelCall, uses: Mapping[str, int]) -> str:
     """What a float kernel is called: its operators, and the layer only it has parameters of."""
-    name = re.sub(r"\d+(?=_|$)", "", call["symbol"].removeprefix("fused_"))
-    own = [one.rpartition(".")[0] for one in _parameters(call) if uses[one] == 1]
+    name = re.sub(r"\d+(?=_|$)", "", call.symbol.removeprefix("fused_"))
+    own = [one.rpartition(".")[0] for one in _parameters(call.arguments) if uses[one] == 1]
     named = [one for one in own if one not in ("", "constant")]
     return f"{name} ({named[0]})" if named else name
 
 
-def _parameters(call: Mapping[str, Any]) -> list[str]:
-    return [one for one in call["arguments"] if isinstance(one, str)]
+def _parameters(arguments: Sequence[Any]) -> list[str]:
+    return [one for one in arguments if isinstance(one, str)]
 
 
-def _timer(model: Model, call: Mapping[str, Any], arrays: _Arrays) -> Timer:
+def _timer(model: Model, call: KernelCall, arrays: _Arrays) -> Timer:
     arguments = [
-        one if isinstance(one, str) else arrays.like(one[0], one[1:]) for one in call["arguments"]
+        one if isinstance(one, str) else arrays.like(one[0], one[1:]) for one in call.arguments
     ]
-    outputs = [arrays.like(one[0], one[1:]) for one in call["outputs"]]
-    return model.kernels.timer(call["symbol"], [*arguments, *outputs])
+    outputs = [arrays.like(one[0], one[1:]) for one in call.outputs]
+    sizes = [arrays.number(size) for size in call.sizes]
+    return model.kernels.timer(call.symbol, [*arguments, *outputs, *sizes])
 
 
 def _mean(timers: Sequence[tuple[int, Timer]]) -> Timer:
@@ -236,11 +238,13 @@ class _Arrays:
         self._sizes = sizes
         self._otherwise = otherwise
 
+    def number(self, size: int | str) -> int:
+        """What a size is."""
+        return evaluate(size, self._sizes, self._otherwise)
+
     def like(self, dtype: str, shape: Sequence[int | str]) -> Any:
-        """An array of a dtype and sizes; of ``"size"``, the number itself."""
-        numbers = [evaluate(size, self._sizes, self._otherwise) for size in shape]
-        if dtype == "size":
-            return numbers[0]
+        """An array of a dtype and sizes."""
+        numbers = [self.number(size) for size in shape]
         if np.dtype(dtype).kind == "f":
             return self._rng.standard_normal(numbers).astype(dtype)
         return np.zeros(numbers, dtype)

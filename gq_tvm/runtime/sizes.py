@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from gq_tvm.errors import Error
 
+_LONGEST = 1000  # characters of an expression
 _OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -25,19 +26,20 @@ def evaluate(size: int | str, sizes: Mapping[str, int], otherwise: int | None = 
 
     def value(node: ast.expr) -> int:
         match node:
-            case ast.Constant(value=int() as number):
+            case ast.Constant(value=int() as number) if not isinstance(number, bool):
                 return number
             case ast.Name(id=name) if name in sizes or otherwise is not None:
                 return sizes.get(name, otherwise or 0)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(left), value(right))
-        raise Error(f"the size {size} of this artefact is not understood; compile the model again")
+        raise ValueError("an operator or a name that is unknown")
 
     if isinstance(size, int):
         return size
     try:
-        return value(ast.parse(size, mode="eval").body)
-    except (SyntaxError, ZeroDivisionError):
+        # Beyond that length it was not written by us, and may take the parser any time and memory.
+        return value(ast.parse(size if len(size) <= _LONGEST else "", mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         raise Error(
-            f"the size {size} of this artefact is not understood; compile the model again"
+            f"the size {size[:40]} of this artefact is not understood; compile the model again"
         ) from None

@@ -12,16 +12,21 @@ import json
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gq_tvm import records
 from gq_tvm.errors import Error
+from gq_tvm.records import Wrong
 
 ALIGNMENT = 64
 FILL = ".fill."
+_METADATA = "__metadata__"
 
 _NAMES = {
     "F64": np.float64,
@@ -38,14 +43,19 @@ _NAMES = {
     "BOOL": np.bool_,
 }
 _NAME_OF = {np.dtype(dtype): name for name, dtype in _NAMES.items()}
+#: What NumPy and TVM call them.
+DTYPES = frozenset(map(str, _NAME_OF))
 
 
 def write(path: Path, arrays: Mapping[str, NDArray]) -> None:
     """Write `arrays` to `path`.
 
     Raises:
-        Error: an array has a dtype that safetensors lacks.
+        Error: an array has a dtype that safetensors lacks, or a name that the file needs itself.
     """
+    for name in arrays:
+        if name.startswith(FILL) or name == _METADATA:
+            raise Error(f"the file of weights needs the name {name}; give the parameter another")
     header: dict[str, Any] = {}
     chunks: list[NDArray] = []
     end = 0
@@ -79,10 +89,9 @@ def _filled(arrays: Mapping[str, NDArray]) -> Iterator[tuple[str, NDArray]]:
 def offsets(path: Path) -> dict[str, int]:
     """Where each tensor of a file that `write` wrote begins, in bytes from the file's start."""
     with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start, entries = _entries(data)
+    return {name: start + entry.data_offsets[0] for name, entry in entries.items()}
 
 
 def mapped(path: Path) -> dict[str, NDArray]:
@@ -94,21 +103,59 @@ def mapped(path: Path) -> dict[str, NDArray]:
     try:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        (length,) = struct.unpack_from("<Q", data, 0)
-        header = json.loads(data[8 : 8 + length])
-        header.pop("__metadata__", None)
-        return {
-            name: _view(data, 8 + length, entry)
-            for name, entry in header.items()
-            if not name.startswith(FILL)
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as failure:
-        raise Error(f"{path} is not a readable safetensors file; compile the model again") from (
-            failure
-        )
+        start, entries = _entries(data)
+    except (OSError, ValueError) as failure:
+        raise Error(
+            f"{path} is not a readable safetensors file ({failure}); compile the model again"
+        ) from failure
+    return {
+        name: _view(data, start, entry)
+        for name, entry in entries.items()
+        if not name.startswith(FILL)
+    }
 
 
-def _view(data: mmap.mmap, start: int, entry: dict[str, Any]) -> NDArray:
-    begin, end = entry["data_offsets"]
+@dataclass
+class _Entry:
+    """What the header says of a tensor; offsets count from the header's end."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
+def _entries(data: mmap.mmap) -> tuple[int, dict[str, _Entry]]:
+    """Where the tensors' bytes start, and the header; ValueError where it is not as `write` has it.
+
+    Every byte behind the header belongs to one tensor, each begins at a multiple of `ALIGNMENT`.
+    """
+    if len(data) < 8:
+        raise Wrong("it has no header")
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > len(data) or start % ALIGNMENT:
+        raise Wrong("the length of its header is wrong")
+    header = records.loads(data[8:start])
+    if isinstance(header, dict):
+        records.read(dict[str, str], header.pop(_METADATA, {}), _METADATA)
+    entries: dict[str, _Entry] = records.read(dict[str, _Entry], header, "its header")
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda one: one[1].data_offsets):
+        if entry.dtype not in _NAMES:
+            raise Wrong(f"{name} has the dtype {entry.dtype}, which is unknown")
+        if min(entry.shape, default=0) < 0 or len(entry.shape) > 64:
+            raise Wrong(f"{name} has no shape that can be")
+        size = prod(entry.shape) * np.dtype(_NAMES[entry.dtype]).itemsize
+        if entry.data_offsets != [end, end + size]:
+            raise Wrong(f"{name} does not lie behind the tensor before it, {size} bytes long")
+        if end % ALIGNMENT and not name.startswith(FILL):
+            raise Wrong(f"{name} does not begin at a multiple of {ALIGNMENT} bytes")
+        end += size
+    if start + end != len(data):
+        raise Wrong("its size is not that of its tensors")
+    return start, entries
+
+
+def _view(data: mmap.mmap, start: int, entry: _Entry) -> NDArray:
+    begin, end = entry.data_offsets
     flat = np.frombuffer(data, np.uint8, count=end - begin, offset=start + begin)
-    return flat.view(_NAMES[entry["dtype"]]).reshape(entry["shape"])
+    return flat.view(_NAMES[entry.dtype]).reshape(entry.shape)

@@ -15,7 +15,7 @@ from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import Device, LocalDevice, connect
 from gq_tvm.schedules import Schedule
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
 
@@ -110,7 +110,7 @@ class Bench:
             return built.jit()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernel.so"
-            built.export_library(str(path), fcompile=linker(where.triple))
+            export(built, path, where.triple)
             return self._device.load_module(path)
 
     def _measure(self, module: Any, arguments: list[Any]) -> Measurement:

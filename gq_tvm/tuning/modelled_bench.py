@@ -13,7 +13,7 @@ from gq_tvm import modelled, targets
 from gq_tvm.errors import Error
 from gq_tvm.schedules import Schedule
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 from gq_tvm.tuning.bench import NAME, Measurement, compiled
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
@@ -41,7 +41,7 @@ class ModelledBench:
             path = Path(folder) / "kernel.so"
             target = self._target or targets.get(task.target)
             built = compiled(task.kernel(schedule).with_attr("global_symbol", NAME), target)
-            built.export_library(str(path), fcompile=linker(target.triple))
+            export(built, path, target.triple)
             found, results = modelled.call(path, NAME, [*inputs, *outputs], target)
         wrong = self._case.wrong(results[len(inputs) :])
         if wrong:

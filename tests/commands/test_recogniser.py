@@ -173,7 +173,7 @@ def test_profile_has_a_line_for_all_that_is_called(tmp_path):
     lines = {one.name: one for one in timings[1:-1]}
     assert lines.keys() >= {"embedding", "strided", "depthwise", "lstm", "out", "layer_norm (norm)"}
     called = model.manifest.functions["main"].calls
-    assert sum(one.calls for one in lines.values()) == sum(one["times"] for one in called)
+    assert sum(one.calls for one in lines.values()) == sum(one.times for one in called)
     totals = [one.calls * one.median for one in timings[1:-1]]
     assert totals == sorted(totals, reverse=True)
     assert sum(totals) + timings[-1].median == pytest.approx(timings[0].median)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +33,9 @@ from gq_tvm.runtime.devices import LocalDevice
 
 @pytest.fixture(scope="module")
 def artefact() -> Artefact:
-    return build(linear_program(), kernel="scalar")
+    """Two functions: one of any number of frames, and one that is no more than its kernel."""
+    sole = export(Linear(6, 10), torch.zeros(3, 10))
+    return build({"main": linear_program(), "sole": sole}, kernel="scalar")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +54,13 @@ def change(saved: Path, edit) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
     edit(manifest)
     (saved / MANIFEST).write_text(json.dumps(manifest))
+
+
+CACHES = ("XDG_CACHE_HOME", "GQ_TVM_CACHE")
+
+
+def read_json(saved: Path) -> dict:
+    return json.loads((saved / MANIFEST).read_text())
 
 
 def test_it_is_a_folder_of_three_files(saved):
@@ -71,21 +86,35 @@ def test_a_damaged_file_is_refused(saved, name, harm):
         gq_tvm.load(saved)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "damaged manifest"),
-        ('{"format"', "damaged manifest"),
-        ("[]", "is not a gq-tvm artefact"),
-        ('{"format": "else"}', "is not a gq-tvm artefact"),
-        ('{"format": "gq-tvm artefact", "version": 1}', "damaged manifest"),
-        ('{"format": "gq-tvm artefact", "version": 99}', "has artefact format 99"),
-    ],
-)
-def test_a_damaged_manifest_is_refused(saved, text, message):
-    (saved / MANIFEST).write_text(text)
-    with pytest.raises(Error, match=message):
-        gq_tvm.load(saved)
+DAMAGED = {
+    "": r"damaged manifest \(it is no JSON",
+    "\xff": r"damaged manifest \(it is no JSON",
+    '{"format"': r"damaged manifest \(it is no JSON",
+    "[" * 100_000: r"damaged manifest \(it has too many brackets",
+    "[" * 65 + "]" * 65: r"damaged manifest \(it has too many brackets",
+    '{"a": {"b": 1, "c": 2, "b": 3}}': r'damaged manifest \(it has "b" twice in one table\)',
+    "[]": "is not a gq-tvm artefact",
+    '{"format": "else"}': "is not a gq-tvm artefact",
+    '{"format": "gq-tvm artefact", "version": 1}': r"damaged manifest \(target is missing\)",
+    '{"format": "gq-tvm artefact", "version": 99}': "has artefact format 99",
+}
+
+
+def test_a_damaged_manifest_is_refused(saved):
+    for text, message in DAMAGED.items():
+        (saved / MANIFEST).write_bytes(text.encode("latin-1"))
+        with pytest.raises(Error, match=message):
+            gq_tvm.load(saved)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, CODE, WEIGHTS])
+def test_what_is_no_file_is_not_read(saved, name):
+    """A pipe would keep the reader waiting, a device might have no end."""
+    for make in (os.mkfifo, lambda at: at.symlink_to("/dev/zero"), lambda at: at.symlink_to(at)):
+        (saved / name).unlink()
+        make(saved / name)
+        with pytest.raises(Error, match=f"no readable {MANIFEST}|lacks {name}"):
+            gq_tvm.load(saved)
 
 
 def test_a_manifest_of_other_weights_is_refused(saved):
@@ -93,35 +122,171 @@ def test_a_manifest_of_other_weights_is_refused(saved):
     with pytest.raises(Error, match="lacks the weight other"):
         gq_tvm.load(saved)
     change(saved, lambda manifest: manifest["parameter_bytes"].pop("other"))
-    change(saved, lambda manifest: manifest["parameter_bytes"].update({"0.table": 4}))
-    with pytest.raises(Error, match=r"bytes of the weight 0\.table, its manifest says 4"):
+    change(saved, lambda manifest: manifest["parameter_bytes"].update({"main.0.table": 4}))
+    with pytest.raises(Error, match=r"bytes of the weight main.0.table, its manifest says 4"):
         gq_tvm.load(saved)
 
 
-ALTERATIONS = {
-    "no functions": lambda m: m["functions"].clear(),
-    "functions in a list": lambda m: m.update(functions=[m["functions"]]),
-    "no inputs": lambda m: m["functions"]["main"].pop("inputs"),
-    "an unknown weight": lambda m: m["functions"]["main"]["parameters"].append("other"),
-    "weights that are no list": lambda m: m["functions"]["main"].update(parameters=None),
-    "an unknown dtype": lambda m: m["functions"]["main"]["inputs"][0].update(dtype="float33"),
-    "a fractional size": lambda m: m["functions"]["main"]["inputs"][0].update(shape=[1.5]),
-    "one bound": lambda m: m["functions"]["main"]["bounds"].update(s0=[1]),
-    "two outputs in one": lambda m: m["functions"]["main"].update(outputs=[]),
-    "a layer of numbers": lambda m: m["layers"][0].update(name=1),
-    "a layer's unknown weight": lambda m: m["layers"][0].update(parameters=["other"]),
-    "sizes in words": lambda m: m["parameter_bytes"].update({"0.table": "four"}),
-    "features in a word": lambda m: m["target"].update(features="avx2"),
-    "no target": lambda m: m.update(target=None),
-    "files in a list": lambda m: m.update(files=[]),
-}
+# What is altered, by its place in the manifest; to what; and what is said of it.
+ALTERATIONS: list[tuple[str, Any, str]] = [
+    ("functions", {}, "functions is empty"),
+    ("functions", [], "functions is [], not a table"),
+    ("functions.main.inputs", None, "functions.main.inputs is null, not a list"),
+    ("functions.main.inputs.0.dtype", "float33", "functions.main.inputs[0].dtype is none of bool,"),
+    ("functions.main.inputs.0.dtype", ">f4", "functions.main.inputs[0].dtype is none of bool,"),
+    ("functions.main.inputs.0.shape", [1.5], "inputs[0].shape[0] is 1.5, not a whole number or"),
+    (
+        "functions.main.inputs.0.shape",
+        ["\ud800"],
+        'inputs[0].shape[0] has half a character, "\\ud800"',
+    ),
+    ("functions.main.outputs.0.shape", [1] * 65, "outputs[0].shape has more than 64 sizes"),
+    ("functions.main.outputs.0.shape", [-1], "outputs[0].shape has a negative size"),
+    (
+        "functions.main.outputs.0.shape",
+        [2**63],
+        "shape[0] is 9223372036854775808, more than 64 bits",
+    ),
+    ("functions.main.outputs", [], "functions.main.single is true, but there is not one output"),
+    ("functions.main.bounds", {"s0": [1]}, "functions.main.bounds.s0 is not two numbers"),
+    ("functions.main.parameters", ["other"], "functions.main.parameters names other, which there"),
+    (
+        "functions.sole.kernel",
+        ["scalar_linear1", "y"],
+        "functions.sole.kernel names y, which there",
+    ),
+    ("functions.sole.inputs.0.name", "y", "functions.sole.kernel names x, which there is not"),
+    ("layers.0.name", 1, "layers[0].name is 1, not a text"),
+    ("layers.0.parameters", ["other"], "layers[0].parameters names other, which there is not"),
+    ("layers.0.more", 1, "layers[0].more is unknown"),
+    ("parameter_bytes.x", "four", 'parameter_bytes.x is "four", not a whole number'),
+    ("target.features", "avx2", 'target.features is "avx2", not a list'),
+    ("target", None, "target is null, not a table"),
+    ("files", [], "files is [], not a table"),
+    ("files", {}, "files.model.so is missing"),
+]
 
 
-@pytest.mark.parametrize("name", ALTERATIONS)
-def test_an_altered_manifest_is_refused(saved, name):
-    change(saved, ALTERATIONS[name])
-    with pytest.raises(Error, match="damaged manifest"):
-        gq_tvm.load(saved)
+def alter(manifest, place: str, value) -> None:
+    *way, last = [int(key) if key.isdecimal() else key for key in place.split(".")]
+    for key in way:
+        manifest = manifest[key]
+    manifest[last] = value
+
+
+def test_an_altered_manifest_is_refused_by_key(original, saved):
+    for place, value, message in ALTERATIONS:
+        shutil.copy(original / MANIFEST, saved)
+        change(saved, lambda manifest, at=place, to=value: alter(manifest, at, to))
+        with pytest.raises(Error) as refusal:
+            gq_tvm.load(saved)
+        assert "damaged manifest (" in str(refusal.value), place
+        assert message in str(refusal.value)
+
+
+def test_code_that_is_not_what_the_manifest_says_is_refused(original, saved):
+    for place, value in {
+        "functions.other": read_json(original)["functions"]["main"],
+        "functions.sole.kernel": ["other"],
+    }.items():
+        shutil.copy(original / MANIFEST, saved)
+        change(saved, lambda manifest, at=place, to=value: alter(manifest, at, to))
+        with pytest.raises(
+            Error, match=r"code that is not what its manifest.json says \(.*'other'"
+        ):
+            gq_tvm.load(saved)
+
+
+def places(value, *way):
+    """Where there is a value in a manifest; of a list, in its first element."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:1])
+    for key, one in inner:
+        yield (*way, key)
+        if isinstance(one, list | dict):
+            yield from places(one, *way, key)
+
+
+BAD: list[Any] = [None, True, -1, 2**62, 1e308, "", "1" + "+1" * 400, [], {}, [[]], {"x": 1}]
+
+
+def test_no_value_at_any_place_is_more_than_refused(original, saved, capsys):
+    """What an edited manifest gives is an answer or one sentence; `inspect` has no more."""
+    manifest = read_json(original)
+    x = np.zeros((2, 3, 10), np.float32)
+    taken = refused = 0
+    for *way, last in places(manifest):
+        at = functools.reduce(lambda inner, key: inner[key], way, manifest)
+        true = at[last]
+        for at[last] in BAD:
+            (saved / MANIFEST).write_text(json.dumps(manifest))
+            try:
+                read_manifest(saved)
+            except Error:
+                refused += 1
+                continue
+            taken += 1
+            assert inspect.main([str(saved)]) in (0, 2)
+            with contextlib.suppress(Error):
+                net = gq_tvm.load(saved)
+                for name, function in net.items():
+                    given = x if name == "main" else x[0]
+                    function(given)
+                    function.bind(given)()
+        at[last] = true
+    assert "Traceback" not in capsys.readouterr().err
+    assert taken > 50
+    assert refused > 700
+
+
+def test_an_output_that_no_memory_holds_is_refused(saved):
+    change(saved, lambda manifest: alter(manifest, "functions.sole.outputs.0.shape.1", 2**40))
+    net = gq_tvm.load(saved)
+    for call in (net["sole"], net["sole"].bind):
+        with pytest.raises(Error, match="function sole failed: Unable to allocate"):
+            call(np.zeros((3, 10), np.float32))
+
+
+ANYWHERE = """
+import pwd, sys
+def nobody(number): raise KeyError(number)
+pwd.getpwuid = nobody  # a user without a name, as in a container, has no home either
+import gq_tvm
+net = gq_tvm.load(sys.argv[1])
+assert "torch" not in sys.modules
+sys.modules["torch"] = None  # as if it was not installed
+try:
+    gq_tvm.quantize
+except gq_tvm.Error as refusal:
+    assert "install 'gq-tvm[torch]'" in str(refusal)
+del sys.modules["torch"]
+import torch
+from gq_tvm import cache
+assert cache.root().name == "gq-tvm"
+assert net["sole"](torch.zeros(3, 10)).equal(net["sole"].bind(torch.zeros(3, 10))())
+"""
+
+
+def test_a_model_is_loaded_without_pytorch_and_without_a_home(saved, tmp_path):
+    """And takes tensors where PyTorch is imported later."""
+    environment = {name: v for name, v in os.environ.items() if name not in ("HOME", *CACHES)}
+    program = [sys.executable, "-c", ANYWHERE, saved]
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
+    ran = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_package_has_what_it_names():
+    for name in gq_tvm.__all__:
+        assert getattr(gq_tvm, name) is not None
+    assert gq_tvm.__getattr__("quantize") is sys.modules["gq_tvm.quantize"]
+    with pytest.raises(AttributeError, match="'gq_tvm' has no attribute 'nothing'"):
+        gq_tvm.nothing  # noqa: B018
+
+
+def test_a_model_shows_what_it_is(saved):
+    shown = repr(gq_tvm.load(saved))
+    assert shown.startswith(f"<gq_tvm model for {read_manifest(saved).target['name']}: main(input ")
+    assert "sole(x float32 [3, 10]) -> (output_0 float32 [3, 6])" in shown
 
 
 def test_weights_of_another_kind_are_refused(saved, artefact):
@@ -137,17 +302,25 @@ def test_weights_of_another_kind_are_refused(saved, artefact):
         gq_tvm.load(saved)(torch.zeros(2, 1, 10))
 
 
-def test_a_bundle_is_called_one(tmp_path):
-    (tmp_path / "plan.txt").write_text("gq-plan 1\n")
-    with pytest.raises(Error, match="is a bundle, for gq-run on the device"):
-        gq_tvm.load(tmp_path)
-
-
-@pytest.mark.parametrize("where", ["nowhere", "empty"])
-def test_no_artefact_is_refused(tmp_path, where):
+def test_what_is_no_artefact_is_called_what_it_is(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "plan.txt").write_text("gq-plan 1\n")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Error, match="does not exist" if where == "nowhere" else "not a gq-tvm"):
-        gq_tvm.load(tmp_path / where)
+    (tmp_path / "model.pt2").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, message in {
+        "nowhere": "does not exist",
+        "a\0b": "does not exist",
+        "n" * 300: "cannot be read: File name too long",
+        "loop": "cannot be read: Too many levels of symbolic links",
+        "bundle": "is a bundle, for gq-run on the device",
+        "empty": r"is not a gq-tvm artefact: it has no readable manifest.json \(No such file",
+        "model.pt2": "is no artefact; compile it first: python -m gq_tvm.compile",
+        "pipe": "is no folder; give the folder that gq_tvm.compile wrote",
+    }.items():
+        with pytest.raises(Error, match=message):
+            gq_tvm.load(tmp_path / name)
 
 
 def test_another_machine_is_refused_before_code_is_loaded(saved, monkeypatch):
@@ -212,7 +385,7 @@ def test_a_link_to_an_artefact_stays_one(saved, artefact):
     link.symlink_to(saved)
     artefact.save(link)
     assert link.is_symlink()
-    assert gq_tvm.load(link).functions == ["main"]
+    assert gq_tvm.load(link).functions == ["main", "sole"]
 
 
 def test_a_failure_leaves_the_old_one_whole(saved, artefact):

@@ -17,7 +17,7 @@ from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.schedules import Family, Product, Schedule
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target, native
-from gq_tvm.targets.linker import linker
+from gq_tvm.targets.linker import export
 
 #: One target an instruction set, and the plain one.
 TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a7")
@@ -66,7 +66,7 @@ class Kernels:
         self._device = device
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.so"
-            built.export_library(str(path), fcompile=linker(target.triple))
+            export(built, path, target.triple)
             self._module = device.load_module(path)
 
     def __call__(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from gq_tvm import targets
+from gq_tvm.errors import Error
 from gq_tvm.runtime import probe
 from gq_tvm.targets import native
 
@@ -38,3 +41,19 @@ def test_a_board_and_an_emulated_one():
     assert probe.read("aarch64", answer([1 << 1, 0], X86)).emulated
     pc = probe.read("x86_64", answer([0, 0], X86))
     assert (pc.features, pc.emulated) == ({"fpu", "avx2"}, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rpi5", "unknown target 'rpi5'; did you mean cortex-a76"),
+        ("Raspberry_Pi_4", "did you mean cortex-a72"),
+        ("jetson-orin", "did you mean cortex-a78"),
+        ("cortex-a67", "did you mean cortex-a"),
+        ("x86", "did you mean x86-64"),
+        ("cuda", "cuda is no target: gq-tvm makes code for CPUs"),
+    ],
+)
+def test_an_unknown_target_has_a_hint(name, says):
+    with pytest.raises(Error, match=says):
+        targets.get(name)
