@@ -178,8 +178,9 @@ class Kernels:
             symbol: As in ``Layer.call``.
             arguments: Names of parameters, arrays, or numbers.
         """
+        tensor = self._device.tensor
         tensors = [
-            self._device.tensor(a) if isinstance(a, np.ndarray) else self._parameters.get(a, a)
+            self._parameters[a] if isinstance(a, str) else a if isinstance(a, int) else tensor(a)
             for a in arguments
         ]
         library = self._code.imports[0]

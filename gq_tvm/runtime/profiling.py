@@ -151,7 +151,7 @@ def _lines(model: Model, frames: int) -> list[_Line]:
             for size, (low, high) in function.bounds.items()
         }
         arrays = _Arrays(sizes, frames)
-        inputs = [arrays.like(tensor.dtype, tensor.shape) for tensor in function.inputs]
+        inputs = [arrays.like(tensor.dtype, *tensor.shape) for tensor in function.inputs]
         read = sum(model.manifest.parameter_bytes[p] for p in about.parameters)
         found.append(_Line(name, "function", name, read, 1, function.timer(inputs)))
         if model.kernels.reachable:
@@ -188,7 +188,9 @@ def _layer(model: Model, call: KernelCall) -> tuple[str, str] | None:
     """Kind and name of the codebook layer a call is, None of a float operator."""
     read = set(_parameters(call.arguments))
     for one in model.layers:
-        if one.call["symbol"] == call.symbol and read.issuperset(_parameters(one.call["arguments"])):
+        if one.call["symbol"] == call.symbol and read.issuperset(
+            _parameters(one.call["arguments"])
+        ):
             return one.kind, one.call["layer"]
     return None
 
@@ -206,10 +208,8 @@ def _parameters(arguments: Sequence[Any]) -> list[str]:
 
 
 def _timer(model: Model, call: KernelCall, arrays: _Arrays) -> Timer:
-    arguments = [
-        one if isinstance(one, str) else arrays.like(one[0], one[1:]) for one in call.arguments
-    ]
-    outputs = [arrays.like(one[0], one[1:]) for one in call.outputs]
+    arguments = [one if isinstance(one, str) else arrays.like(*one) for one in call.arguments]
+    outputs = [arrays.like(*one) for one in call.outputs]
     sizes = [arrays.number(size) for size in call.sizes]
     return model.kernels.timer(call.symbol, [*arguments, *outputs, *sizes])
 
@@ -242,12 +242,13 @@ class _Arrays:
         """What a size is."""
         return evaluate(size, self._sizes, self._otherwise)
 
-    def like(self, dtype: str, shape: Sequence[int | str]) -> Any:
+    def like(self, dtype: int | str, *shape: int | str) -> np.ndarray:
         """An array of a dtype and sizes."""
         numbers = [self.number(size) for size in shape]
-        if np.dtype(dtype).kind == "f":
-            return self._rng.standard_normal(numbers).astype(dtype)
-        return np.zeros(numbers, dtype)
+        kind = np.dtype(str(dtype))
+        if kind.kind == "f":
+            return self._rng.standard_normal(numbers).astype(kind)
+        return np.zeros(numbers, kind)
 
 
 def _beside(one: Timing, other: Timing | None) -> list[str]:
