@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.output and not arguments.output.absolute().parent.is_dir():
+    if arguments.output and not os.path.isdir(arguments.output.absolute().parent):
         raise Error(f"{arguments.output}: there is no such folder; choose another file")
     config = read(arguments.config, arguments.changes)
     model, features, _ = float_checkpoint(arguments.checkpoint, config)

@@ -17,12 +17,15 @@ from tvm.ir import IRModule
 
 from gq_tvm import frontend, passes
 from gq_tvm.errors import Error
+from gq_tvm.frontend import culprit
+from gq_tvm.frontend.importer import reason
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.passes.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, KernelCall, Layer, Manifest, Tensor
+from gq_tvm.runtime.manifest import Product as ProductRecord
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import load as load_schedules
 from gq_tvm.targets import Target, get
@@ -71,7 +74,7 @@ def build(
     for name in program.programs:
         _check_sizes(name, inputs_of(translated.module[name]))
     say(f"packing for {device.name}")
-    with _stage("prepare"):
+    with _stage("prepare", translated, device):
         module, parameters = passes.lower(
             translated.module,
             device,
@@ -79,7 +82,7 @@ def build(
             translated.names,
             activation,
             warn=lambda text: say(f"warning: {text}"),
-            parallel=threads > 1,
+            threads=threads,
             database=load_schedules(device, database),
         )
     if not parameters.layers:
@@ -88,7 +91,7 @@ def build(
             "quantize.convert, or with quantize.compress, before exporting it"
         )
     say(f"compiling {len(parameters.layers)} layers")
-    with _stage("compile"):
+    with _stage("compile", translated, device):
         executable = _compile(module, device)
         calls = passes.kernel_calls(module)
     manifest = Manifest(
@@ -101,6 +104,7 @@ def build(
         functions={name: _function(module[name], calls[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
+        products=[ProductRecord(**vars(one)) for one in parameters.products],
         threads=threads,
         metadata=program.metadata,
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
@@ -110,7 +114,7 @@ def build(
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:
-    """Return the weight matrix products of a model, one for each layer: what can be tuned.
+    """Return the weight matrix products of a model, as `build` would note them in the manifest.
 
     Args:
         source: See `build`.
@@ -120,7 +124,7 @@ def products(source: Any, activation: str | None = None) -> list[Product]:
         Error: the model cannot be read or translated.
     """
     translated = frontend.translate(frontend.read(source), activation)
-    with _stage("prepare"):
+    with _stage("prepare", translated, get("native")):
         return passes.products(translated.module, activation)
 
 
@@ -137,16 +141,22 @@ def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
 
 
 @contextmanager
-def _stage(verb: str) -> Iterator[None]:
-    """Say in a sentence that TVM failed, and keep its own account behind it."""
+def _stage(verb: str, translated: frontend.Translated, target: Target) -> Iterator[None]:
+    """Say in a sentence what TVM failed at, and keep its own account behind it."""
     try:
         yield
     except Error:
         raise
     except Exception as failure:
-        reason = (str(failure).strip() or repr(failure)).splitlines()[0]
+        place = culprit.find(translated, failure, target.tvm)
+        why = reason(failure)
+        if place:
+            raise Error(
+                f"TVM cannot {verb} {place}: {why}; replace it by other operators"
+            ) from failure
         raise Error(
-            f"TVM cannot {verb} the model: {reason}; this is a limit of TVM's or an error of ours"
+            f"TVM cannot {verb} the model: {why}; no operator fails alone, so this is a limit of "
+            "TVM's or an error of ours"
         ) from failure
 
 

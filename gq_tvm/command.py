@@ -48,6 +48,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """Escape what the encoding of a stream, by default standard output, cannot write.
+
+    Commands need not ask: whatever they print goes through this.
+    """
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 class _Output:
     """Standard output or error: what its encoding lacks is escaped, and a failure is remembered.
 
@@ -62,10 +71,8 @@ class _Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        encoding = self._stream.encoding or "utf-8"
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
         with self._remembered():
-            return self._stream.write(text)
+            return self._stream.write(printable(text, self._stream))
 
     def flush(self) -> None:
         with self._remembered():

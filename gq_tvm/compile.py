@@ -47,8 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--rpc needs --verify or --tune")
     if options.modelled and not options.tune:
         parser.error("--modelled needs --tune")
-    if options.tune is not None and options.tune < 1:
-        parser.error("--tune needs a number of trials")
 
     say = _Clock()
     # What can be refused now is, before PyTorch and TVM are loaded and the model compiled.
@@ -68,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
         check_bundle_place(Path(options.bundle))
         if options.output:
             _check_apart(Path(options.output).resolve(), Path(options.bundle).resolve())
+    if options.kernel != "auto":
+        from gq_tvm.schedules import family
+
+        family(options.kernel)
     from gq_tvm import frontend, inspect
     from gq_tvm.build import build
 
@@ -117,7 +119,8 @@ def _tune(program: object, options: argparse.Namespace, database: Path | None) -
         target,
         options.tune,
         options.kernel,
-        rpc=options.rpc,
+        1 if options.modelled else options.threads,
+        options.rpc,
         database=database,
         modelled=options.modelled,
     )
@@ -171,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tune",
-        type=int,
+        type=positive,
         metavar="N",
         help="first try N schedules for each layer's product (see gq_tvm.tune)",
     )

@@ -89,7 +89,7 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if kind is Any:
         return lambda value: value
     options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    readers = {}
+    readers: dict[type, Callable[[Any], Any]] = {}
     for option in options:
         outer = get_origin(option) or option
         if dataclasses.is_dataclass(outer):
@@ -99,7 +99,7 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
         elif outer is dict:
             readers[dict] = _table_of(_reader(get_args(option)[1]))
         else:
-            readers[outer] = {str: _text, int: _number}.get(outer, _reader(Any))
+            readers[outer] = _PLAIN.get(outer, _reader(Any))
     wanted = " or ".join(_KINDS[one] for one in readers)
 
     def read_as(value: Any) -> Any:
@@ -172,6 +172,9 @@ def _number(value: int) -> int:
     if not -(2**63) <= value < 2**63:
         raise Wrong(f"is {_shown(value)}, more than 64 bits")
     return value
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {str: _text, int: _number}
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from gq_tvm.command import command
+from gq_tvm.command import command, printable
 from gq_tvm.errors import Error
 from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
 
@@ -18,22 +18,27 @@ from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
+    import numpy as np
+
     from gq_tvm.runtime import load
-    from gq_tvm.speech import audio
 
     with chosen_device(options, options.artefact) as device:
         net = load(options.artefact, device, options.threads)
         recogniser = recogniser_of(net, options.artefact)
         emulated = {"emulated": True} if emulates(device) else {}
-        # All are read before the first is transcribed: a bad file ends the command at once.
-        recordings = [
-            (path, audio.read(path, recogniser.sample_rate)) for path in options.recordings
-        ]
-        recogniser.transcribe(recordings[0][1][: recogniser.chunk_samples])  # touch all weights
-        for path, samples in recordings:
-            row = _transcribe(recogniser, samples, live=options.live) | emulated
-            print(_line(path, row) if not options.json else json.dumps({"file": path, **row}))
-    return 0
+        recogniser.transcribe(np.zeros(recogniser.chunk_samples, np.float32))  # touch all weights
+        code = 0
+        for path in options.recordings:
+            try:
+                row = _transcribe(recogniser, path, live=options.live) | emulated
+            except Error as refusal:  # it costs itself, and none of the others
+                print(f"error: {refusal}", file=sys.stderr)
+                row, code = {"error": str(refusal)}, 2
+            if options.json:
+                print(json.dumps({"file": path, **row}), flush=True)
+            elif "text" in row:
+                print(_line(path, row), flush=True)
+    return code
 
 
 def recogniser_of(net: Any, name: str) -> Any:
@@ -46,7 +51,8 @@ def recogniser_of(net: Any, name: str) -> Any:
     from gq_tvm.speech.recogniser import Recogniser
 
     metadata = net.metadata if isinstance(net.metadata, dict) else {}
-    decoding = DECODERS.get(metadata.get("task", ""))
+    task = metadata.get("task")
+    decoding = DECODERS.get(task) if isinstance(task, str) else None
     if decoding is None or not set(decoding.NETWORKS) <= set(net.functions):
         raise Error(
             f"{name} is no speech recogniser (it has the functions {', '.join(net.functions)}); "
@@ -55,34 +61,56 @@ def recogniser_of(net: Any, name: str) -> Any:
     return Recogniser(metadata, {part: net[part] for part in decoding.NETWORKS})
 
 
-def _transcribe(recogniser: Any, samples: Any, live: bool) -> dict[str, Any]:
+def _transcribe(recogniser: Any, path: str, live: bool) -> dict[str, Any]:
     """Stream a recording through a session, chunk by chunk, as a microphone would."""
-    session, slowest, start = recogniser.session(), 0.0, time.perf_counter()
-    step, shown = recogniser.chunk_samples, ""
-    for at in range(0, len(samples), step):
-        begin = time.perf_counter()
-        text = session.accept(samples[at : at + step])
-        slowest = max(slowest, time.perf_counter() - begin)
+    session, step, rate = recogniser.session(), recogniser.chunk_samples, recogniser.sample_rate
+    reading = slowest = 0.0
+    count, shown = 0, ""
+    begin = asked = time.perf_counter()
+    for samples in _chunks(path, rate, step):
+        came = time.perf_counter()
+        text = session.accept(samples)
+        done = time.perf_counter()
+        reading, slowest = reading + came - asked, max(slowest, done - came)
         if live and text != shown:
-            print(f"{at / recogniser.sample_rate:7.2f} s  {text}", file=sys.stderr)
+            print(f"{count / rate:7.2f} s  {text}", file=sys.stderr)
             shown = text
+        count += len(samples)
+        asked = time.perf_counter()
     text = session.finish()
-    seconds = time.perf_counter() - start
-    duration = len(samples) / recogniser.sample_rate
+    seconds = time.perf_counter() - begin
     return {
         "text": text,
-        "audio_seconds": round(duration, 3),
+        "audio_seconds": round(count / rate, 3),
         "seconds": round(seconds, 4),
-        "rtf": round(seconds / duration, 4),
-        "chunk_ms": round(1000 * step / recogniser.sample_rate, 1),
+        "reading_seconds": round(reading, 4),
+        "rtf": round(seconds * rate / count, 4),
+        "chunk_ms": round(1000 * step / rate, 1),
         "slowest_chunk_ms": round(1000 * slowest, 3),
     }
 
 
+def _chunks(path: str, rate: int, size: int) -> Iterator[Any]:
+    """The samples f32 [size] of a recording as they are decoded; at the end what is left."""
+    import numpy as np
+
+    from gq_tvm.speech import audio
+
+    held = np.empty(0, np.float32)
+    for piece in audio.pieces(path, rate, lambda note: print(f"note: {note}", file=sys.stderr)):
+        held = np.concatenate([held, piece])
+        whole = len(held) // size * size
+        yield from held[:whole].reshape(-1, size)
+        held = held[whole:]
+    if len(held):
+        yield held
+
+
 def _line(path: str, row: dict[str, Any]) -> str:
+    """What is printed of a recording; what the terminal cannot show is spelled out."""
     emulated = " (emulated: no times of a board)" if "emulated" in row else ""
-    return (
-        f"{Path(path).name}: {row['text']}\n"
+    return printable(
+        f"{path}: {row['text']}\n"
         f"    {row['audio_seconds']:.2f} s of audio in {1000 * row['seconds']:.1f} ms, real-time "
         f"factor {row['rtf']:.4f}; slowest {row['chunk_ms']:.0f} ms chunk "
         f"{row['slowest_chunk_ms']:.2f} ms{emulated}"
@@ -97,8 +125,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("artefact", metavar="DIR", help="a compiled recogniser")
-    parser.add_argument("recordings", metavar="WAV", nargs="+", help="WAV, FLAC or Ogg files")
-    parser.add_argument("--live", action="store_true", help="print the text as it grows, on stderr")
+    parser.add_argument(
+        "recordings", metavar="WAV", nargs="+", help="WAV, FLAC or Ogg files, or pipes"
+    )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="print the text on stderr each time it grows, as fast as the recording is recognised",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a recording")
     add_device_options(parser)
     return parser

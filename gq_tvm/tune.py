@@ -6,19 +6,19 @@ import argparse
 import os
 import sys
 from contextlib import closing
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gq_tvm.command import command
+from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 
 if TYPE_CHECKING:
     from gq_tvm.runtime.devices import RpcDevice
     from gq_tvm.runtime.manifest import Manifest
     from gq_tvm.schedules import Product
+    from gq_tvm.schedules.choosing import Chooser
     from gq_tvm.targets import Target
-    from gq_tvm.tuning import Progress, Tuned
+    from gq_tvm.tuning import Progress, Task, Tuned
 
 TRIALS = 64
 
@@ -44,28 +44,33 @@ def main(argv: list[str] | None = None) -> int:
     if options.model and not Path(options.model).exists():
         raise Error(f"{options.model} does not exist; give an exported .pt2 or an artefact")
     from gq_tvm import targets
+    from gq_tvm.schedules import family
     from gq_tvm.tuning.common import common_products
 
+    if options.kernel != "auto":
+        family(options.kernel)
+    threads = options.threads
     if options.common_shapes:
         target = targets.get(options.target or "native")
         products = common_products(options.activation or "int8")
-    elif Path(options.model).suffix == ".pt2":
-        from gq_tvm.build import products as read_products
-
-        target = targets.get(options.target or "native")
-        products = read_products(options.model, options.activation)
-    else:
+    elif Path(options.model).is_dir():
         from gq_tvm.runtime.artefact import read_manifest
 
         manifest = read_manifest(options.model)
         target = targets.get(options.target or manifest.target["name"])
         products = products_of(manifest)
+        threads = threads or (1 if options.modelled else manifest.threads)
+    else:
+        from gq_tvm.build import products as read_products
+
+        target = targets.get(options.target or "native")
+        products = read_products(options.model, options.activation)
     results = tune_products(
         products,
         target,
         options.trials,
         kernel=options.kernel,
-        threads=options.threads,
+        threads=threads or 1,
         rpc=options.rpc,
         database=Path(options.database) if options.database else None,
         jobs=options.jobs,
@@ -104,20 +109,27 @@ def tune_products(
     Raises:
         Error: the target does not run there, or there is nothing to tune.
     """
-    from gq_tvm.schedules.database import user_path
+    from gq_tvm.schedules.choosing import Chooser
+    from gq_tvm.schedules.database import load, user_path
     from gq_tvm.tuning import Progress, tasks_for, tune
     from gq_tvm.tuning.pool import Pool
 
     if not products:
-        raise Error("the model has no linear or LSTM layer; there is nothing to tune")
-    tasks = tasks_for(products, target, kernel, threads)
+        raise Error("the model has no product with a weight in a codebook; nothing is to be tuned")
+    path = database or user_path(target)
+    chooser = Chooser(target, load(target, path), threads)
+    tasks = tasks_for(products, chooser, kernel)
     progress = Progress()
+    for product in dict.fromkeys(products):
+        if not any(task.product == product for task in tasks):
+            what = f"{product.sizes}, {product.bits} bits, activation {product.activation}"
+            progress.say(f"{what}: no kernel has several schedules; it stays as it is")
     model = ""
     if modelled:
         cpu, model = _prepare_model(target, threads, progress)
+        tasks = _unmeasured(tasks, chooser, progress)
     else:
         cpu = _check_device(target, rpc)
-    path = database or user_path(target)
     jobs = jobs or (1 if rpc else min(os.cpu_count() or 1, 4))
     with closing(Pool(jobs, threads, rpc, progress.say, modelled)) as pool:
         results = tune(tasks, trials, path, cpu, pool, progress, model)
@@ -127,20 +139,33 @@ def tune_products(
 
 
 def products_of(manifest: Manifest) -> list[Product]:
-    """The products of an artefact's layers."""
+    """The products of an artefact's layers, as `gq_tvm.build.products` finds them in the model.
+
+    Raises:
+        Error: the artefact does not know them.
+    """
     from gq_tvm.schedules import Product
 
-    found = []
-    for layer in manifest.layers:
-        if layer.kind not in ("linear", "lstm"):
-            continue
-        n, k = layer.shape
-        _, *sizes, _ = layer.call["arguments"][0]
-        if layer.name.endswith(".hh"):
-            sizes = [1]  # an LSTM's state is multiplied by itself
-        rows = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
-        found.append(Product(n, k, layer.bits, layer.activation, rows))
-    return found
+    if manifest.products is None:
+        raise Error(
+            "the artefact was compiled by an older gq-tvm, which did not note what can be tuned; "
+            "compile it again, or give the exported .pt2"
+        )
+    return [Product(**vars(one)) for one in manifest.products]
+
+
+def _unmeasured(tasks: list[Task], chooser: Chooser, progress: Progress) -> list[Task]:
+    """The tasks but those whose very product was measured: no modelled time replaces that."""
+    from gq_tvm.schedules import family
+
+    kept = []
+    for task in tasks:
+        found = chooser.find(family(task.family), task.product)
+        if found is not None and found.exact and not found.modelled:
+            progress.say(f"{task}: measured before, which modelled times do not replace")
+        else:
+            kept.append(task)
+    return kept
 
 
 def _check_device(target: Target, rpc: str | None) -> str:
@@ -188,13 +213,6 @@ def check_clock(device: RpcDevice) -> None:
         )
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gq_tvm.tune",
@@ -207,10 +225,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--trials",
-        type=_positive,
+        type=positive,
         default=TRIALS,
         metavar="N",
-        help="schedules to try for each product and kernel family (%(default)s)",
+        help="schedules to try for each product and kernel family (%(default)s, which is all there "
+        "are today)",
     )
     parser.add_argument(
         "--target", metavar="NAME", help="what to tune for (default: the artefact's, or this CPU)"
@@ -226,13 +245,13 @@ def _parser() -> argparse.ArgumentParser:
         "--activation", choices=("int8", "fp32"), help="of a .pt2 (default: as it was trained)"
     )
     parser.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="of the kernels (%(default)s)"
+        "--threads", type=positive, metavar="N", help="of the kernels (the artefact's, or 1)"
     )
     parser.add_argument(
         "--database", metavar="FILE", help="where schedules are kept (default: in the cache)"
     )
     parser.add_argument(
-        "--jobs", type=_positive, metavar="N", help="kernels to build at once (default: a CPU each)"
+        "--jobs", type=positive, metavar="N", help="kernels to build at once (default: a CPU each)"
     )
     parser.add_argument(
         "--common-shapes", action="store_true", help="tune the shapes the shipped database has"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import tvm
 from tvm import relax
@@ -24,7 +23,7 @@ from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import products_of
-from gq_tvm.passes.rewriter import ModulePass, calls_of
+from gq_tvm.passes.rewriter import calls_of
 from gq_tvm.passes.sink_transposes import SinkTransposes
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import Database
@@ -40,7 +39,7 @@ def lower(
     names: dict[str, str] | None = None,
     activation: str | None = None,
     warn: Callable[[str], object] = lambda text: None,
-    parallel: bool = False,
+    threads: int = 1,
     database: Database | None = None,
 ) -> tuple[IRModule, Parameters]:
     """Bring a module with codebook operators down to kernels.
@@ -52,7 +51,7 @@ def lower(
         names: What constants are called in the model, by ``parameters.digest``.
         activation: Of layers that cannot say it themselves; None is ``"fp32"``.
         warn: Called with a sentence on what a user should know.
-        parallel: Whether kernels use the runtime's threads.
+        threads: How many kernels will run on; those for several run on any number.
         database: Measured schedules; None is the model alone.
 
     Returns:
@@ -64,10 +63,9 @@ def lower(
     """
     parameters = Parameters(names or {})
     passes = [
-        *_down_to_products(parameters.names, activation, warn),
-        ChooseKernel(target, kernel, database, 2 if parallel else 1),  # of each product
+        ChooseKernel(target, kernel, database, threads),  # of each product
         PackWeights(target, parameters),  # indices in that family's layout, as parameters
-        LowerCodebook(target, parameters, parallel),  # its PrimFunc, called
+        LowerCodebook(target, parameters, threads > 1),  # its PrimFunc, called
         LowerFloat(target),  # vector kernels for float operators
         LowerCopies(target),  # concatenations and slices that lie together in memory
         CancelReshapes(),  # those between one kernel's matrix and the next one's
@@ -80,27 +78,32 @@ def lower(
         LiftConstants(parameters),  # what constants remain, as parameters
     ]
     with target.tvm:
+        module = _down_to_products(module, parameters.names, activation, warn)
+        parameters.products = _products(module)
         return tvm.transform.Sequential(passes)(module), parameters
 
 
 def products(module: IRModule, activation: str | None = None) -> list[Product]:
-    """The weight matrix products of a module with codebook operators, as linear layers.
+    """The weight matrix products of a module with codebook operators: `lower` notes the same.
 
     Args:
         module: Relax functions as the frontend gives them.
         activation: Of layers that cannot say it themselves; None is ``"fp32"``.
     """
-    module = tvm.transform.Sequential(_down_to_products({}, activation))(module)
-    found = [product for call in calls_of(module) for product in products_of(call).values()]
-    return [replace(product, gates=0) for product in found]
+    return _products(_down_to_products(module, {}, activation))
+
+
+def _products(module: IRModule) -> list[Product]:
+    return [product for call in calls_of(module) for product in products_of(call).values()]
 
 
 def _down_to_products(
+    module: IRModule,
     names: dict[str, str],
     activation: str | None,
     warn: Callable[[str], object] = lambda text: None,
-) -> list[ModulePass]:
-    return [
+) -> IRModule:
+    passes = [
         MatchCodebook(names, activation or "fp32", warn),  # look-ups spelled in PyTorch
         FoldBatchNorm(),  # into the codebook and the bias of the layer before it
         ExpandConv(),  # products over unfolded frames, depthwise kernels, on [B, T, C]
@@ -108,3 +111,4 @@ def _down_to_products(
         FuseEpilogue(),  # activations, factors and residuals into the kernel before them
         Harden(),  # no read out of bounds, no NaN lost
     ]
+    return tvm.transform.Sequential(passes)(module)

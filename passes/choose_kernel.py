@@ -1,15 +1,14 @@
-"""Decide which kernel family computes each product, with which schedule.
+"""Decide which kernel family computes each product, with which schedule (``schedules.choosing``).
 
-By the times of tuning where the product or one near it was tuned (``schedules.database``), by a
-model of the counts in their TIR elsewhere (``schedules.cost``). Baselines and approximate families
-are only taken by name; a kernel asked for by name is taken everywhere or refused.
+Baselines and approximate families are only taken by name; a kernel asked for by name is taken
+everywhere or refused.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import tvm
 from tvm import relax
@@ -20,27 +19,20 @@ from gq_tvm.passes.operators import WEIGHTS, attributes, part_name, with_attrs
 from gq_tvm.passes.parameters import digest
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.rewriter import CallRewriter, ModulePass, calls_of
-from gq_tvm.schedules import Family, Product, Schedule, families_for, family
-from gq_tvm.schedules.cost import USUAL_ROWS, modelled
-from gq_tvm.schedules.database import Database, Found
+from gq_tvm.schedules import Family, Product, families_for, family
+from gq_tvm.schedules.choosing import Chooser, Decision, origin
+from gq_tvm.schedules.cost import USUAL_ROWS
+from gq_tvm.schedules.database import Database
 from gq_tvm.schedules.family import MOST_INT8_K
 from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What computes a product, and whence that is known."""
-
-    family: Family
-    schedule: Schedule
-    origin: str
-
-
 @tvm.transform.module_pass(opt_level=0)
 class ChooseKernel(ModulePass):
-    """Set ``kernel``, ``schedule`` and ``origin`` of every codebook_linear and codebook_lstm.
+    """Set ``kernel``, ``schedule`` and ``origin`` of every codebook_linear, _lstm and _gru.
 
+    Both products of a recurrent layer are in one kernel, so their families are chosen together.
     Layers that share a weight share its layout too, so that it is packed once: the one with the
     fewest rows, which has the least time to spare, decides.
 
@@ -57,10 +49,9 @@ class ChooseKernel(ModulePass):
     ) -> None:
         self.target = target
         self.forced = None if kernel == "auto" else family(kernel)
-        self.database = database or Database()
-        self.threads = threads
+        self.chooser = Chooser(target, database or Database(), threads)
         self._leaders: dict[str, Product] = {}
-        self._decisions: dict[tuple[Product, Product], Decision] = {}
+        self._decisions: dict[tuple[tuple[Product, Product], ...], list[Decision]] = {}
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
@@ -68,36 +59,52 @@ class ChooseKernel(ModulePass):
         return CallRewriter(module, self._rewrite).run()
 
     def _rewrite(self, _: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        products = products_of(call)
+        if not products:
+            return None
+        leaders = [
+            self._leaders.get(_weight(call, part), product) if self._leaders else product
+            for part, product in products.items()
+        ]
+        key = tuple(zip(products.values(), leaders, strict=True))
+        if key not in self._decisions:
+            names = [part_name(attributes(call)["layer"], part) for part in products]
+            self._decisions[key] = self._decide(list(products.values()), leaders, names)
         changes = dict[str, str]()
-        for part, product in products_of(call).items():
-            leader = self._leaders.get(_weight(call, part), product) if self._leaders else product
-            if (product, leader) not in self._decisions:
-                layer = part_name(attributes(call)["layer"], part)
-                self._decisions[product, leader] = self._decide(product, leader, layer)
-            made = self._decisions[product, leader]
+        for (part, product), made in zip(products.items(), self._decisions[key], strict=True):
             changes[f"kernel{part}"] = made.family.name
             changes[f"schedule{part}"] = str(made.schedule)
             changes[f"origin{part}"] = made.origin
             # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
             if isinstance(made.family, VectorFamily):
                 changes["activation"] = made.family.arithmetic(product)
-        return with_attrs(call, **changes) if changes else None
+        return with_attrs(call, **changes)
 
-    def _decide(self, product: Product, leader: Product, layer: str) -> Decision:
-        able = self._able(product, layer)
-        best = self._best(leader, able)
+    def _decide(
+        self, products: list[Product], leaders: list[Product], names: list[str]
+    ) -> list[Decision]:
+        """Choose for the products of a call, called `names`, as their leaders want it."""
+        able = list(map(self._able, products, names))
+        # A recurrent layer computes its second product, of one row, for each row of its first.
+        calls = [1, max(1, _rows(leaders[0]))]
+        otherwise = "model" if self.forced is None else "asked for"
+        best = self.chooser.best(leaders, able, calls, otherwise)
+        return list(map(self._follow, products, leaders, best))
+
+    def _follow(self, product: Product, leader: Product, best: Decision) -> Decision:
+        """What computes `product` with a weight that is packed as is best for `leader`."""
         if product == leader:
             return best
-        found = self._find(best.family, product, only=best.schedule)
+        found = self.chooser.find(best.family, product, only=best.schedule)
         if found is not None:
-            return Decision(best.family, found.schedule, _origin(found))
+            return Decision(best.family, found.schedule, origin(found))
         alike = (
             one
             for one in best.family.space(self.target, product)
             if one.layout == best.schedule.layout
         )
-        origin = f"packed as for {leader.sizes}"
-        return Decision(best.family, next(alike, best.schedule), origin)
+        reason = f"packed as for {leader.sizes}"
+        return Decision(best.family, next(alike, best.schedule), reason)
 
     def _able(self, product: Product, layer: str) -> list[Family]:
         """The families to choose among."""
@@ -117,37 +124,6 @@ class ChooseKernel(ModulePass):
                 "compile with activation fp32"
             )
         return [one for one in able if not (one.baseline or one.approximate)]
-
-    def _best(self, product: Product, able: list[Family]) -> Decision:
-        """The fastest of the families `able`.
-
-        The tuned ones are compared by their times, measured and modelled ones never with one
-        another, unless the model puts one first that was never tuned.
-        """
-        found = {one.name: self._find(one, product) for one in able}
-        first = able[0]
-        if len(able) > 1:
-            defaults = {one.name: one.space(self.target, product)[0] for one in able}
-            first = min(
-                able, key=lambda one: modelled(one, self.target, product, defaults[one.name])
-            )
-        if found[first.name] is None:
-            origin = "model" if self.forced is None else "asked for"
-            return Decision(first, first.space(self.target, product)[0], origin)
-        times = [(one, hit) for one in able if (hit := found[one.name]) is not None]
-        if any(not hit.modelled for _, hit in times):
-            times = [(one, hit) for one, hit in times if not hit.modelled]
-        winner, hit = min(times, key=lambda pair: pair[1].microseconds)
-        return Decision(winner, hit.schedule, _origin(hit))
-
-    def _find(self, family: Family, product: Product, only: Schedule | None = None) -> Found | None:
-        return self.database.find(family, self.target, product, self.threads, only)
-
-
-def _origin(found: Found) -> str:
-    if found.exact:
-        return "modelled" if found.modelled else "measured"
-    return f"nearest{' modelled' if found.modelled else ''}: {found.of.sizes}"
 
 
 def _weight(call: relax.Call, part: str) -> str:

@@ -25,10 +25,15 @@ from gq_tvm.schedules.float_ops.matmul import matmul
 from gq_tvm.schedules.float_ops.softmax import softmax
 from gq_tvm.targets import Target
 
+_ACTIVATIONS = {"relax.nn.silu": "silu", "relax.tanh": "tanh"}
+
 
 @tvm.transform.module_pass(opt_level=0)
 class LowerFloat(ModulePass):
-    """Layer norm, softmax, attention, ``matmul`` and lone SiLUs become kernels' calls."""
+    """Layer norm, softmax, attention, ``matmul``, lone SiLUs and tanhs become kernels' calls.
+
+    TVM's own tanh, ``(1 - e^-2x) / (1 + e^-2x)``, is off by 6e-8 wherever it is near 0.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -49,7 +54,7 @@ class _Rules:
             self._softmax,
             self._attention,
             self._matmul,
-            self._silu,
+            self._activation,
         )
 
     def lower(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
@@ -144,22 +149,27 @@ class _Rules:
         kernel = self.kernels.get(rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, *sizes))
         return _call(rewriter, kernel, call, [a, b], shapes, [batch, m, n])
 
-    def _silu(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
-        x = call.args[0] if call.args else None
-        if is_operator(call, "relax.multiply"):
-            gate = call.args[1]
-            value = rewriter.builder_.lookup_binding(gate) if isinstance(gate, relax.Var) else None
-            if not is_operator(value, "relax.sigmoid") or not value.args[0].same_as(x):
-                return None
-        elif not is_operator(call, "relax.nn.silu"):
+    def _activation(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        name = _ACTIVATIONS.get(str(getattr(call.op, "name", "")))
+        if name is None and not _is_silu(rewriter, call):
             return None
+        x, name = call.args[0], name or "silu"
         size = volume(shape_of(x))
         kernel = self.kernels.get(
             rewriter,
-            ("silu", _known(size)),
-            lambda: activation(self.lanes, "silu", _known(size)),
+            (name, _known(size)),
+            lambda: activation(self.lanes, name, _known(size)),
         )
         return _call(rewriter, kernel, call, [x], [[size]], [size])
+
+
+def _is_silu(rewriter: CallRewriter, call: relax.Call) -> bool:
+    """Whether a call is ``x * sigmoid(x)``."""
+    if not is_operator(call, "relax.multiply"):
+        return False
+    x, gate = call.args
+    value = rewriter.builder_.lookup_binding(gate) if isinstance(gate, relax.Var) else None
+    return is_operator(value, "relax.sigmoid") and value.args[0].same_as(x)
 
 
 def _call(

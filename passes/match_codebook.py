@@ -1,8 +1,8 @@
 """Recognise codebooks spelled in plain PyTorch: ``F.linear(x, codebook[indices.long()], bias)``.
 
-The weight may be a look-up of the indices in any shape that is reshaped to the weight's, or a
-gather from a codebook with a row for each row of the weight. A look-up among constants that is
-spelled otherwise is told of: it becomes a float weight.
+So is ``F.embedding`` of such a weight. The weight may be a look-up of the indices in any shape that
+is reshaped to the weight's, or a gather from a codebook with a row for each row of the weight. A
+look-up among constants that is spelled otherwise is told of: it becomes a float weight.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 from tvm.relax.dpl import DFPattern, is_op, rewrite_call, wildcard
 
-from gq_tvm.passes.operators import codebook_linear, is_operator, shape_of
+from gq_tvm.passes.operators import codebook_embedding, codebook_linear, is_operator, shape_of
 from gq_tvm.passes.parameters import digest
 from gq_tvm.passes.rewriter import ModulePass
 
@@ -28,7 +28,7 @@ Values = Mapping[relax.Var, relax.Expr]
 
 @tvm.transform.module_pass(opt_level=0)
 class MatchCodebook(ModulePass):
-    """Turn look-up and product into codebook_linear, where both are constants.
+    """Turn products with a look-up, and rows of one, into codebook operators.
 
     Args:
         names: What constants are called in the model, by ``parameters.digest``.
@@ -67,8 +67,29 @@ class MatchCodebook(ModulePass):
             new = self._layer(found[x], _looked_up(found[weight], values), found.get(bias))
             return original if new is None else new
 
+        def rewrite_rows(original: relax.Call, found: Mapping[DFPattern, relax.Expr]) -> relax.Expr:
+            looked_up = _looked_up(found[weight], values)
+            ids = _behind(found[x], values)
+            if looked_up is None or original.attrs.axis != 0 or isinstance(ids, GenericConst):
+                return original
+            return self._embedding(found[x], looked_up)
+
+        rows = is_op("relax.take")(weight, x)
         # With the bias first: a product alone would hide it.
-        return rewrite_call(product, rewrite, rewrite_call(biased, rewrite, function))
+        for pattern in (biased, product):
+            function = rewrite_call(pattern, rewrite, function)
+        return rewrite_call(rows, rewrite_rows, function)
+
+    def _embedding(self, ids: relax.Expr, weight: tuple[NDArray, NDArray, NDArray]) -> relax.Call:
+        named, codes, table = weight
+        bits = max(1, ceil(log2(table.shape[1])))
+        return codebook_embedding(
+            relax.op.astype(ids, "int64"),
+            relax.const(codes.astype(np.uint8)),
+            relax.const(_full(table, bits)),
+            bits=bits,
+            layer=self._name(named),
+        )
 
     def _layer(
         self,
@@ -124,7 +145,7 @@ def _looked_up(weight: relax.Expr, values: Values) -> tuple[NDArray, NDArray, ND
     call = _behind(weight, values, "relax.reshape")
     if len(shape) != 2 or not is_operator(call, "relax.take", "relax.gather_elements"):
         return None
-    table = _array(call.args[0], values)
+    table = _table(call.args[0], values)
     codes = _array(_behind(call.args[1], values, "relax.reshape", "relax.astype"), values)
     if table is None or codes is None or table.dtype != np.float32 or codes.dtype.kind not in "iu":
         return None
@@ -145,7 +166,7 @@ def _among_constants(call: relax.Expr, values: Values) -> tuple[NDArray, NDArray
     """The largest constant behind the indices of a look-up of single floats, and its table."""
     if not is_operator(call, "relax.take", "relax.gather_elements", "relax.index_tensor"):
         return None
-    table, indices = _array(call.args[0], values), _behind(call.args[1], values)
+    table, indices = _table(call.args[0], values), _behind(call.args[1], values)
     if table is None or table.dtype.kind != "f":
         return None
     known = len(indices.fields) if isinstance(indices, relax.Tuple) else 1
@@ -193,6 +214,18 @@ def _behind(expr: relax.Expr, values: Values, *operators: str) -> relax.Expr:
 def _array(expr: relax.Expr, values: Values) -> NDArray | None:
     expr = _behind(expr, values)
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
+
+
+def _table(expr: relax.Expr, values: Values) -> NDArray | None:
+    """A constant, in another shape or one row of it, as in ``codebook[0]``."""
+    behind = _behind(expr, values, "relax.reshape", "relax.squeeze")
+    if is_operator(behind, "relax.take") and len(shape_of(behind)) == 1:
+        table, row = _array(behind.args[0], values), _array(behind.args[1], values)
+        if table is None or row is None or row.ndim or behind.attrs.axis != 0:
+            return None
+        return np.take(table, row, axis=0).reshape(shape_of(expr))
+    array = _array(behind, values)
+    return None if array is None else array.reshape(shape_of(expr))
 
 
 def _full(table: NDArray[np.float32], bits: int) -> NDArray[np.float32]:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import GenericConst
 
+from gq_tvm.schedules import Product
+
 
 @dataclass
 class Layer:
@@ -17,7 +19,8 @@ class Layer:
 
     Attributes:
         name: The layer's name in the model.
-        kind: ``"linear"``, ``"lstm"``, ``"embedding"`` or ``"conv1d"``.
+        kind: ``"linear"``, ``"lstm"``, ``"gru"``, ``"embedding"`` or ``"conv1d"``; a convolution in
+            one group is ``"linear"``, a depthwise one ``"conv1d"``.
         shape: The weight's shape.
         bits: Bits of an index.
         activation: one of ``ops.checks.ACTIVATIONS``.
@@ -29,8 +32,8 @@ class Layer:
         origin: Whence family and schedule are known: ``"measured"``, ``"modelled"`` (tuned with no
             such device at hand), ``"nearest: ..."``, ``"nearest modelled: ..."``, ``"model"``,
             ``"asked for"``; "" where there was no choice.
-        call: How to call its kernel alone: the ``layer`` it computes (an LSTM's reads two weights),
-            its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
+        call: How to call its kernel alone: the ``layer`` it computes (a recurrent one reads two
+            weights), its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
             parameter's name or ``[dtype, size, ...]``; sizes known only at run time are strings.
     """
 
@@ -61,11 +64,13 @@ class Parameters:
         names: What constants are called in the model, by `digest`.
         arrays: The parameters by name.
         layers: The codebook layers packed so far.
+        products: The weight matrix products that kernel families compute, call by call.
     """
 
     names: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     _by_content: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, array: NDArray) -> str:

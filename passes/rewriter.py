@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tvm
 from tvm import relax
@@ -47,18 +47,31 @@ class CallRewriter(PyExprMutator):
         super().__init__(module)
         self.rewrite = rewrite
         self.constant = constant
+        self.refusal: Error | None = None
         self.new_parameters: dict[str, relax.Var] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         """Rewrite a call."""
         call = super().visit_call_(call)
-        new = self.rewrite(self, call)
-        return call if new is None else new
+        return self._rewritten(self.rewrite, call)
 
     def visit_generic_const_(self, value: GenericConst) -> relax.Expr:
         """Rewrite a constant."""
-        new = self.constant(self, value)
-        return value if new is None else new
+        return self._rewritten(self.constant, value)
+
+    def _rewritten(self, rewrite: Callable[..., relax.Expr | None], expr: Any) -> relax.Expr:
+        """What `rewrite` makes of an expression; once it refused one, nothing is rewritten.
+
+        A refusal waits for the end of the function: TVM warns of a builder that is left halfway.
+        """
+        if self.refusal is not None:
+            return expr
+        try:
+            new = rewrite(self, expr)
+        except Error as refusal:
+            self.refusal = refusal
+            return expr
+        return expr if new is None else new
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         """Bind `expr` to a variable in front of the call being rewritten."""
@@ -71,12 +84,18 @@ class CallRewriter(PyExprMutator):
         return self.new_parameters[name]
 
     def run(self, only: Callable[[relax.Function], bool] = lambda function: True) -> IRModule:
-        """Rewrite the Relax functions of the module and return it."""
+        """Rewrite the Relax functions of the module and return it.
+
+        Raises:
+            Error: what the first refusal of `rewrite` or `constant` said.
+        """
         module = self.builder_.get()
         for gvar, function in module.functions_items():
             if isinstance(function, relax.Function) and only(function):
                 self.new_parameters = {}
                 new = self.visit_expr(function)
+                if self.refusal is not None:
+                    raise self.refusal
                 self.builder_.update_func(gvar, _extended(new, list(self.new_parameters.values())))
         return self.builder_.get()
 

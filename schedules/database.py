@@ -53,10 +53,12 @@ class Entry:
         schedule: As ``str(Schedule)`` has it.
         hot: Microseconds of a call with the weights in the cache.
         cold: The same after the caches were flushed; None where that cannot be done.
-        default_hot: `hot` of the schedule that would be taken untuned.
+        default_hot: `hot` of the schedule that was taken before; None if that failed.
         default_cold: `cold` of that.
         cpu: What it was measured on, or `MODELLED` and the target it was modelled for.
         version: Of gq-tvm.
+        gates: See `Product`; it is the linear kernel that was timed.
+        glu: The same.
     """
 
     family: str
@@ -69,10 +71,12 @@ class Entry:
     schedule: str
     hot: float
     cold: float | None
-    default_hot: float
+    default_hot: float | None
     default_cold: float | None
     cpu: str
     version: str
+    gates: int = 0
+    glu: bool = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -82,7 +86,8 @@ class Entry:
     @property
     def product(self) -> Product:
         """The product."""
-        return Product(self.n, self.k, self.bits, self.activation, self.rows)
+        sizes = (self.n, self.k, self.bits, self.activation, self.rows)
+        return Product(*sizes, self.gates, self.glu)
 
     @property
     def modelled(self) -> bool:
@@ -122,11 +127,19 @@ class Found:
 class Database:
     """Entries to look schedules up in.
 
-    Of two equally near the measured one is taken, and of two alike the first.
+    Of two equally near the measured one is taken, then that of the same kind of layer, then the
+    first.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.entries = list(entries)
+
+    def sources(self) -> list[Database]:
+        """The entries by what they were measured on, or modelled for, in the order of the first."""
+        by_cpu: dict[str, list[Entry]] = {}
+        for one in self.entries:
+            by_cpu.setdefault(one.cpu, []).append(one)
+        return list(map(Database, by_cpu.values()))
 
     def find(
         self,
@@ -146,7 +159,10 @@ class Database:
             only: If given, only schedules that pack the weight as this one does.
         """
         near = [(_distance(one, family, product, threads), one) for one in self.entries]
-        near = sorted((pair for pair in near if pair[0] < inf), key=_order)
+        near = sorted(
+            (pair for pair in near if pair[0] < inf),
+            key=lambda pair: (pair[0], pair[1].modelled, _kind(pair[1]) != _kind(product)),
+        )
         space = family.space(target, product) if near else []
         for distance, entry in near:
             try:
@@ -161,9 +177,9 @@ class Database:
         return None
 
 
-def _order(pair: tuple[float, Entry]) -> tuple[float, bool]:
-    distance, entry = pair
-    return distance, entry.modelled
+def _kind(of: Entry | Product) -> tuple[int, bool]:
+    """What a kind of layer lays its own weights out by; times hardly differ."""
+    return of.gates, of.glu
 
 
 def _distance(entry: Entry, family: Family, product: Product, threads: int) -> float:

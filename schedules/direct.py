@@ -14,8 +14,9 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from gq_tvm.schedules.family import OPAQUE
-from gq_tvm.schedules.scalar import apply_activation, pack_rows
+from gq_tvm.schedules.scalar import pack_rows
 from gq_tvm.schedules.scalar_rows import index_at, row_bytes
+from gq_tvm.schedules.vector_math import SCALAR_MATH
 
 NAME = "direct"  # what the table of layers calls these kernels
 
@@ -120,7 +121,7 @@ def grouped_conv1d(
                                         t * stride + tap * dilation - padding,
                                     ]
                                 )
-                    y[b, j, t] = apply_activation(activation, total[0])
+                    y[b, j, t] = SCALAR_MATH.function(activation)(total[0])
 
     return direct_conv1d
 

@@ -84,6 +84,10 @@ class Family(ABC):
         """Whether it computes `product` in the arithmetic it was trained for."""
         return not self.approximate
 
+    def shares(self, other: Family) -> bool:
+        """Whether the products of a recurrent layer can be one by this family, one by `other`."""
+        return self == other
+
     @abstractmethod
     def supports(self, target: Target, product: Product) -> bool:
         """Whether this family has kernels for `product` on `target`."""

@@ -20,6 +20,7 @@ from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_code
 from gq_tvm.schedules.scalar_gru import scalar_gru
 from gq_tvm.schedules.scalar_rows import dot_with, dtypes, load_row_of, row_bytes
 from gq_tvm.schedules.schedule import Schedule
+from gq_tvm.schedules.vector_math import SCALAR_MATH
 from gq_tvm.targets import Target
 
 
@@ -88,12 +89,13 @@ class Scalar(Family):
                     value[0] = T.Cast("float32", total[0]) * (row_scale[0] * scale[j]) + bias[j]
                     if glu:
                         dot(row, weights, table, j + outputs, total)
-                        value[0] = value[0] * T.sigmoid(
+                        value[0] = SCALAR_MATH.gated(
+                            value[0],
                             T.Cast("float32", total[0]) * (row_scale[0] * scale[j + outputs])
-                            + bias[j + outputs]
+                            + bias[j + outputs],
                         )
                     else:
-                        value[0] = apply_activation(activation, value[0])
+                        value[0] = SCALAR_MATH.function(activation)(value[0])
                     if residual is None:
                         y[i, j] = T.float32(factor) * value[0]
                     else:
@@ -191,10 +193,10 @@ class Scalar(Family):
                             row_scale[0] * h_scale[j]
                         )
                     for j in range(hidden):
-                        c[b, j] = T.sigmoid(gates[hidden + j]) * c[b, j] + T.sigmoid(
-                            gates[j]
-                        ) * T.tanh(gates[2 * hidden + j])
-                        h[b, j] = T.sigmoid(gates[3 * hidden + j]) * T.tanh(c[b, j])
+                        c[b, j] = c[b, j] / SCALAR_MATH.sigmoid_divisor(
+                            gates[hidden + j]
+                        ) + SCALAR_MATH.sigmoid_tanh(gates[j], gates[2 * hidden + j])
+                        h[b, j] = SCALAR_MATH.sigmoid_tanh(gates[3 * hidden + j], c[b, j])
                         y[b, t, j] = h[b, j]
 
         return scalar_lstm
@@ -218,16 +220,3 @@ def _check_alone(x_part: Choice) -> None:
             f"kernel scalar cannot share a recurrent layer with {x_part.family.name}; ask for one "
             "kernel with --kernel"
         )
-
-
-def apply_activation(name: str, value: tirx.PrimExpr) -> tirx.PrimExpr:
-    """One of `vector_math.FUNCTIONS` of a f32 value, or itself; NaN stays NaN."""
-    if name == "relu":
-        return T.max(T.float32(0), value)  # in this order a NaN is what comes out
-    if name == "sigmoid":
-        return T.sigmoid(value)
-    if name == "tanh":
-        return T.tanh(value)
-    if name == "silu":
-        return value * T.sigmoid(value)
-    return value

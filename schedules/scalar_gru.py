@@ -10,6 +10,7 @@ from tvm.script import tirx as T
 
 from gq_tvm.schedules.family import OPAQUE, Product
 from gq_tvm.schedules.scalar_rows import dot_with, dtypes, load_row_of, row_bytes
+from gq_tvm.schedules.vector_math import SCALAR_MATH
 
 
 def scalar_gru(x_product: Product, h_product: Product, steps: int | None) -> tirx.PrimFunc:
@@ -67,12 +68,12 @@ def scalar_gru(x_product: Product, h_product: Product, steps: int | None) -> tir
                         T.Cast("float32", total[0]) * (row_scale[0] * h_scale[j]) + h_bias[j]
                     )
                 for j in range(hidden):
-                    candidate[0] = T.tanh(
+                    candidate[0] = SCALAR_MATH.tanh(
                         from_x[2 * hidden + j]
-                        + T.sigmoid(from_x[j] + from_h[j]) * from_h[2 * hidden + j]
+                        + SCALAR_MATH.gated(from_h[2 * hidden + j], from_x[j] + from_h[j])
                     )
-                    h[b, j] = candidate[0] + T.sigmoid(from_x[hidden + j] + from_h[hidden + j]) * (
-                        h[b, j] - candidate[0]
+                    h[b, j] = candidate[0] + SCALAR_MATH.gated(
+                        h[b, j] - candidate[0], from_x[hidden + j] + from_h[hidden + j]
                     )
                     y[b, t, j] = h[b, j]
 

@@ -16,7 +16,7 @@ _ROWS = 4  # taken for a number of rows known only at run time: a streaming chun
 def worth_threads(target: Target, product: Product) -> bool:
     """Whether a kernel of `product` should deal its tiles out to threads.
 
-    An LSTM layer starts them anew at each step, of one row.
+    A recurrent layer starts them anew at each step, of one row.
     """
     isa = INSTRUCTION_SETS.get(target.instruction_set)
     if isa is None:

@@ -52,6 +52,9 @@ class VectorFamily(Family):
     def exact(self, product: Product) -> bool:
         return super().exact(product) and product.activation == self.arithmetic(product)
 
+    def shares(self, other: Family) -> bool:
+        return isinstance(other, VectorFamily)
+
     def arithmetic(self, product: Product) -> str:
         """The activations its kernels of `product` compute with."""
         return self.activation

@@ -1,4 +1,4 @@
-"""Activation functions on fp32 vectors, in plain arithmetic so that every target agrees.
+"""Activation functions on fp32 vectors and scalars, in plain arithmetic: every target agrees.
 
 All rest on ``e^x + k = 2^n (e^r - 1) + (2^n + k)`` with ``n = round(x / ln 2)``, where ``|r| <=
 ln(2) / 2`` and a polynomial of degree 6 is accurate to fp32. With k = -1 that keeps tanh relatively
@@ -97,7 +97,7 @@ class VectorMath:
         return self.maximum(x, self.constant(0.0))
 
     def sigmoid(self, x: Expr) -> Expr:
-        """``1 / (1 + e^-x)``."""
+        """``1 / (1 + e^-x)``, to 6e-6 relatively; below -87 it stays at 1.6e-38."""
         return self.constant(1.0) / self.sigmoid_divisor(x)
 
     def sigmoid_divisor(self, x: Expr) -> Expr:
@@ -109,7 +109,7 @@ class VectorMath:
         return value / self.sigmoid_divisor(gate)
 
     def tanh(self, x: Expr) -> Expr:
-        """``(e^2x - 1) / (e^2x + 1)``; beyond 10 it is 1 in fp32."""
+        """``(e^2x - 1) / (e^2x + 1)``, to 1e-6 relatively; beyond 10 it is 1 in fp32."""
         m = self.exp_plus(self.clamp(x, -10.0, 10.0) * self.constant(2.0), -1.0)
         return m / (m + self.constant(2.0))
 
@@ -119,7 +119,7 @@ class VectorMath:
         return m / ((m + self.constant(2.0)) * self.sigmoid_divisor(x))
 
     def silu(self, x: Expr) -> Expr:
-        """``x * sigmoid(x)``."""
+        """``x * sigmoid(x)``, to 6e-6 relatively down to -87."""
         x = T.bind(self.maximum(x, self.constant(-88.0)))  # beyond it the result is 0, whatever x
         return x / self.sigmoid_divisor(x)
 
@@ -130,3 +130,6 @@ class VectorMath:
 
 #: Activation functions of one value.
 FUNCTIONS = ("relu", "sigmoid", "tanh", "silu")
+
+#: The functions of scalars.
+SCALAR_MATH = VectorMath(1)

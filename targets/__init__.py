@@ -41,10 +41,10 @@ def get(name: str | Target) -> Target:
 
 
 def _of_board(name: str) -> list[str]:
-    """The targets whose description has that board, however it is spelled: rpi4, jetson_orin."""
+    """The targets whose boards have that name, however it is spelled: rpi4, jetson_orin."""
     wanted = re.sub(r"^r?pi(?=\d)", "raspberrypi", _letters(name))
-    found = [one.name for one in TARGETS.values() if wanted in _letters(one.description)]
-    return found if len(wanted) > 5 else []
+    boards = {one.name: _letters(one.description.partition("(")[2]) for one in TARGETS.values()}
+    return [name for name, found in boards.items() if len(wanted) > 5 and wanted in found]
 
 
 def _letters(text: str) -> str:

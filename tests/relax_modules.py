@@ -62,6 +62,18 @@ def lstm(
     )
 
 
+def gru(
+    x: relax.Expr, h: relax.Expr, hidden: int, bits: tuple[int, int], **attrs: Any
+) -> relax.Call:
+    attrs = {"activation": "int8", "layer": "gru", **attrs}
+    *weight_ih, bias_ih = weight(3 * hidden, operators.shape_of(x)[-1], bits[0])
+    *weight_hh, bias_hh = weight(3 * hidden, hidden, bits[1], seed=1)
+    inputs = [x, h, *weight_ih, *weight_hh, bias_ih, bias_hh]
+    return operators.codebook_recurrent(
+        operators.GRU, inputs, bits_ih=bits[0], bits_hh=bits[1], **attrs
+    )
+
+
 def calls(mod: IRModule, name: str) -> list[relax.Call]:
     """The calls of an operator in ``main``, in their order."""
     return [

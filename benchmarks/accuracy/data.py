@@ -60,9 +60,9 @@ class Data:
 
     @cached_property
     def _sources(self) -> list[Source]:
-        rate = FeatureSettings().sample_rate
         speech = cache_folder.root() / "speech"
-        return recipe.training_sources(self.recordings, speech, self.recipe, rate, _SEED)
+        settings = FeatureSettings()
+        return recipe.training_sources(self.recordings, speech, self.recipe, settings, _SEED)
 
     def batches(self, seed: int) -> Batches:
         """Fresh batches, each drawn when it is asked for."""

@@ -11,7 +11,7 @@ import numpy as np
 from gq_tvm.models.batches import Source
 from gq_tvm.models.evaluation import Spoken
 from gq_tvm.models.voices import synthetic_phrases, synthetic_words
-from gq_tvm.speech import corpora
+from gq_tvm.speech import FeatureSettings, corpora
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class DigitRecipe:
 
 
 def training_sources(
-    folder: Path, cache: Path, recipe: DigitRecipe, sample_rate: int, seed: int
+    folder: Path, cache: Path, recipe: DigitRecipe, settings: FeatureSettings, seed: int
 ) -> list[Source]:
     """Recorded words, synthetic words and synthetic phrases, read into memory.
 
     ``recipe.voices`` = 0 leaves synthetic speech out (and needs no synthesiser).
     """
     recorded = corpora.by_speaker(corpora.spoken_digits(folder), recipe.train)
-    sources = [Source.load(recorded, recipe.shares[0], True, sample_rate)]
+    sources = [Source.load(recorded, recipe.shares[0], True, settings)]
     if recipe.voices:
         rng = np.random.default_rng([seed, 0])
         words = synthetic_words(rng, recipe.voices, cache)
         phrases = synthetic_phrases(rng, recipe.phrases, cache)
-        sources.append(Source.load(words, recipe.shares[1], True, sample_rate))
-        sources.append(Source.load(phrases, recipe.shares[2], False, sample_rate))
+        sources.append(Source.load(words, recipe.shares[1], True, settings))
+        sources.append(Source.load(phrases, recipe.shares[2], False, settings))
     return sources
 
 

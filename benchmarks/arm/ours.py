@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from benchmarks.arm.candidate import INPUTS, OUTPUTS, Call, Candidate
 from gq_tvm import targets
-from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.schedules import Family, Product, Schedule, families_for
-from gq_tvm.schedules.database import Database, load
+from gq_tvm.schedules.choosing import Chooser
+from gq_tvm.schedules.database import load
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.targets import Target
 from gq_tvm.targets.linker import export
@@ -36,7 +36,7 @@ def candidates(target: Target, rows: int) -> Iterator[Candidate]:
     """Every family at every bit-width with int8 activations, some with others, the baselines."""
     if target.instruction_set not in INSTRUCTION_SETS:
         return
-    database = load(target, user=_NO_USER)
+    chooser = Chooser(target, load(target, user=_NO_USER))
     for activation, widths in _BITS.items():
         for bits in widths:
             product = Product(OUTPUTS, INPUTS, bits, activation, rows)
@@ -47,9 +47,9 @@ def candidates(target: Target, rows: int) -> Iterator[Candidate]:
                 if one.name != _SCALAR and one.exact(product)
                 if not one.baseline or bits == max(widths)
             ]
-            taken = _taken(target, database, product, families)
+            taken = _taken(chooser, product, families)
             for family in families:
-                schedule = _schedule(database, family, target, product)
+                schedule = chooser.schedule(family, product)
                 yield Candidate(
                     SYSTEM, family.name, _WIDTH.get(family.name, bits), activation, "any",
                     str(schedule), family.name == taken,
@@ -57,15 +57,11 @@ def candidates(target: Target, rows: int) -> Iterator[Candidate]:
                 )  # fmt: skip
 
 
-def _taken(target: Target, database: Database, product: Product, families: Sequence[Family]) -> str:
+def _taken(chooser: Chooser, product: Product, families: Sequence[Family]) -> str:
     """The family that the compiler chooses for a layer."""
     able = [one for one in families if not one.baseline]
-    return ChooseKernel(target, database=database)._best(product, able).family.name
-
-
-def _schedule(database: Database, family: Family, target: Target, product: Product) -> Schedule:
-    found = database.find(family, target, product)
-    return found.schedule if found else family.space(target, product)[0]
+    (best,) = chooser.best([product], [able])
+    return best.family.name
 
 
 def _prepare(task: Task, schedule: Schedule, folder: Path) -> Call:

@@ -10,22 +10,18 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram, default_decompositions
+from torch.export import ExportedProgram
 from tvm import relax, tirx
-from tvm.relax.frontend.torch.exported_program_translator import (
-    ExportedProgramImporter as Importer,
-)
 
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+from gq_tvm.frontend.importer import Importer
+
+ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def decompositions(program: ExportedProgram) -> Any:
-    """The decompositions to run on `program`: all, or all but attention's if it can be kept."""
-    table = default_decompositions()
-    calls = [node for node in program.graph.nodes if node.target is _ATTENTION]
-    if calls and all(map(_is_plain, calls)):
-        table.pop(_ATTENTION, None)
-    return table
+def is_kept(program: ExportedProgram) -> bool:
+    """Whether every attention of a program can be kept whole."""
+    calls = [node for node in program.graph.nodes if node.target is ATTENTION]
+    return bool(calls) and all(map(_is_plain, calls))
 
 
 def convert_attention(node: fx.Node, importer: Importer) -> relax.Expr:
@@ -76,10 +72,10 @@ def _mask(mask: relax.Expr, rank: int, keys: Any, emit: Any) -> relax.Expr:
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
-    names = [argument.name for argument in _ATTENTION._schema.arguments]
+    names = [argument.name for argument in ATTENTION._schema.arguments]
     defaults = {
         argument.name: argument.default_value
-        for argument in _ATTENTION._schema.arguments
+        for argument in ATTENTION._schema.arguments
         if argument.has_default_value()
     }
     return defaults | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)

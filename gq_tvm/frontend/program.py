@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.errors import Error
+from gq_tvm.frontend.archive import Archive
+from gq_tvm.frontend.kinds import check_is_pt2
 
 if TYPE_CHECKING:
+    from torch import fx
     from torch.export import ExportedProgram
 
 METADATA = "gq_metadata.json"
@@ -42,20 +45,24 @@ class Translated:
     Attributes:
         module: Functions with codebook operators, weights as constants.
         names: What those constants are called, by ``passes.parameters.digest``.
+        places: By function, the node of the program that each value comes from, by its name.
     """
 
     module: IRModule
     names: dict[str, str] = field(default_factory=dict)
+    places: dict[str, dict[str, fx.Node]] = field(default_factory=dict)
 
 
 def read(source: Any) -> Program:
     """Take whatever ``gq_tvm.build`` takes.
 
     Args:
-        source: An exported program, a mapping of names to them, or the path of a ``.pt2`` file.
+        source: An exported program, a mapping of names to them, or the path of a ``.pt2`` file,
+            whose author need not be trusted: nothing in it is unpickled or run (see `archive`).
 
     Raises:
-        Error: the file is missing, damaged or no ``.pt2``; or `source` is something else.
+        Error: the file is missing, damaged, no ``.pt2`` or one that asks to be trusted; or `source`
+            is something else.
     """
     from torch.export import ExportedProgram
 
@@ -87,12 +94,13 @@ def translate(program: Program, activation: str | None = None) -> Translated:
 
     functions: dict[GlobalVar, Any] = {}
     names: dict[str, str] = {}
+    places: dict[str, dict[str, fx.Node]] = {}
     for name, exported in program.programs.items():
         prefix = "" if len(program.programs) == 1 else f"{name}."
-        module, its_names = torch_export.translate(exported, name, prefix, activation)
+        module, its_names, places[name] = torch_export.translate(exported, name, prefix, activation)
         functions[GlobalVar(name)] = module["main"].with_attr("global_symbol", name)
         names = {**its_names, **names}
-    return Translated(IRModule(functions), names)
+    return Translated(IRModule(functions), names, places)
 
 
 def unused_inputs(program: ExportedProgram) -> list[str]:
@@ -127,24 +135,26 @@ def _named(programs: dict[Any, Any], metadata: Any) -> Program:
 
 
 def _read_pt2(path: Path) -> Program:
-    if not path.exists():
-        raise Error(f"{path} does not exist; give the path of a .pt2 file")
-    if path.is_dir() or not zipfile.is_zipfile(path):
-        raise Error(f"{path} is not a .pt2 file or is damaged; write it with torch.export.save")
+    check_is_pt2(path)
     from torch.export.pt2_archive._package import load_pt2
 
     import gq_tvm.ops.torch_gru  # noqa: F401  (programs call torch.ops.gq)
 
     try:
-        contents = load_pt2(str(path))
+        archive = Archive(path)
+        programs = load_pt2(archive.rewritten()).exported_programs
+        for name, exported in programs.items():
+            exported.example_inputs = archive.samples(name)
+    except Error:
+        raise
     except Exception as failure:
         raise Error(
-            f"{path} is not a .pt2 file or is damaged ({_reason(failure)}); write it with "
+            f"{path} cannot be read by this PyTorch ({_reason(failure)}); write it again with "
             "torch.export.save"
         ) from failure
-    if not contents.exported_programs:
+    if not programs:
         raise Error(f"{path} holds no exported program; write it with torch.export.save")
-    return _named(dict(contents.exported_programs), _metadata(path, contents.extra_files))
+    return _named(dict(programs), _metadata(path, archive.extra))
 
 
 def _metadata(path: Path, extra_files: Mapping[str, Any]) -> Any:
@@ -153,10 +163,10 @@ def _metadata(path: Path, extra_files: Mapping[str, Any]) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Error(f"{path}: its {METADATA} is not valid JSON; write the file again") from None
 
 
 def _reason(failure: Exception) -> str:
     lines = str(failure).strip().splitlines()
-    return lines[0][:120] if lines else type(failure).__name__
+    return textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else type(failure).__name__

@@ -10,9 +10,8 @@ import sys
 import tvm
 from torch import fx
 from tvm import relax, tirx
-from tvm.relax.frontend.torch.exported_program_translator import (
-    ExportedProgramImporter as Importer,
-)
+
+from gq_tvm.frontend.importer import Importer
 
 
 def convert_slice(node: fx.Node, importer: Importer) -> relax.Expr:

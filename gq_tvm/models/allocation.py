@@ -94,7 +94,7 @@ def allocate(sensitivity: Sensitivity, budget: int) -> dict[str, int]:
 def development_batches(config: Config, features: FeatureSettings, most: int) -> list[Batch]:
     """Utterances of the development corpora as deployment hears them, at most ``most`` of a set.
 
-    Raises Error when the configuration has no development corpus.
+    Raises Error when the configuration has no development corpus, or one of no frames.
     """
     found = data.recordings(config, roles=("development",))
     pairs = []
@@ -105,4 +105,6 @@ def development_batches(config: Config, features: FeatureSettings, most: int) ->
     if not pairs:
         raise Error('the configuration has no [[corpus]] with role = "development"; add one')
     batches = of_like_length([len(heard) for heard, _ in pairs], _BATCH_FRAMES)
+    if not batches:
+        raise Error("all development recordings are too short for a frame of features; give others")
     return [collate([pairs[n] for n in numbers]) for numbers in batches]

@@ -18,30 +18,40 @@ from gq_tvm.errors import Error
 from gq_tvm.speech import augment, tokens
 from gq_tvm.speech.augment import Augmentation
 from gq_tvm.speech.corpora import Utterance
-from gq_tvm.speech.features import FeatureSettings, Level, LogMel, Normaliser
+from gq_tvm.speech.features import FLOOR, FeatureSettings, Level, LogMel, Normaliser
+
+_LEAST_DEVIATION = 0.01  # of a mel bin, in nats; less is that of a band without sound
 
 Clip = tuple[str, np.ndarray]  # text, samples f32 [n]
 
 
 @dataclass
 class Source:
-    """Recordings of one kind; ``joined`` ones are isolated words, to be put in a row."""
+    """Recordings of one kind; ``joined`` ones are isolated words, to be put in a row.
+
+    Those too short for a frame of features are only counted.
+    """
 
     share: float
     joined: bool
     voices: list[list[Clip]] = field(default_factory=list)
+    too_short: int = 0
 
     @classmethod
     def load(
-        cls, utterances: Iterable[Utterance], share: float, joined: bool, sample_rate: int
+        cls, utterances: Iterable[Utterance], share: float, joined: bool, settings: FeatureSettings
     ) -> Source:
         """Read all recordings into memory, a voice for each speaker."""
         voices: dict[str, list[Clip]] = {}
+        rate, too_short = settings.sample_rate, 0
         for utterance in utterances:
-            samples = augment.trim(utterance.samples(sample_rate), sample_rate)
+            samples = utterance.samples(rate)
+            if len(samples) < settings.least_seconds * rate:
+                too_short += 1
+                continue
             voice = utterance.speaker if joined else ""  # whole utterances need no company
-            voices.setdefault(voice, []).append((utterance.text, samples))
-        return cls(share, joined, list(voices.values()))
+            voices.setdefault(voice, []).append((utterance.text, augment.trim(samples, rate)))
+        return cls(share, joined, list(voices.values()), too_short)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,13 @@ class Batch:
     frames: Tensor
     tokens: Tensor
     lengths: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """What a loss a token is divided by, i64 []: the tokens; where there are none, as in noise
+        with an empty text, an utterance counts as one.
+        """
+        return self.lengths.clamp(min=1).sum()
 
 
 class Batches:
@@ -66,14 +83,25 @@ class Batches:
         longest: int = 5,
         augmentation: Augmentation | None = None,
     ):
+        self.settings = settings
+        self._too_short = sum(source.too_short for source in sources)
         self._sources = [source for source in sources if source.voices and source.share > 0]
         if not self._sources:
-            raise Error("there is nothing to train on; give recordings or synthetic speech")
+            reason = f" ({self.about()})" if self._too_short else ""
+            raise Error(
+                f"there is nothing to train on{reason}; give recordings or synthetic speech"
+            )
         self._shares = np.array([source.share for source in self._sources])
         self._shares /= self._shares.sum()
         self._seed, self._size, self._longest = seed, size, longest
         self._augmentation = augmentation or Augmentation()
-        self.settings = settings
+
+    def about(self) -> str:
+        """What is not used, if anything."""
+        if not self._too_short:
+            return ""
+        least = 1000 * self.settings.least_seconds
+        return f"recordings left out, as they are shorter than {least:g} ms: {self._too_short}"
 
     def with_seed(self, seed: int, fresh: bool) -> Batches:
         """The same recordings in other batches, for ``fresh`` weights or others."""
@@ -96,8 +124,7 @@ class Batches:
         for _ in range(size):
             text, samples = self._utterance(rng, max(1, words - 1), words)
             features = augmented(samples, self.settings, rng, self._augmentation, masked)
-            if len(features):
-                pairs.append((features, tokens.encode(text)))
+            pairs.append((features, tokens.encode(text)))
         return collate(pairs)
 
     def log_mel_statistics(self, utterances: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -112,7 +139,8 @@ class Batches:
         if source.joined:
             count = int(rng.integers(shortest, longest + 1))
         else:
-            fitting = range(shortest, max(2, longest) + 1)
+            # Noise, whose text is empty, is as short as can be.
+            fitting = range(shortest if shortest > 1 else 0, max(2, longest) + 1)
             voice = [clip for clip in voice if len(clip[0].split()) in fitting] or voice
             count = 1
         speed = augment.draw_factor(rng, self._augmentation.speed)
@@ -135,25 +163,33 @@ def augmented(
     ranges: Augmentation,
     masked: bool,
 ) -> np.ndarray:
-    """Features f32 [T, F] of distorted samples f32 [n], their tempo changed, perhaps masked."""
+    """Features f32 [T, F] of distorted samples f32 [n], their tempo changed, perhaps masked.
+
+    There is at least one: silence follows what became too short for a stacked frame.
+    """
     frames = LogMel(settings).accept(samples)
-    tempo = augment.draw_factor(rng, ranges.tempo)
-    features = Normaliser(settings).accept(augment.change_tempo(frames, tempo))
-    if masked and len(features):
-        return augment.mask_features(features, settings.num_mel_bins, rng)
-    return features
+    frames = augment.change_tempo(frames, augment.draw_factor(rng, ranges.tempo))
+    missing = max(0, settings.stack - len(frames))
+    frames = np.pad(frames, ((0, missing), (0, 0)), constant_values=FLOOR)
+    features = Normaliser(settings).accept(frames)
+    return augment.mask_features(features, settings.num_mel_bins, rng) if masked else features
 
 
 def log_mel_statistics(
     signals: Iterable[np.ndarray], settings: FeatureSettings
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each mel bin, relative to the level, over some samples f32 [n]."""
+    """Mean and deviation of each mel bin, relative to the level, over some samples f32 [n].
+
+    Raises Error where nothing deviates: all is silent, or too short for a frame.
+    """
     collected = [
         Level(settings).relative(LogMel(settings).accept(samples)).astype(np.float64)
         for samples in signals
     ]
     frames = np.concatenate(collected)
-    mean, deviation = frames.mean(0), frames.std(0)
+    if not len(frames) or (frames.std(0) < _LEAST_DEVIATION).all():
+        raise Error("the recordings to train on are silent or too short; give others")
+    mean, deviation = frames.mean(0), np.maximum(frames.std(0), _LEAST_DEVIATION)
     return tuple(map(float, mean.round(4))), tuple(map(float, deviation.round(4)))
 
 

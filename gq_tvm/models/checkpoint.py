@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gq_tvm import files
+from gq_tvm import files, records
 from gq_tvm.errors import Error
 
 
@@ -32,11 +33,11 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], description: Mapping[s
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a checkpoint; raises Error when it is missing or damaged."""
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise Error(f"{path}: there is no such checkpoint; check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["gq"])
+            description = records.loads((file.metadata() or {})["gq"])
             if not isinstance(description, dict):
                 raise ValueError("its description is no table")
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118

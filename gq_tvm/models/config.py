@@ -27,7 +27,7 @@ FURTHER: dict[str, Any] = {
 _FEATURES: Limits = {
     "sample_rate": (4000, 48000), "num_mel_bins": (8, 256), "frame_length_ms": (5, 100),
     "frame_shift_ms": (2, 50), "low_hz": (0, None), "high_hz": (200, None), "stack": (1, 16),
-    "release": (0, None),
+    "quietest": (-100, 100), "release": (0, 1000),
 }  # fmt: skip
 _AUGMENTATION: Limits = {
     "speed": (0.25, 4), "tempo": (0.25, 4), "clean": (0, 1), "tilt_db": (0, None),
@@ -122,7 +122,7 @@ def read(name: str, changes: Iterable[str] = ()) -> Config:
     table = Table(values, "", base)
     features = _features(table.table("features"))
     config = Config(
-        seed=table.whole("seed", 1),
+        seed=table.whole("seed", 1, high=2**63 - 1),
         output=table.path("output"),
         features=features,
         network=_network(table, features),
@@ -141,12 +141,9 @@ def read(name: str, changes: Iterable[str] = ()) -> Config:
 def _features(table: Table) -> FeatureSettings:
     features = table.settings(FeatureSettings, _FEATURES, skip=("mean", "deviation"))
     table.finish()
-    if not features.low_hz < features.high_hz <= features.sample_rate / 2:
-        raise Error(
-            f"the configuration's features go from {features.low_hz:g} to {features.high_hz:g} Hz "
-            f"at {features.sample_rate} samples a second; choose low_hz < high_hz, and high_hz at "
-            "most half the sample rate"
-        )
+    if conflict := features.conflict():
+        key, value, wanted = conflict
+        table.refuse(key, value, wanted)
     return features
 
 

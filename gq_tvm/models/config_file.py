@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gq_tvm import reading
 from gq_tvm.errors import Error
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -38,7 +39,7 @@ def load(name: str, changes: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
     """
     path = Path(name)
     base = path.absolute().parent
-    if not path.is_file():
+    if not os.path.exists(path):
         if name not in shipped():
             near = difflib.get_close_matches(name, shipped(), n=2) or list(shipped())
             raise Error(
@@ -47,8 +48,8 @@ def load(name: str, changes: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
             )
         path, base = SHIPPED / f"{name}.toml", Path.cwd()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        values = reading.toml(reading.text(path))
+    except ValueError as error:
         raise Error(f"{path} is no TOML file ({error}); correct it") from None
     for table, key in [_change(values, one) for one in changes]:
         _make_absolute(values, table, key)
@@ -86,8 +87,8 @@ def _split(change: str) -> tuple[list[str], str]:
 def _keys(text: str) -> list[str]:
     """The parts of a dotted key; none where it is no key."""
     try:
-        inside: Any = tomllib.loads(f"{text} = 0")
-    except tomllib.TOMLDecodeError:
+        inside: Any = reading.toml(f"{text} = 0")
+    except ValueError:
         return []
     keys = []
     while isinstance(inside, dict) and len(inside) == 1:
@@ -115,6 +116,6 @@ def _element(tables: list[Any], number: str, change: str) -> Any:
 def _value(text: str) -> Any:
     """A TOML value; what is none is text that was spared its quotes."""
     try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+        return reading.toml(f"x = {text}")["x"]
+    except ValueError:
         return text

@@ -82,9 +82,11 @@ class Table:
             self.refuse(key, value, "true or false")
         return value
 
-    def whole(self, key: str, default: Any = _REQUIRED, low: int = 0) -> Any:
-        """A whole number of ``low`` or more."""
-        return self._number(key, self.take(key, default), True, (low, None))
+    def whole(
+        self, key: str, default: Any = _REQUIRED, low: int = 0, high: int | None = None
+    ) -> Any:
+        """A whole number within limits, both included."""
+        return self._number(key, self.take(key, default), True, (low, high))
 
     def number(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from gq_tvm import reading
 from gq_tvm.errors import Error
 from gq_tvm.models.config_table import Table
 from gq_tvm.models.voices import synthetic_phrases, synthetic_texts, synthetic_words
@@ -40,7 +42,7 @@ class Corpus:
 
     def check(self) -> None:
         """Raise Error, naming this corpus, when its folder or file is not there."""
-        if self.source and not self.source.exists():
+        if self.source and not os.path.exists(self.source):
             what = "file" if self.kind in ("manifest", "synthetic") else "folder"
             raise Error(
                 f"corpus {self.name}: {self.source}: there is no such {what}; check the path, or "
@@ -90,7 +92,7 @@ class Corpus:
     def texts(self) -> list[str]:
         """The lines to be spoken."""
         assert self.source is not None
-        lines = corpora.text_lines(self.source)
+        lines = reading.lines(self.source)
         found = [tokens.normalise(line) for line in lines if line.strip()]
         if not found:
             raise Error(f"{self.source} holds no text; write a line for each")

@@ -67,4 +67,4 @@ def ctc_loss(logits: Tensor, batch: Batch) -> Tensor:
         reduction="none",
         zero_infinity=True,
     )
-    return losses.sum() / batch.lengths.sum()
+    return losses.sum() / batch.count

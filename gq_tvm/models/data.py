@@ -92,7 +92,7 @@ def _batches(
     if isinstance(config.batches, Strings):
         _check_memory(training, features.sample_rate)
         sources = [
-            Source.load(one.utterances, one.corpus.share, one.corpus.joined, features.sample_rate)
+            Source.load(one.utterances, one.corpus.share, one.corpus.joined, features)
             for one in training
         ]
         size, longest = config.batches.size, config.batches.longest

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from torch.export.pt2_archive._package import load_pt2, package_pt2
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers the operators the programs call)
-from gq_tvm import files
+from gq_tvm import files, records
 from gq_tvm.errors import Error
 from gq_tvm.models.network import Network
 from gq_tvm.models.rnnt import RNNT
 from gq_tvm.models.torch_recogniser import metadata, on_numpy
+from gq_tvm.quantize import CodebookLSTM
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
 from gq_tvm.speech.features import FeatureSettings
 from gq_tvm.speech.recogniser import Recogniser
@@ -41,7 +43,8 @@ def save(
     An interruption leaves the old file in place. Raises Error when the file cannot be written, and
     when the model has float LSTMs: PyTorch unrolls those for one number of frames.
     """
-    if any(isinstance(module, nn.LSTM) for module in model.modules()):
+    lstms = [module for module in model.modules() if isinstance(module, nn.LSTM)]
+    if not all(isinstance(module, CodebookLSTM) for module in lstms):
         raise Error(
             "a model with float LSTMs cannot be exported for any number of frames; "
             "put its weights into codebooks with quantize.convert or quantize.compress first"
@@ -82,7 +85,7 @@ def programs(model: Network) -> dict[str, torch.export.ExportedProgram]:
 def load(path: str | Path) -> Recogniser:
     """A recogniser that runs the file in PyTorch; raises Error when it is not one."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise Error(f"{path}: there is no such file; check the path")
     try:
         contents = load_pt2(str(path))
@@ -95,7 +98,11 @@ def load(path: str | Path) -> Recogniser:
             f"{path} holds {', '.join(sorted(found)) or 'no program'} and no recogniser; "
             "give a file that gq_tvm.train wrote"
         )
+    try:
+        described = records.loads(contents.extra_files[METADATA])
+    except ValueError as error:
+        raise Error(f"{path} has damaged metadata ({error}); export it again") from None
     return Recogniser(
-        json.loads(contents.extra_files[METADATA]),
+        described,
         {name: on_numpy(program.module()) for name, program in found.items()},
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RESOLUTION = 1 << 20  # steps of a budget: exact up to a MiB, beyond that sizes are rounded up
+RESOLUTION = 1 << 20  # steps of a budget: exact up to a MiB, beyond that one size a step is kept
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Choice:
 def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
     """The number of the choice in each group; None when no combination fits.
 
-    Of combinations of equal cost the smallest is taken. Sizes are rounded up to a millionth of a
-    budget above ``RESOLUTION`` bytes; whatever is returned fits.
+    Of combinations of equal cost the smallest is taken. Of a budget above ``RESOLUTION`` bytes a
+    millionth may be left for each group; whatever is returned fits.
 
     Args:
         groups: each with one choice or more.
@@ -35,14 +35,13 @@ def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
     if budget < 0:
         return None
     unit = max(1, -(-budget // RESOLUTION))
-    room = budget // unit
     sizes, costs = np.zeros(1, np.int64), np.zeros(1)
     steps: list[tuple[np.ndarray, np.ndarray]] = []
     for group in groups:
-        own = np.array([-(-choice.size // unit) for choice in group])
+        own = np.array([choice.size for choice in group])
         all_sizes = (sizes[:, None] + own).ravel()
         all_costs = (costs[:, None] + [choice.cost for choice in group]).ravel()
-        kept = _front(all_sizes, all_costs, room)
+        kept = _front(all_sizes, all_costs, budget, unit)
         if not len(kept):
             return None
         sizes, costs = all_sizes[kept], all_costs[kept]
@@ -56,9 +55,18 @@ def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
     return chosen[::-1]
 
 
-def _front(sizes: np.ndarray, costs: np.ndarray, room: int) -> np.ndarray:
-    """Numbers of the states that fit and that nothing as small beats, by size."""
+def _front(sizes: np.ndarray, costs: np.ndarray, budget: int, unit: int) -> np.ndarray:
+    """Numbers of the states that fit and that nothing as small beats, by size.
+
+    Of those within a unit the cheapest; and the smallest of all, with which the rest surely fits.
+    """
     order = np.lexsort((costs, sizes))
-    order = order[sizes[order] <= room]
+    order = order[sizes[order] <= budget]
+    if not len(order):
+        return order
     best = np.minimum.accumulate(costs[order])
-    return order[np.r_[True, best[1:] < best[:-1]]] if len(order) else order
+    order = order[np.r_[True, best[1:] < best[:-1]]]
+    step = sizes[order] // unit
+    kept = np.r_[step[1:] != step[:-1], True]
+    kept[0] = True
+    return order[kept]

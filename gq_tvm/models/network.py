@@ -18,6 +18,8 @@ from gq_tvm.speech import tokens
 
 Network = RNNT | CTC
 
+MOST = 65536  # of any size
+
 ENCODERS: dict[str, tuple[type, type[nn.Module]]] = {
     "lstm": (LSTMEncoderSettings, LSTMEncoder),
     "conformer": (ConformerSettings, ConformerEncoder),
@@ -60,6 +62,9 @@ class NetworkSettings:
             raise Error(f"a model has no {odd[0]!r}; it has {', '.join(sorted(known))}")
         encoders = {kind: settings for kind, (settings, _) in ENCODERS.items()}
         rest = {key: values[key] for key in ("features", "tokens") if key in values}
+        for key, value in rest.items():
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+                raise Error(f"the model's {key} must be a whole number to {MOST}, not {value!r}")
         return cls(
             encoder=_part("encoder", values.get("encoder", {}), encoders, "lstm"),
             head=_part("head", values.get("head", {}), HEADS, "rnnt"),
@@ -84,9 +89,11 @@ def task(network: Network) -> str:
 
 
 def _part(name: str, values: Mapping[str, Any], kinds: Mapping[str, type], usual: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise Error(f"the {name} must be a table, not {values!r}")
     values = dict(values)
     kind = values.pop("kind", usual)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise Error(f"there is no {name} {kind!r}; choose from {', '.join(kinds)}")
     sizes = {one.name: one for one in fields(kinds[kind])}
     for key, value in values.items():
@@ -96,7 +103,7 @@ def _part(name: str, values: Mapping[str, Any], kinds: Mapping[str, type], usual
         whole = sizes[key].type == "int"
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             raise Error(f"the {name}'s {key} must be a {'whole ' * whole}number, not {value!r}")
-        if value < whole or (not whole and value >= 1):
-            allowed = "1 or more" if whole else "at least 0 and below 1"
+        if not (1 <= value <= MOST if whole else 0 <= value < 1):
+            allowed = f"from 1 to {MOST}" if whole else "at least 0 and below 1"
             raise Error(f"the {name}'s {key} must be {allowed}, not {value!r}")
     return kinds[kind](**values)

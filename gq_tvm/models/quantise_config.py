@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gq_tvm import reading
 from gq_tvm.errors import Error
 from gq_tvm.models.config_table import Limits, Table
 from gq_tvm.models.training import Schedule
@@ -97,10 +97,10 @@ def _options(table: Table) -> dict[str, Any]:
 def _allocation(path: Path) -> dict[str, int]:
     """Bits by weight, as ``gq_tvm.allocate`` writes them."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        table = Table(values, "", path.parent).table("quantise")
-    except (OSError, ValueError) as error:
+        values = reading.toml(reading.text(path))
+    except ValueError as error:
         raise Error(f"{path} cannot be read as an allocation ({error}); allocate again") from None
+    table = Table(values, "", path.parent).table("quantise")
     found: dict[str, int] = _patterns(table, "overrides")
     return found
 

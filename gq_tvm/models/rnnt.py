@@ -108,8 +108,8 @@ class RNNT(nn.Module):
     def loss(self, scores: tuple[Tensor, ...], batch: Batch, auxiliary: float) -> Tensor:
         """Transducer loss a token, plus ``auxiliary`` times the CTC loss of frames a token."""
         lattice, frames = scores
-        count = batch.lengths.sum()
-        loss = rnnt_loss(lattice, batch.tokens, batch.frames, batch.lengths).sum() / count
+        losses = rnnt_loss(lattice, batch.tokens, batch.frames, batch.lengths)
+        loss = losses.sum() / batch.count
         return loss + auxiliary * ctc_loss(frames, batch) if auxiliary else loss
 
     def divergence(

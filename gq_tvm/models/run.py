@@ -28,7 +28,6 @@ from gq_tvm.models.objective import Teacher
 from gq_tvm.models.plan import planned, prepared
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.models.training import Report, Schedule, Trainer
-from gq_tvm.models.utterance_batches import UtteranceBatches
 from gq_tvm.speech.features import FeatureSettings
 
 
@@ -100,8 +99,8 @@ class Run:
         self._start = start.configured(config)
         known = self._start[1] if self._start else None
         self._batches = data.supply(config, self.recordings, config.seed, known)
-        if isinstance(self._batches, UtteranceBatches):
-            report(self._batches.about())
+        if about := self._batches.about():
+            report(about)
         self.features: FeatureSettings = self._batches.settings
         choosing = data.evaluation_sets(config, self.recordings, "development")
         most = config.evaluation.while_training
@@ -197,7 +196,7 @@ def _check_output(config: Config, resume: bool) -> None:
     """Refuse to write over what is there, or where nothing can be written."""
     written = [Path(f"{config.output}{end}") for end in (".pt2", ".json")]
     for path in (config.fp32_checkpoint, config.quantised_checkpoint, *written):
-        if path.exists() and not resume:
+        if os.path.exists(path) and not resume:
             raise Error(f"{path} exists; go on with --resume, or choose another output")
     folder = config.output.parent
     try:

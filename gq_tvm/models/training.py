@@ -140,7 +140,11 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.step) * group["factor"]
         masked = self.step / self.schedule.steps < self.schedule.masked
-        batch = self.batches.draw(self.step, self.schedule.longest(self.step), masked)
+        try:
+            batch = self.batches.draw(self.step, self.schedule.longest(self.step), masked)
+        except Error:
+            self.save()  # once the recording is mended, training goes on from here
+            raise
         auxiliary = self.schedule.auxiliary_weight(self.step)
         loss = objective(self.model, batch, auxiliary, self._teacher)
         self._check_finite("loss", loss)

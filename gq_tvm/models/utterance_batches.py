@@ -113,8 +113,7 @@ class UtteranceBatches:
             utterance = self.used[number]
             samples = self._distorted(utterance, rng)
             features = augmented(samples, self.settings, rng, self._augmentation, masked)
-            if len(features):
-                pairs.append((features, tokens.encode(utterance.text)))
+            pairs.append((features, tokens.encode(utterance.text)))
         return collate(pairs)
 
     def log_mel_statistics(self, utterances: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,19 +1,23 @@
 """The layers of a deployed model: indices and codebooks in buffers, no float weight.
 
-Each stands where a PyTorch layer stood and takes the same arguments; its forward calls the
-operators of ``ops.torch_ops``, which ``torch.export`` keeps in the program.
+Each stands where a PyTorch layer stood, is an instance of its class with all its attributes and
+takes the same arguments; its forward calls the operators of ``ops.torch_ops``, which
+``torch.export`` keeps in the program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gq_tvm.ops import checks, torch_ops  # noqa: F401  (torch_ops registers torch.ops.gq)
+from gq_tvm.errors import Error
+from gq_tvm.ops import checks, torch_ops
+from gq_tvm.quantize.replacement import Replacement
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class CodebookWeight:
         if self.indices.numel():
             checks.check_largest_index(layer, int(self.indices.max()), self.bits)
 
+    def floats(self) -> Tensor:
+        """The weight itself: f32, the shape of the indices."""
+        return torch_ops.expand(self.indices, self.codebook)
+
     def split_rows(self, parts: int) -> list[CodebookWeight]:
         """``parts`` weights of N / parts rows each."""
         indices = [one.clone() for one in self.indices.chunk(parts)]
@@ -41,23 +49,96 @@ class CodebookWeight:
         ]
 
 
-class CodebookLayer(nn.Module):
-    """Base of the codebook layers: where their buffers are and what their weights are called."""
+def looked_up(name: str) -> Any:
+    """A property of a codebook layer: a weight as floats, looked up whenever it is asked for.
 
-    activation = "fp32"
+    Code that reads the weight of a layer finds it so. Multiplied by in ``F.linear`` it is compiled
+    as a codebook layer with float activations.
+    """
+    return property(lambda layer: layer.codebook_weight(name).floats())
 
-    def _register(self, suffix: str, weight: CodebookWeight, ndim: int = 2) -> None:
-        weight.check(type(self).__name__, ndim)
-        self.register_buffer(f"indices{suffix}", weight.indices)
-        self.register_buffer(f"codebook{suffix}", weight.codebook)
+
+class CodebookLayer(Replacement):
+    """Base of the codebook layers: buffers in the place of parameters."""
+
+    activation: str
+    bits: Any
+    _axes = 2
+
+    def hold(
+        self,
+        weights: Mapping[str, CodebookWeight],
+        biases: Mapping[str, Tensor | None],
+        activation: str,
+    ) -> None:
+        """Take codebooks in the place of the float weights, and biases as buffers.
+
+        Raises:
+            Error: the shapes, dtypes or indices of a weight are wrong.
+        """
+        checks.check_activation(type(self).__name__, activation)
+        for name, weight in weights.items():
+            weight.check(type(self).__name__, self._axes)
+            self._parameters.pop(name, None)
+            suffix = name.removeprefix("weight")
+            self.register_buffer(f"indices{suffix}", weight.indices)
+            self.register_buffer(f"codebook{suffix}", weight.codebook)
+        for name, bias in biases.items():
+            self._parameters.pop(name, None)
+            self.register_buffer(name, bias)
+        self.activation = activation
 
     def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
         """Each weight with the name it had in the PyTorch layer."""
         raise NotImplementedError
 
+    def codebook_weight(self, name: str) -> CodebookWeight:
+        """The weight of that name."""
+        return dict(self.codebook_weights())[name]
 
-class CodebookLinear(CodebookLayer):
-    """``nn.Linear`` with its weight in a codebook: x f32 [..., K] -> f32 [..., N].
+    def reset_parameters(self) -> None:
+        """Refuse: there is nothing to start afresh from."""
+        raise Error(f"{type(self).__name__}: the layer is converted; reset those of a float model.")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As ``nn.Module._apply``, but for other dtypes."""
+        if fn(torch.empty(0)).dtype != torch.float32:
+            raise Error(
+                f"{type(self).__name__}: a converted layer computes in float32; leave out half(), "
+                "bfloat16() and double(), its weights are indices of a few bits already."
+            )
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """As the layer replaced, with bits and activation, for ``print``."""
+        return f"{super().extra_repr()}, bits={self.bits}, activation={self.activation}"
+
+
+class OneWeight(CodebookLayer):
+    """Base of those with one weight."""
+
+    indices: Tensor
+    codebook: Tensor
+    bits: int
+    weight = looked_up("weight")
+
+    def hold(
+        self,
+        weights: Mapping[str, CodebookWeight],
+        biases: Mapping[str, Tensor | None],
+        activation: str,
+    ) -> None:
+        """As ``CodebookLayer.hold``."""
+        super().hold(weights, biases, activation)
+        self.bits = weights["weight"].bits
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """The one weight."""
+        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+
+
+class CodebookLinear(OneWeight, nn.Linear):
+    """``nn.Linear`` with its weight in a codebook: f32 [..., K] -> f32 [..., N].
 
     Args:
         weight: indices [N, K].
@@ -68,57 +149,40 @@ class CodebookLinear(CodebookLayer):
         Error: the weight's shapes, dtypes or indices are wrong.
     """
 
-    indices: Tensor
-    codebook: Tensor
-    bias: Tensor | None
+    replaced = nn.Linear
 
     def __init__(self, weight: CodebookWeight, bias: Tensor | None, activation: str) -> None:
-        super().__init__()
-        checks.check_activation(type(self).__name__, activation)
-        self._register("", weight)
-        self.register_buffer("bias", bias)
-        self.out_features, self.in_features = weight.indices.shape
-        self.bits = weight.bits
-        self.activation = activation
+        rows, columns = weight.indices.shape
+        vars(self).update(vars(nn.Linear(columns, rows, device="meta")))
+        self.hold({"weight": weight}, {"bias": bias}, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x W^T + bias``."""
+    def forward(self, input: Tensor) -> Tensor:
+        """``input W^T + bias``."""
         return torch.ops.gq.codebook_linear(
-            x, self.indices, self.codebook, self.bias, self.bits, self.activation
-        )
-
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
-        """The one weight."""
-        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
-
-    def extra_repr(self) -> str:
-        """Sizes, bits and activation, for ``print``."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bits={self.bits}, activation={self.activation}"
+            input, self.indices, self.codebook, self.bias, self.bits, self.activation
         )
 
 
-class CodebookConv1d(CodebookLayer):
-    """``nn.Conv1d`` with its weight in a codebook: x f32 [B, C, T] or [C, T].
+class CodebookConv1d(OneWeight, nn.Conv1d):
+    """``nn.Conv1d`` with its weight in a codebook: f32 [B, C, T] or [C, T].
 
     Args:
         weight: indices [N, C / groups, k].
         bias: f32 [N] or None.
         activation: as in ``CodebookLinear``; ``"fp32"`` with more than one group.
         stride: frames between outputs.
-        padding: zero frames at either end.
+        padding: frames at either end, ``"same"`` or ``"valid"``.
         dilation: frames between taps.
         groups: as in ``nn.Conv1d``.
-        pad: (left, right, mode of ``F.pad``), applied first, for what ``padding`` cannot say.
+        padding_mode: as in ``nn.Conv1d``.
 
     Raises:
         Error: the weight's shapes, dtypes or indices are wrong.
     """
 
-    indices: Tensor
-    codebook: Tensor
-    bias: Tensor | None
+    replaced = nn.Conv1d
+    _axes = 3
+    _padded: tuple[int, tuple[int, int, str] | None]
 
     def __init__(
         self,
@@ -126,80 +190,75 @@ class CodebookConv1d(CodebookLayer):
         bias: Tensor | None,
         activation: str,
         stride: int = 1,
-        padding: int = 0,
+        padding: int | str = 0,
         dilation: int = 1,
         groups: int = 1,
-        pad: tuple[int, int, str] | None = None,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     ) -> None:
-        super().__init__()
-        checks.check_activation(type(self).__name__, activation)
-        self._register("", weight, ndim=3)
-        self.register_buffer("bias", bias)
-        self.bits = weight.bits
-        self.activation = activation
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.pad = pad
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The convolution: [B, N, T'] or [N, T']."""
-        if self.pad is not None:
-            left, right, mode = self.pad
-            x = F.pad(x, (left, right), mode)
-        batched = x if x.dim() == 3 else x.unsqueeze(0)
-        y = torch.ops.gq.codebook_conv1d(
-            batched, self.indices, self.codebook, self.bias, self.bits, self.stride,
-            self.padding, self.dilation, self.groups, self.activation,
+        rows, channels, taps = weight.indices.shape
+        like = nn.Conv1d(
+            channels * groups, rows, taps, stride, padding, dilation, groups,
+            padding_mode=padding_mode, device="meta",
         )  # fmt: skip
-        return y if x.dim() == 3 else y.squeeze(0)
+        vars(self).update(vars(like))
+        self.hold({"weight": weight}, {"bias": bias}, activation)
 
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
-        """The one weight."""
-        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+    def hold(
+        self,
+        weights: Mapping[str, CodebookWeight],
+        biases: Mapping[str, Tensor | None],
+        activation: str,
+    ) -> None:
+        """As ``CodebookLayer.hold``."""
+        super().hold(weights, biases, activation)
+        self._padded = symmetric_padding(self)
 
-    def extra_repr(self) -> str:
-        """Sizes, bits and activation, for ``print``."""
-        rows, channels, taps = self.indices.shape
-        return (
-            f"{channels * self.groups}, {rows}, kernel_size={taps}, stride={self.stride}, "
-            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
-            f"bits={self.bits}, activation={self.activation}"
-        )
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution: [B, N, T'] or [N, T']."""
+        padding, pad = self._padded
+        x = input if input.dim() == 3 else input.unsqueeze(0)
+        if pad is not None:
+            x = F.pad(x, pad[:2], pad[2])
+        y = torch.ops.gq.codebook_conv1d(
+            x, self.indices, self.codebook, self.bias, self.bits, self.stride[0], padding,
+            self.dilation[0], self.groups, self.activation,
+        )  # fmt: skip
+        return y if input.dim() == 3 else y.squeeze(0)
 
 
-class CodebookEmbedding(CodebookLayer):
+def symmetric_padding(conv: nn.Conv1d) -> tuple[int, tuple[int, int, str] | None]:
+    """Zero frames at both ends, and (left, right, mode) for what that cannot say."""
+    left, right = conv._reversed_padding_repeated_twice
+    if conv.padding_mode == "zeros" and left == right:
+        return left, None
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return 0, (left, right, mode)
+
+
+class CodebookEmbedding(OneWeight, nn.Embedding):
     """``nn.Embedding`` with its rows in a codebook: ids i64 or i32 [...] -> f32 [..., D].
 
     Args:
         weight: indices [V, D].
-        padding_idx: the id whose row is zero, or None.
+        padding_idx: the id whose row is zero, or None; in ``weight`` the row is what the codebook
+            has nearest to zero.
 
     Raises:
         Error: the weight's shapes, dtypes or indices are wrong.
     """
 
-    indices: Tensor
-    codebook: Tensor
+    replaced = nn.Embedding
 
     def __init__(self, weight: CodebookWeight, padding_idx: int | None = None) -> None:
-        super().__init__()
-        self._register("", weight)
-        self.num_embeddings, self.embedding_dim = weight.indices.shape
-        self.bits = weight.bits
-        self.padding_idx = padding_idx
+        rows, columns = weight.indices.shape
+        vars(self).update(vars(nn.Embedding(rows, columns, padding_idx, device="meta")))
+        self.hold({"weight": weight}, {}, "fp32")
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """The rows named by ``ids``."""
-        ids = ids.long()  # nn.Embedding takes int32 too
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows named by the ids."""
+        ids = input.long()  # nn.Embedding takes int32 too
         rows = torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.bits)
         return zero_padding(rows, ids, self.padding_idx)
-
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
-        """The one weight."""
-        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
-
-    def extra_repr(self) -> str:
-        """Sizes and bits, for ``print``."""
-        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}"
 
 
 def zero_padding(rows: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:

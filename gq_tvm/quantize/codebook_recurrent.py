@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gq_tvm.ops import checks, torch_gru, torch_ops  # noqa: F401  (register torch.ops.gq)
-from gq_tvm.quantize.codebook_layers import CodebookLayer, CodebookWeight
+from gq_tvm.ops import torch_gru, torch_ops  # noqa: F401  (register torch.ops.gq)
+from gq_tvm.quantize.codebook_layers import CodebookLayer, CodebookWeight, looked_up
 from gq_tvm.quantize.recurrent import State, run_layers
 
+#: For each layer the weight before the input and the one before the state.
+Pairs = Sequence[tuple[CodebookWeight, CodebookWeight]]
 
-class CodebookRecurrent(CodebookLayer):
-    """What the two share.
 
-    Args:
-        weights: for each layer (indices [gates * H, I or H], indices [gates * H, H]).
-        activation: as in ``CodebookLinear``.
-        batch_first: as in ``nn.LSTM``.
+class CodebookRecurrent(CodebookLayer, nn.RNNBase):
+    """What the two share."""
 
-    Raises:
-        Error: the weights' shapes, dtypes or indices are wrong.
-    """
+    bits: list[tuple[int, int]]
 
-    def __init__(
+    def hold(
         self,
-        weights: Sequence[tuple[CodebookWeight, CodebookWeight]],
+        weights: Mapping[str, CodebookWeight],
+        biases: Mapping[str, Tensor | None],
         activation: str,
-        batch_first: bool,
     ) -> None:
-        super().__init__()
-        checks.check_activation(type(self).__name__, activation)
-        self.bits: list[tuple[int, int]] = []
-        for layer, (ih, hh) in enumerate(weights):
-            self._register(f"_ih_l{layer}", ih)
-            self._register(f"_hh_l{layer}", hh)
-            self.bits.append((ih.bits, hh.bits))
-        self.num_layers = len(self.bits)
-        self.input_size = weights[0][0].indices.shape[1]
-        self.hidden_size = weights[0][1].indices.shape[1]
-        self.activation = activation
-        self.batch_first = batch_first
+        """As ``CodebookLayer.hold``; weights in the order of ``codebook_weights``."""
+        # PyTorch fills this list with weights at every move to a device: none is to be kept.
+        self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
+        for name in [name for name in self._parameters if name.startswith("bias_")]:
+            del self._parameters[name]
+        super().hold(weights, biases, activation)
+        bits = [weight.bits for weight in weights.values()]
+        self.bits = list(zip(bits[::2], bits[1::2], strict=True))
+        self._offer_floats()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As PyTorch's."""
+        super().__setstate__(state)
+        self._offer_floats()
+
+    def _offer_floats(self) -> None:
+        """Give the class a property for each weight and bias: instances cannot have any."""
+        for name, _ in self.codebook_weights():
+            setattr(type(self), name, looked_up(name))
 
     def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
         """Two weights a layer."""
@@ -58,15 +63,27 @@ class CodebookRecurrent(CodebookLayer):
         ih, hh = self._weight("ih", number), self._weight("hh", number)
         return ih.indices, ih.codebook, hh.indices, hh.codebook
 
-    def extra_repr(self) -> str:
-        """Sizes, bits and activation, for ``print``."""
-        return (
-            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
-            f"bits={self.bits}, activation={self.activation}"
-        )
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the operators read indices as they lie."""
+
+    def _hold_pairs(
+        self, pairs: Pairs, biases: Mapping[str, Tensor | None], activation: str
+    ) -> None:
+        names = (f"weight_{kind}_l{n}" for n in range(len(pairs)) for kind in ("ih", "hh"))
+        flat = (weight for pair in pairs for weight in pair)
+        self.hold(dict(zip(names, flat, strict=True)), biases, activation)
 
 
-class CodebookLSTM(CodebookRecurrent):
+def _sizes(pairs: Pairs) -> tuple[int, int, int]:
+    """Input, hidden size and number of layers."""
+    return pairs[0][0].indices.shape[1], pairs[0][1].indices.shape[1], len(pairs)
+
+
+def _zeros_like(read: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    return lambda layer: torch.zeros_like(read(layer))
+
+
+class CodebookLSTM(CodebookRecurrent, nn.LSTM):
     """``nn.LSTM`` in one direction with its weights in codebooks.
 
     Args:
@@ -79,21 +96,31 @@ class CodebookLSTM(CodebookRecurrent):
         Error: the weights' shapes, dtypes or indices are wrong.
     """
 
+    replaced = nn.LSTM
+
     def __init__(
         self,
-        weights: Sequence[tuple[CodebookWeight, CodebookWeight]],
+        weights: Pairs,
         biases: Sequence[Tensor | None],
         activation: str,
         batch_first: bool = False,
     ) -> None:
-        super().__init__(weights, activation, batch_first)
-        for layer, bias in zip(range(self.num_layers), biases, strict=True):
-            self.register_buffer(f"bias_l{layer}", bias)
+        biased = biases[0] is not None
+        like = nn.LSTM(*_sizes(weights), bias=biased, batch_first=batch_first, device="meta")
+        vars(self).update(vars(like))
+        self._hold_pairs(weights, {f"bias_l{n}": b for n, b in enumerate(biases)}, activation)
 
-    def forward(
-        self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    def _offer_floats(self) -> None:
+        super()._offer_floats()
+        for number in range(self.num_layers if self.bias else 0):
+            summed = attrgetter(f"bias_l{number}")  # deployed as one
+            setattr(type(self), f"bias_ih_l{number}", property(summed))
+            setattr(type(self), f"bias_hh_l{number}", property(_zeros_like(summed)))
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As ``nn.LSTM``: x f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
+        """As ``nn.LSTM``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
             y, h, c = torch.ops.gq.codebook_lstm(
@@ -103,11 +130,11 @@ class CodebookLSTM(CodebookRecurrent):
             return y, (h, c)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
-        y, (h, c) = run_layers(layer, x, hx, "hc", *sizes)
+        y, (h, c) = run_layers(layer, input, hx, "hc", *sizes)
         return y, (h, c)
 
 
-class CodebookGRU(CodebookRecurrent):
+class CodebookGRU(CodebookRecurrent, nn.GRU):
     """``nn.GRU`` in one direction with its weights in codebooks.
 
     Args:
@@ -120,20 +147,29 @@ class CodebookGRU(CodebookRecurrent):
         Error: the weights' shapes, dtypes or indices are wrong.
     """
 
+    replaced = nn.GRU
+
     def __init__(
         self,
-        weights: Sequence[tuple[CodebookWeight, CodebookWeight]],
+        weights: Pairs,
         biases: Sequence[tuple[Tensor, Tensor] | None],
         activation: str,
         batch_first: bool = False,
     ) -> None:
-        super().__init__(weights, activation, batch_first)
-        for layer, both in zip(range(self.num_layers), biases, strict=True):
-            for kind, bias in zip(("ih", "hh"), both or (None, None), strict=True):
-                self.register_buffer(f"bias_{kind}_l{layer}", bias)
+        biased = biases[0] is not None
+        like = nn.GRU(*_sizes(weights), bias=biased, batch_first=batch_first, device="meta")
+        vars(self).update(vars(like))
+        named = {
+            f"bias_{kind}_l{n}": bias
+            for n, both in enumerate(biases)
+            for kind, bias in zip(("ih", "hh"), both or (None, None), strict=True)
+        }
+        self._hold_pairs(weights, named, activation)
 
-    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``nn.GRU``: x f32 [B, T, I] (or [T, B, I], or [T, I]) and the state h."""
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``nn.GRU``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state h."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
             y, h = torch.ops.gq.codebook_gru(
@@ -143,5 +179,5 @@ class CodebookGRU(CodebookRecurrent):
             return y, (h,)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
-        y, (h,) = run_layers(layer, x, None if hx is None else (hx,), "h", *sizes)
+        y, (h,) = run_layers(layer, input, None if hx is None else (hx,), "h", *sizes)
         return y, h

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Mapping
 
 from torch import nn
 
+from gq_tvm.errors import Error
 from gq_tvm.quantize.convert import convert
+from gq_tvm.quantize.copying import copied
 from gq_tvm.quantize.prepare import prepare
 
 
@@ -35,5 +37,8 @@ def compress(
         Error: as ``prepare``.
     """
     # In the linear space the centroids that prepare starts from are already the answer.
-    prepared = prepare(copy.deepcopy(model), bits, overrides, activation, per_row=per_row, mu=0.0)
-    return convert(prepared)
+    copy = copied(model, "compress")
+    try:
+        return convert(prepare(copy, bits, overrides, activation, per_row=per_row, mu=0.0))
+    except Error as refusal:
+        raise Error(re.sub("^(prepare|convert):", "compress:", str(refusal))) from None

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
-from gq_tvm.quantize.codebook_attention import CodebookMultiheadAttention
+from gq_tvm.quantize.codebook_attention import PROJECTIONS, CodebookMultiheadAttention
 from gq_tvm.quantize.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
+    CodebookLayer,
     CodebookLinear,
     CodebookWeight,
 )
 from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
-from gq_tvm.quantize.quant_attention import PROJECTIONS, QuantMultiheadAttention
+from gq_tvm.quantize.computed_weights import fold
+from gq_tvm.quantize.copying import check_is_model, copied
+from gq_tvm.quantize.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.quant_layers import (
     QuantConv1d,
     QuantEmbedding,
     QuantLayer,
     QuantLinear,
 )
-from gq_tvm.quantize.quant_recurrent import QuantGRU, QuantLSTM, QuantRecurrent
+from gq_tvm.quantize.quant_recurrent import QuantGRU, QuantLSTM
 from gq_tvm.quantize.quantizer import check_finite
+from gq_tvm.quantize.replacement import become
 
 
 def convert(model: nn.Module) -> nn.Module:
@@ -40,35 +43,37 @@ def convert(model: nn.Module) -> nn.Module:
         shared is one pair of buffers that they share.
 
     Raises:
-        Error: the model is not prepared, or a weight is NaN or infinite.
+        Error: the model is not prepared or cannot be copied, or a weight is NaN, infinite or no
+            longer float32.
     """
+    check_is_model("convert", model)
     if not any(isinstance(m, QuantLayer) for m in model.modules()):
         raise Error("convert: the model has no quantised layer; call quantize.prepare first.")
-    model = copy.deepcopy(model)
-    weights: dict[int, CodebookWeight] = {}
-    layers: dict[nn.Module, nn.Module] = {}
+    model = copied(model, "convert")
+    weights: dict[Tensor, CodebookWeight] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantLayer):
-            layers[module] = _codebook_layer(module, _weights_of(module, name, weights))
-    for parent in [*model.modules(), *layers.values()]:
-        for name, child in parent._modules.items():
-            if child in layers:
-                setattr(parent, name, layers[child])
-    return layers.get(model, model).eval()
+            fold(module)  # what was pruned in training
+            _deploy(module, _weights_of(module, name, weights))
+    return model.eval()
 
 
 def _weights_of(
-    module: QuantLayer, name: str, done: dict[int, CodebookWeight]
+    module: QuantLayer, name: str, done: dict[Tensor, CodebookWeight]
 ) -> dict[str, CodebookWeight]:
     """The module's weights by attribute; one that another layer holds too is taken from there."""
     found = {}
     for attribute in module.quantizers:
         parameter = getattr(module, attribute)
-        if id(parameter) not in done:
-            check_finite(f"{name}.{attribute}" if name else attribute, parameter)
+        if parameter not in done:
+            full = f"{name}.{attribute}" if name else attribute
+            if parameter.dtype != torch.float32:
+                kind = str(parameter.dtype).removeprefix("torch.")
+                raise Error(f"convert: {full} is {kind}; call model.float() first.")
+            check_finite(full, parameter)
             bits = module.quantizer(attribute).bits
-            done[id(parameter)] = CodebookWeight(*module.hardened(attribute), bits)
-        found[attribute] = done[id(parameter)]
+            done[parameter] = CodebookWeight(*module.hardened(attribute), bits)
+        found[attribute] = done[parameter]
     return found
 
 
@@ -77,55 +82,44 @@ def _detached(bias: Tensor | None) -> Tensor | None:
 
 
 @singledispatch
-def _codebook_layer(module: QuantLayer, weights: dict[str, CodebookWeight]) -> nn.Module:
+def _deploy(module: QuantLayer, weights: dict[str, CodebookWeight]) -> None:
+    """Make a layer in training the codebook layer that takes its place."""
     raise NotImplementedError(type(module).__name__)
 
 
-@_codebook_layer.register
-def _(module: QuantLinear, weights: dict[str, CodebookWeight]) -> nn.Module:
-    return CodebookLinear(weights["weight"], _detached(module.bias), module.activation)
+@_deploy.register
+def _(module: QuantLinear, weights: dict[str, CodebookWeight]) -> None:
+    _become(module, CodebookLinear, weights, {"bias": _detached(module.bias)})
 
 
-@_codebook_layer.register
-def _(module: QuantConv1d, weights: dict[str, CodebookWeight]) -> nn.Module:
-    padding, pad = module.symmetric_padding()
-    return CodebookConv1d(
-        weights["weight"], _detached(module.bias), module.activation, module.stride[0], padding,
-        module.dilation[0], module.groups, pad,
-    )  # fmt: skip
+@_deploy.register
+def _(module: QuantConv1d, weights: dict[str, CodebookWeight]) -> None:
+    _become(module, CodebookConv1d, weights, {"bias": _detached(module.bias)})
 
 
-@_codebook_layer.register
-def _(module: QuantEmbedding, weights: dict[str, CodebookWeight]) -> nn.Module:
-    return CodebookEmbedding(weights["weight"], module.padding_idx)
+@_deploy.register
+def _(module: QuantEmbedding, weights: dict[str, CodebookWeight]) -> None:
+    _become(module, CodebookEmbedding, weights, {})
 
 
-@_codebook_layer.register
-def _(module: QuantLSTM, weights: dict[str, CodebookWeight]) -> nn.Module:
-    with torch.no_grad():
-        biases = [module.summed_bias(n) for n in range(module.num_layers)]
-    pairs = _pairs(module, weights)
-    return CodebookLSTM(pairs, biases, module.activation, module.batch_first)
+@_deploy.register
+def _(module: QuantLSTM, weights: dict[str, CodebookWeight]) -> None:
+    biases = {f"bias_l{n}": _detached(module.summed_bias(n)) for n in range(module.num_layers)}
+    _become(module, CodebookLSTM, weights, biases)
 
 
-@_codebook_layer.register
-def _(module: QuantGRU, weights: dict[str, CodebookWeight]) -> nn.Module:
-    both = [module.biases(n) for n in range(module.num_layers)]
-    biases = [None if b is None else (b[0].detach(), b[1].detach()) for b in both]
-    pairs = _pairs(module, weights)
-    return CodebookGRU(pairs, biases, module.activation, module.batch_first)
+@_deploy.register
+def _(module: QuantGRU, weights: dict[str, CodebookWeight]) -> None:
+    biases = {
+        f"bias_{kind}_l{n}": _detached(bias)
+        for n in range(module.num_layers)
+        for kind, bias in zip(("ih", "hh"), module.biases(n) or (None, None), strict=True)
+    }
+    _become(module, CodebookGRU, weights, biases)
 
 
-def _pairs(
-    module: QuantRecurrent, weights: dict[str, CodebookWeight]
-) -> list[tuple[CodebookWeight, CodebookWeight]]:
-    return [
-        (weights[f"weight_ih_l{n}"], weights[f"weight_hh_l{n}"]) for n in range(module.num_layers)
-    ]
-
-
-@_codebook_layer.register
-def _(module: QuantMultiheadAttention, weights: dict[str, CodebookWeight]) -> nn.Module:
+@_deploy.register
+def _(module: QuantMultiheadAttention, weights: dict[str, CodebookWeight]) -> None:
     if module.in_proj_weight is None:
         parts = [weights[name] for name in PROJECTIONS]
     else:
@@ -135,7 +129,20 @@ def _(module: QuantMultiheadAttention, weights: dict[str, CodebookWeight]) -> nn
         CodebookLinear(part, bias, module.activation)
         for part, bias in zip(parts, biases, strict=True)
     ]
-    # Behind the heads stands a layer of its own; ``convert`` puts it here.
-    return CodebookMultiheadAttention(
-        [*projections, module.out_proj], module.embed_dim, module.num_heads, module.batch_first
-    )
+    module.detach()
+    become(module, CodebookMultiheadAttention)
+    assert isinstance(module, CodebookMultiheadAttention)
+    module.hold_projections(projections)
+
+
+def _become(
+    module: QuantLayer,
+    ours: type[CodebookLayer],
+    weights: dict[str, CodebookWeight],
+    biases: dict[str, Tensor | None],
+) -> None:
+    activation = module.activation
+    module.detach()
+    become(module, ours)
+    assert isinstance(module, CodebookLayer)
+    module.hold(weights, biases, activation)

@@ -8,10 +8,14 @@ from math import ceil
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gq_tvm.quantize.codebook_layers import CodebookLayer
+from gq_tvm.quantize.copying import check_is_model
 from gq_tvm.quantize.quant_layers import QuantLayer
 from gq_tvm.quantize.supported import Weight, find_weights
+
+_LARGE_BUFFER = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class Report(list[WeightReport]):
 def describe(model: nn.Module) -> Report:
     """List each weight of a float, prepared or converted model.
 
-    Parameters of fewer than two axes (biases, norms) always stay in float and are not listed.
+    Parameters of fewer than two axes (biases, norms) always stay in float and are not listed, nor
+    are float buffers of less than 64 KiB.
 
     Args:
         model: any module.
@@ -75,6 +80,7 @@ def describe(model: nn.Module) -> Report:
     Returns:
         A list of ``WeightReport`` that prints as a table.
     """
+    check_is_model("describe", model)
     quantised = any(isinstance(m, (QuantLayer, CodebookLayer)) for m in model.modules())
     names: dict[int, str] = {}
     held: dict[nn.Module, list[Weight]] = defaultdict(list)
@@ -91,7 +97,7 @@ def describe(model: nn.Module) -> Report:
 
     for module_name, module in model.named_modules():
         for w in held[module]:
-            shape = w.parameter.shape
+            shape = torch.Size() if is_lazy(w.parameter) else w.parameter.shape
             if isinstance(module, QuantLayer) and w.attribute in module.quantizers:
                 quantizer = module.quantizer(w.attribute)
                 rows = shape[0] if quantizer.per_row else 1
@@ -104,4 +110,9 @@ def describe(model: nn.Module) -> Report:
                 name = f"{module_name}.{attribute}" if module_name else attribute
                 entry = cw.bits, module.activation, cw.codebook.shape[0], ""
                 add(cw.indices, name, cw.indices.shape, entry)
+            continue
+        for attribute, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and buffer.dim() >= 2 and buffer.nbytes >= _LARGE_BUFFER:
+                name = f"{module_name}.{attribute}" if module_name else attribute
+                add(buffer, name, buffer.shape, (32, "fp32", 0, "a buffer is no weight"))
     return report

@@ -14,11 +14,14 @@ from torch import nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
+from gq_tvm.quantize.computed_weights import fold
+from gq_tvm.quantize.copying import check_is_model
 from gq_tvm.quantize.gq import GQ, MU, STARTS
 from gq_tvm.quantize.quant_layers import QuantLayer
 from gq_tvm.quantize.quant_recurrent import QuantRecurrent
 from gq_tvm.quantize.quantizer import Quantizer, check_finite
-from gq_tvm.quantize.supported import QUANT_LAYERS, Weight, find_weights
+from gq_tvm.quantize.replacement import become
+from gq_tvm.quantize.supported import LAYERS, Weight, find_weights, layer_kind, why_none
 from gq_tvm.quantize.uniform import LearnedStep, Uniform
 
 METHODS: dict[str, Callable[..., Quantizer]] = {"gq": GQ, "int8": Uniform, "lsq": LearnedStep}
@@ -29,7 +32,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "int8": (),
 }
 _UNSAID = {"mu": MU, "learn_mu": False, "learn_centroids": True, "start": STARTS[0]}
-_MOST_NAMED = 8  # of the weights left in float
+_MOST_NAMED = 8  # of the weights a warning is of
 
 
 def prepare(
@@ -53,8 +56,11 @@ def prepare(
     ``nn.MultiheadAttention`` becomes its counterpart with quantisers, in place: an optimiser made
     before still holds the weights, but not the centroids (see ``centroid_parameters``). Weights
     that cannot be quantised stay in float, with a warning that names them, but for those that
-    ``overrides`` leave in float anyway; ``describe`` says why. Until an ``Annealing`` is made, the
-    quantisers are hard. A saved ``state_dict`` belongs in a model prepared with the same options.
+    ``overrides`` leave in float anyway; ``describe`` says why. Weights that a norm, pruning or
+    another parametrisation computes become plain ones, with a warning. Until an ``Annealing`` is
+    made, the quantisers are hard. Code that reads the ``weight`` of a layer itself has the float
+    one in training, and the looked-up one after ``convert``. A saved ``state_dict`` belongs in a
+    model prepared with the same options.
     That bits may differ from layer to layer is [P]; defaults, activations and names are ours [C].
 
     Args:
@@ -101,9 +107,7 @@ def prepare(
     _check_whole_layers(weights, chosen)
     kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
-        raise Error(
-            "prepare: the model has no weight to quantise; quantize.describe(model) says why."
-        )
+        raise Error(f"prepare: the model has no weight to quantise: {why_none(model, weights)}.")
     quantizers: dict[int, Quantizer] = {}
     for w in kinds:
         if id(w.parameter) in quantizers:
@@ -118,24 +122,36 @@ def prepare(
     layers: dict[nn.Module, list[Weight]] = defaultdict(list)
     for w in kinds:
         layers[w.module].append(w)
+    folded = []
     for module, held in layers.items():
-        module.__class__ = QUANT_LAYERS[type(module)]
+        inside = f"{held[0].module_name}." if held[0].module_name else ""
+        folded += [f"{inside}{attribute} ({by})" for attribute, by in fold(module).items()]
+        become(module, LAYERS[layer_kind(module) or type(module)][0])
         assert isinstance(module, QuantLayer)
         module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
         if isinstance(module, QuantRecurrent):
             module.exact_state = exact_state
     _read_no_weights_directly(model)
+    if folded:
+        warnings.warn(
+            f"weights that are computed become plain ones, as they are now: {_listed(folded)}; an "
+            "optimiser made before does not hold them.",
+            stacklevel=2,
+        )
     if bits not in (None, 32):
         _say_what_is_left(weights, overrides or {})
     return model
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
 
 
 def _say_what_is_left(weights: list[Weight], overrides: Mapping[str, int | None]) -> None:
     asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
-        listed = ", ".join(left[:_MOST_NAMED]) + ", ..." * (len(left) > _MOST_NAMED)
-        warnings.warn(f"prepare: left in float: {listed}.", stacklevel=3)
+        warnings.warn(f"left in float: {_listed(left)}.", stacklevel=3)
 
 
 def _read_no_weights_directly(model: nn.Module) -> None:
@@ -159,6 +175,7 @@ def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _check_options(model: nn.Module, activations: list[str], method: str) -> None:
+    check_is_model("prepare", model)
     for activation in activations:
         check_activation("prepare", activation)
     if method not in METHODS:
@@ -186,7 +203,8 @@ def _choose_bits(
     """Bits by id of the parameter; parameters left in float are absent."""
     for pattern, bits in {"bits": default, **overrides}.items():
         if bits not in (None, 32) and not (isinstance(bits, int) and 1 <= bits <= 8):
-            raise Error(f"prepare: {pattern}: bits must be 1 to 8, None or 32, got {bits!r}.")
+            where = f"{pattern}: " * (pattern != "bits")
+            raise Error(f"prepare: {where}bits must be 1 to 8, None or 32, got {bits!r}.")
     explicit: dict[int, dict[str, int | None]] = defaultdict(dict)
     for pattern, bits in overrides.items():
         matched = _matched(pattern, weights)

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from gq_tvm.ops import torch_ops
 from gq_tvm.quantize.activation import fake_quantize_rows
 from gq_tvm.quantize.attention import Options, attend
-from gq_tvm.quantize.quant_layers import QuantLayer
-
-#: The projections of query, key and value where they are kept apart.
-PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+from gq_tvm.quantize.codebook_attention import PROJECTIONS
+from gq_tvm.quantize.quant_layers import QuantLayer, refuse_export
 
 
 class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
@@ -23,6 +21,8 @@ class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
 
     The products inside attention stay in float.
     """
+
+    replaced = nn.MultiheadAttention
 
     def forward(
         self,
@@ -36,6 +36,7 @@ class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """As ``nn.MultiheadAttention``; see ``attention.attend``."""
+        refuse_export()
         options = Options(
             key_padding_mask, attn_mask, need_weights, average_attn_weights, is_causal
         )

@@ -13,13 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gq_tvm.errors import Error
 from gq_tvm.ops import torch_ops
 from gq_tvm.quantize.activation import fake_quantize_rows
-from gq_tvm.quantize.codebook_layers import zero_padding
+from gq_tvm.quantize.codebook_layers import symmetric_padding, zero_padding
 from gq_tvm.quantize.quantizer import Quantizer
+from gq_tvm.quantize.replacement import Replacement
 
 
-class QuantLayer(nn.Module):
+class QuantLayer(Replacement):
     """What the quantised layers share: their quantisers, and weights expanded once for eval."""
 
     quantizers: nn.ModuleDict
@@ -32,10 +34,19 @@ class QuantLayer(nn.Module):
         self.activation = activation
         self._operands = {}
 
+    def detach(self) -> None:
+        """Take away what ``attach`` gave; the weights stay."""
+        del self.quantizers, self.activation, self._operands
+
     def train(self, mode: bool = True) -> QuantLayer:
         """As ``nn.Module.train``; forgets the expanded weights."""
         self._operands.clear()
         return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """As the layer replaced, with the activation, for ``print``."""
+        own = super().extra_repr()
+        return f"{own}, activation={self.activation}" if own else f"activation={self.activation}"
 
     def quantizer(self, name: str) -> Quantizer:
         """The quantiser before the named weight."""
@@ -62,11 +73,27 @@ class QuantLayer(nn.Module):
         return kept[1]
 
 
+@torch.compiler.assume_constant_result  # so that Dynamo runs it instead of tracing it
+def _refuse_export() -> bool:
+    raise Error(
+        "torch.export: the model is prepared; call quantize.convert(model) before exporting."
+    )
+
+
+def refuse_export() -> None:
+    """Refuse to be exported: what is compiled is a converted model."""
+    if torch.compiler.is_exporting():
+        _refuse_export()
+
+
 class QuantLinear(QuantLayer, nn.Linear):
     """``nn.Linear`` in training."""
 
+    replaced = nn.Linear
+
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Linear``: f32 [..., K] -> f32 [..., N]."""
+        refuse_export()
         if not self.training:
             with torch.no_grad():
                 y = torch_ops.product(input, self.operand("weight"))
@@ -78,9 +105,12 @@ class QuantLinear(QuantLayer, nn.Linear):
 class QuantConv1d(QuantLayer, nn.Conv1d):
     """``nn.Conv1d`` in training."""
 
+    replaced = nn.Conv1d
+
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Conv1d``: f32 [B, C, T] or [C, T] -> f32 [B, N, T'] or [N, T']."""
-        padding, pad = self.symmetric_padding()
+        refuse_export()
+        padding, pad = symmetric_padding(self)
         x = input if input.dim() == 3 else input.unsqueeze(0)
         if pad is not None:
             x = F.pad(x, pad[:2], pad[2])
@@ -100,20 +130,15 @@ class QuantConv1d(QuantLayer, nn.Conv1d):
             y = F.conv1d(x, weight, self.bias, stride, padding, dilation, self.groups)
         return y if input.dim() == 3 else y.squeeze(0)
 
-    def symmetric_padding(self) -> tuple[int, tuple[int, int, str] | None]:
-        """Zero frames at both ends, and (left, right, mode) for what that cannot say."""
-        left, right = self._reversed_padding_repeated_twice
-        if self.padding_mode == "zeros" and left == right:
-            return left, None
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        return 0, (left, right, mode)
-
 
 class QuantEmbedding(QuantLayer, nn.Embedding):
     """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
 
+    replaced = nn.Embedding
+
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Embedding``: i64 [...] -> f32 [..., D]."""
+        refuse_export()
         if self.training:
             rows = F.embedding(input, self.quantized("weight"))
         else:

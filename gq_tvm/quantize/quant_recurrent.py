@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gq_tvm.ops import torch_gru, torch_ops
 from gq_tvm.quantize.activation import fake_quantize_rows
-from gq_tvm.quantize.quant_layers import QuantLayer
+from gq_tvm.quantize.quant_layers import QuantLayer, refuse_export
 from gq_tvm.quantize.recurrent import State, run_layers
 
 
@@ -30,7 +30,13 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
             return None
         return getattr(self, f"bias_ih_l{number}"), getattr(self, f"bias_hh_l{number}")
 
+    def detach(self) -> None:
+        """As ``QuantLayer.detach``."""
+        super().detach()
+        vars(self).pop("exact_state", None)
+
     def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        refuse_export()
         sizes = self.states, self.num_layers, self.hidden_size, self.batch_first
         if self.training:
             return run_layers(self._training_layer, x, state, *sizes)
@@ -90,6 +96,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
 class QuantLSTM(QuantRecurrent, nn.LSTM):
     """``nn.LSTM`` in training."""
 
+    replaced = nn.LSTM
     states = "hc"
 
     def forward(  # type: ignore[override]
@@ -125,6 +132,7 @@ class QuantLSTM(QuantRecurrent, nn.LSTM):
 class QuantGRU(QuantRecurrent, nn.GRU):
     """``nn.GRU`` in training."""
 
+    replaced = nn.GRU
     states = "h"
 
     def forward(  # type: ignore[override]

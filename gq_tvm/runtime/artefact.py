@@ -7,6 +7,7 @@ before any of its code runs.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -59,8 +60,8 @@ def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
         Error: something else is at `path`, or it cannot be written.
     """
     place = Path(path)
-    if place.is_symlink():
-        place = place.resolve()  # replace what the link means, not the link
+    if os.path.islink(place):
+        place = Path(os.path.realpath(place))  # replace what the link means, not the link
     check_place(place)
     replace_folder(place, lambda folder: _write(artefact, folder))
 
@@ -181,12 +182,17 @@ def sha256(file: Path) -> str:
 
 
 def check_place(place: Path) -> None:
-    """Refuse to write an artefact where something else is.
+    """Refuse to write an artefact where something else is, or where nothing can be written.
 
     Raises:
-        Error: `place` exists, is not empty and is no artefact.
+        Error: `place` exists, is not empty and is no artefact; or the folder it is to be in is none
+            or cannot be written.
     """
     try:
+        above = next(one for one in place.absolute().parents if one.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            wrong = errno.EACCES if above.is_dir() else errno.ENOTDIR
+            raise OSError(wrong, os.strerror(wrong))
         if not place.exists():
             return
         if place.is_dir() and (not any(place.iterdir()) or _is_artefact(place)):

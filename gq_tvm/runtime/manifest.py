@@ -99,6 +99,19 @@ class Layer:
 
 
 @dataclass
+class Product:
+    """A weight matrix product; see ``schedules.Product``, whose fields these are."""
+
+    n: int
+    k: int
+    bits: int
+    activation: str
+    rows: int | None
+    gates: int
+    glu: bool
+
+
+@dataclass
 class Manifest:
     """Everything about an artefact but its code and weights.
 
@@ -107,6 +120,8 @@ class Manifest:
         functions: By name.
         layers: The codebook layers.
         parameter_bytes: Bytes of every parameter, by name.
+        products: The weight matrix products that kernel families compute: what `gq_tvm.tune`
+            tunes. None in artefacts older than this list.
         threads: Threads it was compiled for; kernels for several run on any number.
         metadata: JSON that came with the programs.
         versions: Of gq-tvm and TVM.
@@ -117,6 +132,7 @@ class Manifest:
     functions: dict[str, Function]
     layers: list[Layer]
     parameter_bytes: dict[str, int]
+    products: list[Product] | None = None
     threads: int = 1
     metadata: Any = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -183,6 +199,10 @@ def _check(manifest: Manifest) -> None:
     _demand(bool(manifest.layers), "layers", "is empty")
     for name, function in manifest.functions.items():
         _check_function(function, set(sizes), f"functions.{name}")
+    weights = [(layer.shape, layer.bits) for layer in manifest.layers]
+    for i, one in enumerate(manifest.products or ()):
+        _demand(([one.n, one.k], one.bits) in weights, f"products[{i}]", "is of no layer's weight")
+        _demand(one.rows is None or one.rows >= 0, f"products[{i}].rows", "is negative")
     names = {layer.name for layer in manifest.layers}
     for i, layer in enumerate(manifest.layers):
         _check_layer(layer, names, set(sizes), f"layers[{i}]")

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from gq_tvm.errors import Error
 from gq_tvm.runtime.columns import columns
-from gq_tvm.runtime.function import Timer
+from gq_tvm.runtime.function import FAILURES, Timer, first_line
 from gq_tvm.runtime.manifest import KernelCall
 from gq_tvm.runtime.model import Model
 from gq_tvm.runtime.sizes import evaluate
@@ -92,8 +93,18 @@ def compare(models: Mapping[str, Model], rounds: int = ROUNDS, frames: int = FRA
         frames: What to take for a size known only at run time, within its bounds.
 
     Raises:
-        Error: a function has a size that depends on others in a way not understood.
+        Error: a function has a size that depends on others in a way not understood, or a layer is
+            not what the manifest says.
     """
+    try:
+        return _compare(models, rounds, frames)
+    except FAILURES as failure:
+        raise Error(
+            f"the layers cannot be timed ({first_line(failure)}); compile the model again"
+        ) from failure
+
+
+def _compare(models: Mapping[str, Model], rounds: int, frames: int) -> Profile:
     lines = {label: _lines(model, frames) for label, model in models.items()}
     seconds: dict[tuple[str, int], list[float]] = {}
     for turn in range(rounds):

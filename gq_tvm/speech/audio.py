@@ -1,78 +1,168 @@
-"""Reading and writing recordings, and changing their sample rate."""
+"""Reading and writing recordings."""
 
 from __future__ import annotations
 
-import math
+import io
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from gq_tvm import reading
 from gq_tvm.errors import Error
+from gq_tvm.speech.resampling import resampled_pieces
+from gq_tvm.speech.samples import first_odd, spelled
+
+LEAST_RATE, MOST_RATE = 1000, 768_000  # Hz; others are damage
+_PIECE = 1 << 20  # values read at once, over all channels
+_UNKNOWN = 0xFFFFFFFF  # the size that WAV recorders write who do not know it yet
+_CANCELLED = 1e-6  # of the channels' energy; what is left of less is rounding
 
 
-def read(path: str | Path, sample_rate: int) -> np.ndarray:
-    """Samples f32 [n] in [-1, 1] of a recording, channels averaged, at ``sample_rate`` Hz.
+def read(
+    path: str | Path, sample_rate: int, note: Callable[[str], None] = warnings.warn
+) -> np.ndarray:
+    """Samples f32 [n] of a recording; see :func:`pieces`."""
+    return np.concatenate([*pieces(path, sample_rate, note)])
 
-    Raises Error when the file is missing, unreadable or empty.
+
+def pieces(
+    path: str | Path, sample_rate: int, note: Callable[[str], None] = warnings.warn
+) -> Iterator[np.ndarray]:
+    """A recording piece by piece, of bounded length: samples f32 [n] in [-1, 1].
+
+    Args:
+        path: a WAV, FLAC or Ogg file, or whatever else libsndfile reads; a pipe is held in memory.
+        sample_rate: in Hz, what the recording is brought to; its channels are averaged.
+        note: told what is odd about the recording, but no reason to refuse it.
+
+    Raises:
+        Error: it is missing, unreadable or empty, its rate cannot be, or samples are no sound.
     """
     path = Path(path)
-    if not path.exists():
-        raise Error(f"{path}: there is no such file; check the path")
-    if path.is_dir():
-        raise Error(f"{path} is a folder; name a recording inside it")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _unreadable(path, error) from None
-    if not len(samples):
-        raise Error(f"{path} holds no samples; record it again")
-    if not np.isfinite(samples).all():
-        raise Error(f"{path} holds NaN or infinite samples; record or convert it again")
-    return resample(samples.mean(axis=1), rate, sample_rate)
+    with _opened(path) as file:
+        mixed = _mixed(path, file, note)
+        yield from resampled_pieces(mixed, file.samplerate, sample_rate)
 
 
 def duration(path: str | Path) -> float:
-    """Seconds of a recording, from its header alone; raises Error as :func:`read` does."""
+    """Seconds of a recording, as many as :func:`read` gives; raises Error where it is unreadable.
+
+    The header says it, unless there is no last sample where it should be: then all are counted.
+    """
     path = Path(path)
-    if not path.exists():
-        raise Error(f"{path}: there is no such file; check the path")
-    try:
-        return float(soundfile.info(path).duration)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> Error:
-    reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-    return Error(f"{path} cannot be read as audio ({reason}); give a WAV, FLAC or Ogg file")
+    with _opened(path) as file:
+        if not file.frames:
+            return 0.0
+        try:
+            file.seek(file.frames - 1)
+            if len(file.read(1)):
+                return file.frames / file.samplerate
+        except soundfile.SoundFileError:
+            pass
+    with _opened(path) as file:
+        return sum(map(len, _mixed(path, file, lambda _: None))) / file.samplerate
 
 
 def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write samples f32 [n] in [-1, 1] as a 16-bit recording."""
-    soundfile.write(path, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")
+    """Write samples f32 [n] in [-1, 1] as a 16-bit recording of the kind its name ends in."""
+    kind = Path(path).suffix.removeprefix(".")
+    with open(path, "wb") as file:
+        clipped = np.clip(samples, -1.0, 1.0)
+        soundfile.write(file, clipped, sample_rate, subtype="PCM_16", format=kind)
 
 
-def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
-    """Samples f32 [n] at ``rate`` as f32 [round(n * new_rate / rate)]; cut off in frequency.
+class _Forwards(soundfile.SoundFile):
+    """A recording read from start to end.
 
-    The whole signal is one Fourier series, whose upper terms are dropped or set to zero. With
-    rates that are no whole numbers the sound may shift by a sample.
+    soundfile seeks after each piece of what it takes for seekable, and allocates all that the
+    header promises: both fail where the header does not know the length.
     """
-    if rate == new_rate or not len(samples):
-        return samples.astype(np.float32, copy=False)
-    length = max(1, round(len(samples) * new_rate / rate))
-    # The series is periodic: silence on both sides keeps the end from ringing into the start.
-    # Both must be whole numbers of samples at both rates, or the sound would shift.
-    unit = 1
-    if isinstance(rate, int) and isinstance(new_rate, int):
-        unit = rate // math.gcd(rate, new_rate)
-    margin = math.ceil(max(16, round(0.01 * rate)) / unit) * unit
-    padded = np.pad(samples, (margin, margin + -len(samples) % unit))
-    new_padded = round(len(padded) * new_rate / rate)
-    spectrum = np.fft.rfft(padded)
-    bins = new_padded // 2 + 1
-    spectrum = spectrum[:bins] if bins < len(spectrum) else spectrum
-    result = np.fft.irfft(spectrum, new_padded) * (new_padded / len(padded))
-    start = round(margin * new_rate / rate)
-    return result[start : start + length].astype(np.float32)
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Forwards]:
+    """A recording; by its descriptor: soundfile knows no names but those in UTF-8."""
+    with reading.opened(path, "a recording") as file:
+        try:
+            source: BinaryIO = file if file.seekable() else io.BytesIO(file.read())
+            sound = _sound(source)
+            if not sound.frames and (unfinished := _unfinished(source)):
+                sound = _sound(unfinished)
+            with sound:
+                if not LEAST_RATE <= sound.samplerate <= MOST_RATE:
+                    raise Error(
+                        f"{path} says it has {sound.samplerate} samples a second, which is damage; "
+                        "record it again"
+                    )
+                yield sound
+        except (soundfile.SoundFileError, OSError) as error:
+            reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+            raise Error(
+                f"{path} cannot be read as audio ({reason}); give a WAV, FLAC or Ogg file"
+            ) from None
+
+
+def _sound(source: BinaryIO) -> _Forwards:
+    if isinstance(source, io.BytesIO):
+        return _Forwards(source)
+    return _Forwards(source.fileno(), closefd=False)
+
+
+def _unfinished(file: BinaryIO) -> BinaryIO | None:
+    """A WAV file whose recorder was killed before it could write the size, with all its samples.
+
+    None for any other: also where nothing follows the size of 0, or other chunks do.
+    """
+    file.seek(0)
+    content = bytearray(file.read())
+    if content[:4] not in (b"RIFF", b"RF64") or content[8:12] != b"WAVE":
+        return None
+    for at, name, size in _chunks(content, 12):
+        if name == b"data" and size in (0, _UNKNOWN):
+            ends = [at + 8, *(at + 8 + size + size % 2 for at, _, size in _chunks(content, at + 8))]
+            if ends[-1] in (len(content), len(content) + 1):
+                return None
+            content[:4] = b"RIFF"  # in RF64 the size would stand elsewhere
+            content[at + 4 : at + 8] = struct.pack("<I", _UNKNOWN)
+            return io.BytesIO(content)
+    return None
+
+
+def _chunks(content: bytearray, at: int) -> Iterator[tuple[int, bytes, int]]:
+    """Offsets, names and sizes of chunks, as far as there are names."""
+    while len(head := content[at : at + 8]) == 8 and all(32 <= letter < 127 for letter in head[:4]):
+        name, size = struct.unpack("<4sI", head)
+        yield at, name, size
+        at += 8 + size + size % 2
+
+
+def _mixed(path: Path, file: _Forwards, note: Callable[[str], None]) -> Iterator[np.ndarray]:
+    """The mean of the channels, f32 [n] a piece; raises Error when there are no samples."""
+    done, alone, together = 0, 0.0, 0.0
+    most = max(1, _PIECE // file.channels)
+    while len(samples := file.read(most, dtype="float32", always_2d=True)):
+        if (at := first_odd(samples)) is not None:
+            seconds = (done + at // file.channels) / file.samplerate
+            raise Error(
+                f"{path} holds a sample of {spelled(samples.flat[at])} at {seconds:.3f} s, audio "
+                "lies in [-1, 1]; record or convert it again"
+            )
+        mixed = samples.mean(axis=1)
+        if file.channels > 1:
+            alone += float(np.square(samples, dtype=np.float64).sum()) / file.channels
+            together += float(np.square(mixed, dtype=np.float64).sum())
+        done += len(samples)
+        yield mixed
+    if not done:
+        raise Error(f"{path} holds no samples; record it again")
+    if together < _CANCELLED * alone:
+        note(f"the channels of {path} cancel each other; give one of them")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gq_tvm.speech.audio import resample
+from gq_tvm.speech.resampling import resample
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gq_tvm import reading, records
 from gq_tvm.errors import Error
 from gq_tvm.speech import audio, tokens
 
@@ -55,12 +57,14 @@ def librispeech(folder: str | Path) -> list[Utterance]:
     folder = existing(folder)
     found = []
     for transcript in sorted(folder.rglob("*.trans.txt")):
-        for line in text_lines(transcript):
+        if transcript.name.startswith("._"):
+            continue  # what a Mac leaves beside each file it copies
+        for line in reading.lines(transcript):
             if not line.strip():
                 continue
-            name, _, text = line.strip().partition(" ")
+            name, text = [*line.split(maxsplit=1), ""][:2]
             path = transcript.parent / f"{name}.flac"
-            if not path.exists():
+            if not os.path.exists(path):
                 raise Error(f"{transcript} lists {name}, but {path} is missing; unpack it again")
             found.append(Utterance(path, tokens.normalise(text), name.partition("-")[0]))
     if not found:
@@ -69,34 +73,37 @@ def librispeech(folder: str | Path) -> list[Utterance]:
 
 
 def manifest(path: str | Path) -> list[Utterance]:
-    """A JSON-lines file: ``{"audio": PATH, "text": TEXT, "speaker": NAME}`` a line.
+    """A JSON-lines file: ``{"path": PATH, "text": TEXT, "speaker": NAME}`` a line.
 
-    ``"path"`` will do for ``"audio"``. Paths are relative to the file; the speaker may be left
-    out. Raises Error naming the line that is wrong.
+    Paths are relative to the file; the speaker may be left out or null. ``"audio"``, as other
+    programs write, will do for ``"path"``. Raises Error naming the line that is wrong.
     """
     path = Path(path)
-    if not path.is_file():
-        raise Error(f"{path}: there is no such file; check the path")
     found = []
-    for number, line in enumerate(text_lines(path), 1):
+    for number, line in enumerate(reading.lines(path), 1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-            recording, text = entry["audio" if "audio" in entry else "path"], entry["text"]
-            found.append(
-                Utterance(
-                    path.parent / recording, tokens.normalise(text), str(entry.get("speaker", ""))
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            found.append(_entry(path.parent, records.loads(line)))
+        except (ValueError, KeyError, TypeError):
             raise Error(
-                f'{path}, line {number}, is not of the form {{"audio": "a.wav", "text": "one"}}; '
+                f'{path}, line {number}, is not of the form {{"path": "a.wav", "text": "one"}}; '
                 "correct it"
             ) from None
     if not found:
         raise Error(f"{path} lists no recordings; add a line for each")
     return found
+
+
+def _entry(folder: Path, entry: Any) -> Utterance:
+    """The utterance of a line of a manifest; raises what is no Error for what is none."""
+    recording, text = entry["path" if "path" in entry else "audio"], entry["text"]
+    speaker = entry.get("speaker")
+    if not isinstance(text, str) or not isinstance(speaker, str | int | None):
+        raise TypeError
+    return Utterance(
+        folder / recording, tokens.normalise(text), "" if speaker is None else str(speaker)
+    )
 
 
 def by_speaker(utterances: Iterable[Utterance], speakers: Iterable[str]) -> list[Utterance]:
@@ -112,22 +119,10 @@ def by_speaker(utterances: Iterable[Utterance], speakers: Iterable[str]) -> list
     return found
 
 
-def text_lines(path: Path) -> list[str]:
-    """The lines of a text in UTF-8; raises Error, naming the line, when it is none."""
-    try:
-        content = path.read_bytes()
-        return content.decode("utf-8").splitlines()
-    except OSError as error:
-        raise Error(f"{path} cannot be read ({error.strerror}); check it") from None
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise Error(f"{path}, line {number}, is not in UTF-8; save the file as UTF-8") from None
-
-
 def existing(folder: str | Path) -> Path:
     """``folder`` as a path; raises Error when there is no such folder."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # of a name too long, pathlib would raise
         raise Error(f"{folder}: there is no such folder; check the path")
     return folder
 

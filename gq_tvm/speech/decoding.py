@@ -12,12 +12,11 @@ With CTC the encoder is alone, and its projection gives a score to each token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gq_tvm.errors import Error
 from gq_tvm.speech.tokens import BLANK
 
 Network = Callable[..., Any]
@@ -41,7 +40,8 @@ class Stateful:
 
     def __init__(self, network: Network, states: States, name: str) -> None:
         self._network = network
-        self.state = initial_state(states, name)
+        shapes = map(tuple, states[name].values())
+        self.state = tuple(np.zeros(shape, np.float32) for shape in shapes)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The first output."""
@@ -49,19 +49,19 @@ class Stateful:
         self.state = tuple(state)
         return y
 
-    def over(self, features: np.ndarray) -> list[np.ndarray]:
-        """The outputs f32 [1, 1, J] of all frames f32 [T, F], in calls of bounded length."""
-        frames = []
+    def over(self, features: np.ndarray) -> Iterator[np.ndarray]:
+        """The output f32 [1, 1, J] of each frame f32 [T, F], in calls of bounded length."""
         for start in range(0, len(features), MAX_ENCODER_FRAMES):
             y = self(np.ascontiguousarray(features[None, start : start + MAX_ENCODER_FRAMES]))
-            frames += [np.ascontiguousarray(y[:, t : t + 1]) for t in range(y.shape[1])]
-        return frames
+            for t in range(y.shape[1]):
+                yield np.ascontiguousarray(y[:, t : t + 1])
 
 
 class RNNTDecoder:
     """The likeliest token at each node of the lattice, until it is a blank (Graves 2012)."""
 
     NETWORKS: ClassVar = ("encoder", "predictor", "joint")
+    STATES: ClassVar = ("encoder", "predictor")  # those with a state
 
     def __init__(self, networks: Mapping[str, Network], states: States) -> None:
         self._encoder = Stateful(networks["encoder"], states, "encoder")
@@ -93,6 +93,7 @@ class CTCDecoder:
     """The likeliest token at each frame; repeats count once, blanks not (Graves et al. 2006)."""
 
     NETWORKS: ClassVar = ("encoder",)
+    STATES: ClassVar = ("encoder",)
 
     def __init__(self, networks: Mapping[str, Network], states: States) -> None:
         self._encoder = Stateful(networks["encoder"], states, "encoder")
@@ -115,14 +116,3 @@ DECODERS: dict[str, type[RNNTDecoder] | type[CTCDecoder]] = {
     "rnnt": RNNTDecoder,
     "ctc": CTCDecoder,
 }
-
-
-def initial_state(states: States, network: str) -> tuple[np.ndarray, ...]:
-    """Zeros for the state of a network, shapes and order as the metadata's ``states`` say."""
-    try:
-        shapes = [tuple(map(int, shape)) for shape in states[network].values()]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise Error(
-            f"the model's metadata lacks the state shapes of its {network}; export it again"
-        ) from None
-    return tuple(np.zeros(shape, np.float32) for shape in shapes)

@@ -14,9 +14,22 @@ import kaldi_native_fbank as knf
 import numpy as np
 
 from gq_tvm.errors import Error
+from gq_tvm.speech import checks
+from gq_tvm.speech.samples import check_samples
 
 FULL_SCALE = 32768.0  # Kaldi's levels are those of 16-bit integers
 FLOOR = 3.0  # log energy about that of 16-bit rounding noise: digital silence ends up here
+LONGEST_FRAME = 32768  # samples
+_MOST_OVERLAP = 32  # frames that share a sample
+
+# The least and the largest value that a model's description may have.
+_WHOLE = {"sample_rate": (1000, 768_000), "num_mel_bins": (1, 1024), "stack": (1, 64)}
+_REAL = {
+    "frame_length_ms": (1, 1000), "frame_shift_ms": (1, 1000),
+    "low_hz": (0, 384_000), "high_hz": (-384_000, 384_000),
+}  # fmt: skip
+_LEVEL = {"quietest": (-100, 100), "release": (0, 1000)}
+_LISTS = {"mean": (-1000, 1000), "deviation": (1e-6, 1000)}
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,11 @@ class FeatureSettings:
         return self.num_mel_bins * self.stack
 
     @property
+    def least_seconds(self) -> float:
+        """What one stacked frame is made of."""
+        return (self.frame_length_ms + (self.stack - 1) * self.frame_shift_ms) / 1000
+
+    @property
     def stacked_frame_samples(self) -> int:
         """Samples from one stacked frame to the next."""
         return round(self.sample_rate * self.frame_shift_ms / 1000) * self.stack
@@ -72,40 +90,56 @@ class FeatureSettings:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FeatureSettings:
-        """Read what :meth:`to_dict` wrote; raises Error when something is missing or odd."""
+    def from_dict(cls, values: Any) -> FeatureSettings:
+        """Read what :meth:`to_dict` wrote; raises Error naming what is missing or cannot be."""
         try:
             normalisation = values["normalisation"]
             kinds = values["kind"], normalisation["kind"]
-            settings = cls(
-                sample_rate=int(values["sample_rate"]),
-                num_mel_bins=int(values["num_mel_bins"]),
-                frame_length_ms=float(values["frame_length_ms"]),
-                frame_shift_ms=float(values["frame_shift_ms"]),
-                low_hz=float(values["low_hz"]),
-                high_hz=float(values["high_hz"]),
-                stack=int(values["stack"]),
-                mean=tuple(map(float, normalisation["mean"])),
-                deviation=tuple(map(float, normalisation["deviation"])),
-                quietest=float(normalisation["quietest"]),
-                release=float(normalisation["release"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            found = {name: values[name] for name in _WHOLE | _REAL}
+            found |= {name: normalisation[name] for name in _LEVEL | _LISTS}
+        except (KeyError, TypeError) as error:
             raise Error(
                 f"the model's feature description is incomplete ({error!r}); export it again"
             ) from None
         if kinds != ("log-mel", "peak-level"):
+            kind, normalised = map(checks.shown, kinds)
             raise Error(
-                f"the model wants features of kind {kinds[0]} with {kinds[1]} normalisation; "
+                f"the model wants features of kind {kind} with {normalised} normalisation; "
                 "this version computes log-mel with peak-level only"
             )
+        found |= {name: checks.whole(name, found[name], *_WHOLE[name]) for name in _WHOLE}
+        real = _REAL | _LEVEL
+        found |= {name: checks.number(name, found[name], *real[name]) for name in real}
+        found |= {name: checks.numbers(name, found[name], *_LISTS[name]) for name in _LISTS}
+        settings = cls(**found)
         if not len(settings.mean) == len(settings.deviation) == settings.num_mel_bins:
             raise Error(
                 f"the model's feature description has {len(settings.mean)} means and "
                 f"{len(settings.deviation)} deviations for {settings.num_mel_bins} mel bins; "
                 "export it again"
             )
+        if conflict := settings.conflict():
+            raise checks.refused(*conflict)
         return settings
+
+    def conflict(self) -> tuple[str, float, str] | None:
+        """A value that does not go with the others, its name first, and what it must be."""
+        shift, length, rate = self.frame_shift_ms, self.frame_length_ms, self.sample_rate
+        if not length / _MOST_OVERLAP <= shift <= length:
+            rule = f"from frame_length_ms / {_MOST_OVERLAP} to frame_length_ms"
+            return "frame_shift_ms", shift, rule
+        if not 2 <= int(rate * 0.001 * length) <= LONGEST_FRAME or int(rate * 0.001 * shift) < 1:
+            return "frame_length_ms", length, f"2 to {LONGEST_FRAME} samples"
+        high = self.high_hz if self.high_hz > 0 else self.high_hz + rate / 2  # Kaldi's convention
+        if not self.low_hz < high <= rate / 2:
+            rule = "above low_hz and at most half the sample rate"
+            return "high_hz", self.high_hz, rule
+        try:
+            LogMel(self)
+        except ValueError:
+            rule = "3 or more, and few enough for a frame's spectrum to tell apart"
+            return "num_mel_bins", self.num_mel_bins, rule
+        return None
 
 
 class LogMel:
@@ -199,22 +233,3 @@ class FeatureStream:
 def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Features f32 [T, size] of a whole utterance f32 [n] in [-1, 1]."""
     return FeatureStream(settings).accept(samples)
-
-
-def check_samples(samples: np.ndarray) -> np.ndarray:
-    """Samples as contiguous f32 [n]; raises Error unless one channel of finite floats."""
-    samples = np.asarray(samples)
-    if samples.ndim != 1:
-        raise Error(
-            f"the recogniser takes one channel of samples, got an array of shape "
-            f"{list(samples.shape)}; mix the channels down first"
-        )
-    if samples.dtype.kind != "f":
-        raise Error(
-            f"the recogniser takes float samples in [-1, 1], got {samples.dtype}; "
-            "divide 16-bit integers by 32768"
-        )
-    samples = np.ascontiguousarray(samples, np.float32)
-    if not np.isfinite(samples).all():
-        raise Error("the samples hold NaN or infinity; check the recording")
-    return samples

@@ -10,7 +10,9 @@ import numpy as np
 from gq_tvm.errors import Error
 from gq_tvm.speech import tokens
 from gq_tvm.speech.decoding import DECODERS, Decoder, Network
-from gq_tvm.speech.features import FeatureSettings, FeatureStream, check_samples
+from gq_tvm.speech.description import Description
+from gq_tvm.speech.features import FeatureStream
+from gq_tvm.speech.samples import check_samples
 
 
 class Recogniser:
@@ -18,30 +20,21 @@ class Recogniser:
 
     ``metadata`` is the ``gq_metadata.json`` of the model, the networks by name are callables on
     NumPy arrays (see :mod:`gq_tvm.speech.decoding`). Raises Error when the metadata describes
-    neither an RNN transducer nor CTC, or a network is missing.
+    neither an RNN transducer nor CTC, a value of it cannot be, or a network is missing.
     """
 
     def __init__(self, metadata: Mapping[str, Any], networks: Mapping[str, Network]):
-        if metadata.get("task") not in DECODERS:
-            raise Error(
-                f"the model's task is {metadata.get('task')!r}; only RNN transducers ('rnnt') and "
-                "CTC ('ctc') can transcribe"
-            )
-        self._decoding = DECODERS[metadata["task"]]
+        self.metadata = metadata
+        self._description = described = Description.read(metadata)
+        self._decoding = DECODERS[described.task]
         if absent := [name for name in self._decoding.NETWORKS if name not in networks]:
             raise Error(f"the model has no {' and no '.join(absent)}; export it again")
-        missing = [key for key in ("tokens", "features", "states") if key not in metadata]
-        if missing:
-            raise Error(f"the model's metadata lacks {', '.join(missing)}; export it again")
-        self.metadata = metadata
-        self.settings = FeatureSettings.from_dict(metadata["features"])
-        self.chunk_frames = int(metadata.get("chunk_frames", 4))
-        self._tokens = list(metadata["tokens"])
+        self.settings = described.features
+        self.chunk_frames = described.chunk_frames
+        self._tokens = described.tokens
         # Silence lets the networks settle before the first word, and lets the last word out.
-        self._lead, self._tail = (
-            np.zeros(round(self.sample_rate * float(metadata.get(key, 0)) / 1000), np.float32)
-            for key in ("lead_ms", "tail_ms")
-        )
+        self._lead = np.zeros(described.lead, np.float32)
+        self._tail = np.zeros(described.tail, np.float32)
         self._networks = networks
 
     @property
@@ -67,7 +60,7 @@ class Recogniser:
         return Session(self)
 
     def _decoder(self) -> Decoder:
-        return self._decoding(self._networks, self.metadata["states"])
+        return self._decoding(self._networks, self._description.states)
 
 
 class Session:
@@ -78,13 +71,14 @@ class Session:
         self._stream = FeatureStream(recogniser.settings)
         self._decoder = recogniser._decoder()
         self._waiting = np.empty((0, recogniser.settings.size), np.float32)
+        self._text = ""  # but for spaces at its end: they come between words, if there are more
         self._finished = False
         self.accept(recogniser._lead)
 
     @property
     def text(self) -> str:
         """What has been recognised so far."""
-        return tokens.decode(self._decoder.tokens, self._recogniser._tokens)
+        return self._text.rstrip()
 
     def accept(self, samples: np.ndarray) -> str:
         """Take the next samples f32 [n], any number of them; return the text so far."""
@@ -92,7 +86,7 @@ class Session:
         self._waiting = np.concatenate([self._waiting, self._stream.accept(samples)])
         chunk = self._recogniser.chunk_frames
         while len(self._waiting) >= chunk:
-            self._decoder.accept(self._waiting[:chunk])
+            self._recognise(self._waiting[:chunk])
             self._waiting = self._waiting[chunk:]
         return self.text
 
@@ -100,9 +94,14 @@ class Session:
         """Recognise what is still waiting and return the whole text; ends the session."""
         self._check_open()
         self.accept(self._recogniser._tail)
-        self._decoder.accept(self._waiting)
+        self._recognise(self._waiting)
         self._finished = True
         return self.text
+
+    def _recognise(self, features: np.ndarray) -> None:
+        """Only what is new is spelled: a chunk costs the same after an hour."""
+        if new := self._decoder.accept(features):
+            self._text = (self._text + tokens.spell(new, self._recogniser._tokens)).lstrip()
 
     def _check_open(self) -> None:
         if self._finished:

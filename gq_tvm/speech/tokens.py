@@ -24,7 +24,17 @@ def encode(text: str, tokens: Sequence[str] = CHARACTERS) -> list[int]:
 
 def decode(numbers: Iterable[int], tokens: Sequence[str] = CHARACTERS) -> str:
     """The text of token numbers; blanks are dropped, spaces at the ends too."""
-    return "".join(tokens[number] for number in numbers if number != BLANK).strip()
+    return spell(numbers, tokens).strip()
+
+
+def spell(numbers: Iterable[int], tokens: Sequence[str] = CHARACTERS) -> str:
+    """The text of token numbers with the spaces at its ends; raises Error for one of no token."""
+    try:
+        return "".join(tokens[number] for number in numbers if number != BLANK)
+    except IndexError:
+        raise Error(
+            f"the model says a token that is none of its {len(tokens)}; export it again"
+        ) from None
 
 
 def normalise(text: str) -> str:

@@ -27,7 +27,7 @@ class Case:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        product = task.product
+        product = task.linear
         self._family = family(task.family)
         self._packed: dict[int, list[NDArray]] = {}
         rng = np.random.default_rng([product.n, product.k, product.bits])
@@ -48,7 +48,7 @@ class Case:
             self.tolerance = 0.0
 
     def _linear(self, rng: np.random.Generator) -> tuple[list[NDArray], list[NDArray]]:
-        product = self.task.product
+        product = self.task.linear
         rows = USUAL_ROWS if product.rows is None else product.rows
         if product.activation == "int8":
             x = rng.integers(-127, 128, (rows, product.k)).astype(np.float32)
@@ -74,7 +74,7 @@ class Case:
         return [*self.inputs, *operands], outputs
 
     def _pack(self, schedule: Schedule) -> list[NDArray]:
-        where, product = targets.get(self.task.target), self.task.product
+        where, product = targets.get(self.task.target), self.task.linear
         operands = self._family.pack(where, product, schedule, self.indices, self.codebook)
         bias = np.zeros(product.n, np.float32)
         return [*operands.values(), self._family.pack_bias(where, product, schedule, bias)]

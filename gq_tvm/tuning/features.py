@@ -49,7 +49,7 @@ def fingerprint(task: Task, schedule: Schedule) -> int:
 
 @lru_cache(maxsize=20_000)
 def _seen(task: Task, schedule: Schedule) -> tuple[int, list[float]]:
-    counts = kernel_counts(family(task.family), targets.get(task.target), task.product, schedule)
+    counts = kernel_counts(family(task.family), targets.get(task.target), task.linear, schedule)
     return structural_hash(task.kernel(schedule)), counts.values
 
 

@@ -27,6 +27,26 @@ def runner_result(trial: Trial) -> Any:
     return ms.runner.RunnerResult([1e-6 * trial.cost], None)
 
 
+def attempt(pool: Pool, task: Task, schedule: Schedule, note: Note) -> None:
+    """Try one schedule; nothing is noted where the board is lost."""
+    (failure,) = pool.build(task, [schedule])
+    trial = Trial(schedule, None, failure) if failure else None
+    if failure == "":
+        trial = timed(pool, task, schedule)
+    if trial is not None:
+        note(trial)
+
+
+def timed(pool: Pool, task: Task, schedule: Schedule) -> Trial | None:
+    """The trial of a kernel that is built; None where the board is lost."""
+    try:
+        return Trial(schedule, pool.time(task, schedule))
+    except DeviceLost:
+        return None
+    except Error as failure:
+        return Trial(schedule, None, str(failure))
+
+
 @derived_object
 class Builder(ms.builder.PyBuilder):
     """Builds and checks kernels; those that are wrong fail here."""
@@ -73,13 +93,9 @@ class Runner(ms.runner.PyRunner):
     def _time(self, key: str, text: str) -> Any:
         if self.stopped():
             return ms.runner.RunnerResult(None, "stopped")
-        schedule = Schedule.parse(text)
-        try:
-            trial = Trial(schedule, self.pool.time(Task.parse(key), schedule))
-        except DeviceLost:
+        trial = timed(self.pool, Task.parse(key), Schedule.parse(text))
+        if trial is None:
             return ms.runner.RunnerResult(None, "stopped")
-        except Error as failure:
-            trial = Trial(schedule, None, str(failure))
         self.note(trial)
         return runner_result(trial)
 

@@ -12,7 +12,7 @@ from gq_tvm.tuning.log import Trial
 from gq_tvm.tuning.task import Task
 
 if TYPE_CHECKING:
-    from gq_tvm.tuning import Tuned
+    from gq_tvm.tuning.verdict import Tuned
 
 _SECONDS = 10.0  # between lines where there is no terminal
 
@@ -39,10 +39,9 @@ class Progress:
         self._budgets = list(budgets)
         self._start = time.monotonic()
 
-    def task(self, task: Task, known: Sequence[Trial]) -> None:
-        """The next task begins; `known` trials were made before."""
-        self._task, self._trials = task, list(known)
-        self._number += 1
+    def task(self, number: int, task: Task, known: Sequence[Trial]) -> None:
+        """Task `number` (from 1) begins or goes on; `known` trials were made before."""
+        self._number, self._task, self._trials = number, task, list(known)
 
     def trial(self, trial: Trial) -> None:
         """A trial is done."""
@@ -80,10 +79,15 @@ class Progress:
     def winner(self, task: Task, tuned: Tuned) -> None:
         """A task is done."""
         entry = tuned.entry
-        ratio = cost(entry.hot, entry.cold) / cost(entry.default_hot, entry.default_cold)
+        if entry.default_hot is None:
+            beside = "what is taken untuned fails"
+        elif entry.schedule == str(task.default):
+            beside = "as untuned"
+        else:
+            ratio = entry.cost / cost(entry.default_hot, entry.default_cold)
+            beside = f"{ratio:.2f} of untuned"
         cold = "" if entry.cold is None else f" ({entry.cold:.1f} with cold caches)"
-        text = f"{task}: {entry.hot:.1f} us{cold}, {entry.schedule}, "
-        text += f"{ratio:.2f} of untuned" if ratio < 1 else "as untuned"
+        text = f"{task}: {entry.hot:.1f} us{cold}, {entry.schedule}, {beside}"
         noun = "trial" if tuned.trials == 1 else "trials"
         rejected = f", {tuned.rejected} rejected" if tuned.rejected else ""
         text += f" ({tuned.trials} {noun}{rejected})"

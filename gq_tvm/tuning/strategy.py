@@ -1,8 +1,8 @@
 """What to try next.
 
-A family's space is a list of at most a few thousand schedules, so there is no need to evolve them:
-those near the best, and a sample of the rest, are ranked by the cost model; the first are tried,
-and some at random.
+A family's space is a list of schedules, a few dozen at most today, so there is no need to evolve
+them: those near the best, and a sample of the rest, are ranked by the cost model; the first are
+tried, and some at random. Where there are more trials than schedules it is only their order.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ class Ranked(ms.search_strategy.PySearchStrategy):
             return []
         scores = self.model.predict(self.context, [candidate(self.base, one) for one in pool])
         order = sorted(zip(pool, scores, strict=True), key=lambda pair: -pair[1])
-        # The default first: everything is compared with it.
-        ranked = sorted((one for one, _ in order), key=lambda one: one != self.task.default)
+        ranked = [one for one, _ in order]
         best = ranked[: count - round(_AT_RANDOM * count)]
         others = ranked[len(best) :]
         taken = [*best, *self.random.sample(others, min(len(others), count - len(best)))]
@@ -88,12 +87,11 @@ class Ranked(ms.search_strategy.PySearchStrategy):
         return taken
 
     def _interesting(self) -> list[Schedule]:
-        """The untried that are worth ranking: the default, those near the best, a sample."""
+        """The untried that are worth ranking: those near the best, a sample."""
         best = sorted(self.costs, key=lambda one: self.costs[one])[:_BEST]
         near = [one for one in self.untried if any(_apart(one, other) == 1 for other in best)]
         sample = self.random.sample(self.untried, min(len(self.untried), _SAMPLE))
-        default = [one for one in (self.task.default,) if one in self.untried]
-        return list(dict.fromkeys([*default, *near, *sample]))
+        return list(dict.fromkeys([*near, *sample]))
 
     def _unlike(self, pool: list[Schedule]) -> list[Schedule]:
         """One schedule for each kernel that was not tried; the others of the pool are given up."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 from tvm import tirx
 
 from gq_tvm import targets
 from gq_tvm.schedules import Product, Schedule, family
+from gq_tvm.schedules.threads import worth_threads
+
+_KINDS = {3: ", GRU", 4: ", LSTM"}  # by gates
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,17 @@ class Task:
     Attributes:
         target: Name of the target.
         family: Name of the kernel family.
-        product: The product.
+        product: The product, in whatever kind of layer: what is run is the linear one.
         threads: Threads the kernel runs on.
+        untuned: The schedule that is taken without tuning; None is the family's first.
+        space: The schedules the layer's kernel may have.
     """
 
     target: str
     family: str
     product: Product
     threads: int = 1
+    untuned: Schedule | None = field(default=None, repr=False, compare=False)
     space: tuple[Schedule, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -35,12 +41,17 @@ class Task:
 
     @property
     def default(self) -> Schedule:
-        """The schedule that is taken untuned."""
-        return self.space[0]
+        """The schedule that is taken untuned, with which every other is compared."""
+        return self.untuned or self.space[0]
+
+    @property
+    def linear(self) -> Product:
+        """The product as a linear layer with nothing behind it."""
+        return replace(self.product, gates=0, glu=False)
 
     @property
     def key(self) -> str:
-        """The task as JSON, which `parse` reads."""
+        """The task as JSON, which `parse` reads: all but what is taken untuned."""
         fields = {"target": self.target, "family": self.family, "threads": self.threads}
         return json.dumps({**fields, "product": asdict(self.product)}, sort_keys=True)
 
@@ -53,9 +64,11 @@ class Task:
 
     def __str__(self) -> str:
         text = f"{self.family} {self.product.sizes}, {self.product.bits} bits"
+        text += _KINDS.get(self.product.gates, ", GLU" if self.product.glu else "")
         return text + (f", {self.threads} threads" if self.threads > 1 else "")
 
     def kernel(self, schedule: Schedule) -> tirx.PrimFunc:
         """The kernel of the product with a schedule."""
-        where, parallel = targets.get(self.target), self.threads > 1
-        return family(self.family).linear(where, self.product, schedule, None, parallel)
+        where = targets.get(self.target)
+        parallel = self.threads > 1 and worth_threads(where, self.product)
+        return family(self.family).linear(where, self.linear, schedule, None, parallel)

@@ -94,7 +94,8 @@ sys.exit(main())
 
 def started(body: str, *options: str, **more) -> subprocess.Popen:
     program = [sys.executable, *options, "-c", PROGRAM, body]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, **more)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that -u alone says it
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, **more)
 
 
 def ended(body: str, *options: str, **more) -> tuple[int, str]:

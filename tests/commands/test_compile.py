@@ -104,7 +104,7 @@ def test_tied_weights_count_once(tmp_path, capsys):
     ("argv", "message"),
     [
         (["nothing.pt2", "-o", "out.gq"], "nothing.pt2 does not exist"),
-        (["broken.pt2", "-o", "out.gq"], "broken.pt2 is not a .pt2 file or is damaged"),
+        (["broken.pt2", "-o", "out.gq"], "broken.pt2 is damaged"),
         (["plain.pt2", "-o", "out.gq"], "the model has no codebook layer"),
         (["linear.pt2", "-o", "out.gq", "--target", "cortex-a67"], "unknown target 'cortex-a67'"),
         (["linear.pt2", "-o", "out.gq", "--target", "cortex-a35"], "arm runs on every 64-bit"),
@@ -112,7 +112,8 @@ def test_tied_weights_count_once(tmp_path, capsys):
             ["linear.pt2", "-o", "out.gq", "--target", "cortex-a7", "--verify"],
             "TVM has no runtime for 32-bit ARM",
         ),
-        (["linear.pt2", "-o", "out.gq", "--kernel", "magic"], "unknown kernel 'magic'"),
+        (["broken.pt2", "-o", "out.gq", "--kernel", "magic"], "unknown kernel 'magic'"),
+        (["linear.pt2", "-o", "out.gq", "--tune", "0"], "'0' is no whole number of 1 or more"),
         (["linear.pt2", "-o", "taken"], "taken exists and is not a gq-tvm artefact"),
         (["linear.pt2", "-o", "out.gq", "--verify", "--inputs", "broken.pt2"], "not a readable"),
         (["linear.pt2", "-o", "out.gq", "--inputs", "inputs.npz"], "--inputs needs --verify"),

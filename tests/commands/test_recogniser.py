@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from codebook_models import everything
 
@@ -113,17 +115,35 @@ def test_transcribe_streams_and_reports(native, in_pytorch, capsys):
     assert "real-time factor" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("recording", "says"),
-    [("missing.wav", "no such file"), ("text.wav", "cannot be read as audio")],
-)
-def test_transcribe_refuses_in_one_sentence(native, tmp_path, recording, says, capsys):
-    (tmp_path / "text.wav").write_text("not a recording")
-    assert transcribe.main([str(native), str(tmp_path / recording)]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert says in err
-    assert len(err.splitlines()) == 1
+def test_a_recording_that_is_refused_costs_itself_in_one_sentence(native, tmp_path, capsys):
+    bad = [tmp_path / "missing.wav", tmp_path / "text.wav"]
+    bad[1].write_text("not a recording")
+    odd = tmp_path / os.fsdecode(b"Andr\xe9.wav")  # a name that is no UTF-8
+    shutil.copy(SAMPLES[0], odd)
+    given = [str(path) for path in (bad[0], SAMPLES[0], bad[1], odd)]
+    assert transcribe.main([str(native), *given]) == 2
+    printed, complained = capsys.readouterr()
+    assert [line.split(":")[0] for line in printed.splitlines()[::2]] == [
+        given[1],
+        given[3].encode("utf-8", "backslashreplace").decode(),
+    ]
+    first, second = complained.splitlines()
+    assert first == f"error: {bad[0]}: there is no such file; check the path"
+    assert second.startswith(f"error: {bad[1]} cannot be read as audio")
+    assert transcribe.main([str(native), *given, "--json"]) == 2
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == given
+    assert [f"error: {row['error']}" for row in rows if "error" in row] == [first, second]
+    assert rows[1]["text"] == rows[3]["text"]
+
+
+def test_what_is_odd_of_a_recording_is_noted(native, tmp_path, capsys):
+    path = str(tmp_path / "a.wav")
+    samples = audio.read(SAMPLES[0], 8000)[:2000]
+    soundfile.write(path, np.stack([samples, -samples], 1), 8000)
+    assert transcribe.main([str(native), path]) == 0
+    expected = f"note: the channels of {path} cancel each other; give one of them\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_transcribe_refuses_what_is_no_recogniser(tmp_path, capsys):

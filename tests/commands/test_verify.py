@@ -111,7 +111,7 @@ def test_a_board_that_dies_ends_the_command_in_a_sentence(
     artefact = str(folder / "cortex-a53.gq")
     argv, main, module, name = {
         "verify": ([str(folder / "model.pt2"), artefact], verify.main, verification, "_outputs"),
-        "profile": ([artefact, "--rounds", "1"], profile.main, profiling, "_timers"),
+        "profile": ([artefact, "--rounds", "1"], profile.main, profiling, "_lines"),
     }[command]
     go_on = getattr(module, name)
 

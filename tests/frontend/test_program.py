@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from codebook_models import Linear, export, linear_program
@@ -59,34 +62,66 @@ def test_metadata_that_is_no_json_is_refused(tmp_path):
         frontend.read(path)
 
 
-def truncated(good: bytes) -> bytes:
-    return good[: len(good) // 2]
-
-
-def foreign_archive(_: bytes) -> bytes:
-    import io
-
+def archive(*names: str) -> bytes:
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("hello.txt", "not a model")
+    with zipfile.ZipFile(content, "w") as made:
+        for name in names:
+            made.writestr(name, "{}")
     return content.getvalue()
 
 
-@pytest.mark.parametrize(
-    "content", [lambda _: b"", lambda _: b"onnx or so", truncated, foreign_archive]
-)
-@pytest.mark.parametrize("name", ["model.pt2", "model.bin"])
-def test_a_damaged_or_foreign_file_is_refused(file, tmp_path, content, name):
-    path = tmp_path / name
-    path.write_bytes(content(file.read_bytes()))
-    with pytest.raises(Error, match=r"is not a \.pt2 file or is damaged"):
+def safetensors() -> bytes:
+    from safetensors.numpy import save
+
+    return save({"weight": np.ones(3, np.float32)})
+
+
+def checkpoint() -> bytes:
+    content = io.BytesIO()
+    torch.save({"weight": torch.ones(3)}, content)
+    return content.getvalue()
+
+
+KINDS = {
+    "is empty; write it again": lambda good: b"",
+    "is damaged, cut short or altered; write it again": lambda good: good[: len(good) // 2],
+    "is a text file, not a .pt2 file; export the": lambda good: "Grüße\n".encode() * 400,
+    "is an ONNX model, not": lambda good: b"\x08\x0a\x12\x07pytorch\x1a\x052.13\xff\x00" * 9,
+    "is a safetensors file, which holds weights alone": lambda good: safetensors(),
+    "is what torch.save wrote, not a .pt2 file; load them into": lambda good: checkpoint(),
+    "is a pickle (an old torch.save), not": lambda good: b"\x80\x02}q\x00.",
+    "is a TorchScript model": lambda good: archive("m/data.pkl", "m/code/__torch__.py"),
+    "is an exported program of PyTorch 2.7": lambda good: archive(
+        "version", "serialized_exported_program.json"
+    ),
+    "is an .npz file of arrays": lambda good: archive("x.npy", "y.npy"),
+    "is a zip file of something else": lambda good: archive("hello.txt"),
+    "is a TensorFlow Lite model": lambda good: b"\x1c\0\0\0TFL3" + bytes(40),
+    "is of a kind not known here": lambda good: bytes(range(256)) * 20,
+}
+
+
+@pytest.mark.parametrize("message", KINDS)
+def test_a_file_is_told_by_its_content(file, tmp_path, message):
+    path = tmp_path / "model.pt2"
+    path.write_bytes(KINDS[message](file.read_bytes()))
+    with pytest.raises(Error, match=re.escape(f"{path} {message}")):
         frontend.read(path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_good_file_may_have_any_name(file, tmp_path):
+    path = tmp_path / "model.bin"
+    path.write_bytes(file.read_bytes())
+    assert list(frontend.read(path).programs) == ["main"]
+
+
+def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(Error, match=r"nothing\.pt2 does not exist"):
         frontend.read(tmp_path / "nothing.pt2")
-    with pytest.raises(Error, match=r"is not a \.pt2 file"):
+    with pytest.raises(Error, match=r"is a folder, not a \.pt2 file"):
+        frontend.read(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(Error, match="is an artefact, compiled already, not"):
         frontend.read(tmp_path)
 
 
@@ -113,7 +148,7 @@ class Untranslatable(nn.Module):
         self.inner = Inner()
 
     def forward(self, x):
-        return self.inner(torch.linalg.matrix_exp(self.layer(x) @ self.layer(x).T))
+        return self.inner(self.inner(torch.linalg.matrix_exp(self.layer(x) @ self.layer(x).T)))
 
 
 class Inner(nn.Module):
@@ -126,10 +161,10 @@ def test_all_operators_that_cannot_be_translated_are_named():
     with pytest.raises(Error) as refusal:
         frontend.translate(frontend.read(program))
     text = str(refusal.value)
-    assert "bessel_j0" in text
-    assert "(in inner)" in text
-    assert "matrix_exp" in text
-    assert "(in the top level)" in text
+    line = "test_program.py, line"
+    assert f"aten.linalg_matrix_exp.default (in the top level: {line}" in text
+    assert f"aten.special_bessel_j0.default (2 times in inner: {line}" in text
+    assert "return torch.special.bessel_j0(x)" in text
 
 
 class Counting(nn.Module):

@@ -22,7 +22,7 @@ from torch import nn
 from gq_tvm import frontend
 from gq_tvm.build import build
 from gq_tvm.errors import Error
-from gq_tvm.frontend.torch_export import layer_of
+from gq_tvm.frontend.codebook import layer_of
 from gq_tvm.passes import operators
 from gq_tvm.quantize.codebook_layers import CodebookLinear, CodebookWeight
 

@@ -49,7 +49,7 @@ distillation = 1
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.toml"
-    path.write_text(SMALL)
+    path.write_text("\ufeff" + SMALL)  # as Windows editors write it
     return path
 
 
@@ -140,6 +140,10 @@ MISTAKES = {
     "model.head=3": r"model\.head must be a table",
     "features.stack=0": r"features\.stack must be",
     "features.high_hz=5000": "at most half the sample rate",
+    "features.num_mel_bins=200": r"features\.num_mel_bins must be 3 or more, and few enough for",
+    "features.frame_shift_ms=50": r"features\.frame_shift_ms must be from frame_length_ms / 32 to",
+    "model.head.kind={a = 1}": "there is no head {'a': 1}; choose from",
+    "seed=9223372036854775808": "seed must be a whole number of 0 or more and of at most 922337203",
     "corpus.0.kind=tedlium": r"corpus\.0\.kind must be one of fsdd, librispeech",
     "corpus.0.role=dev": r"corpus\.0\.role must be one of train",
     "corpus.0.speakers=ann": r"corpus\.0\.speakers must be a list",
@@ -192,9 +196,17 @@ def test_odd_files(tmp_path):
     with pytest.raises(Error, match="nor a shipped configuration of that name; the shipped are"):
         read("digits-rnmt")
     path = tmp_path / "a.toml"
-    path.write_text("a = = b")
-    with pytest.raises(Error, match="is no TOML file"):
+    for content in ("a = = b", "a = " + "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(Error, match="is no TOML file"):
+            read(str(path))
+    path.write_bytes(b"a = 1\nb = '\xff'")
+    with pytest.raises(Error, match=r"a\.toml, line 2, is not in UTF-8; save"):
         read(str(path))
+    with pytest.raises(Error, match="is a folder; name a text inside it"):
+        read(str(tmp_path))
+    with pytest.raises(Error, match="nor a shipped configuration"):
+        read("x" * 300)
 
 
 @pytest.mark.parametrize("name", list(config_file.shipped()))

@@ -6,20 +6,15 @@ import zipfile
 
 import pytest
 import torch
-from small_networks import ALL, FEATURES, compressed, lively, noise
+from small_networks import FEATURES, compressed, lively, noise
 from torch.export.pt2_archive._package import load_pt2
 
 from gq_tvm.errors import Error
 from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
 
-FAST = ("lstm rnnt", "conformer ctc")  # between them every part of the other two
 
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(one, marks=() if one in FAST else pytest.mark.slow) for one in ALL],
-)
+@pytest.fixture(scope="module", params=["lstm rnnt", "conformer ctc"])  # every part of all
 def name(request) -> str:
     return request.param
 
@@ -36,22 +31,23 @@ def path(model, tmp_path_factory):
     return path
 
 
-def test_what_is_read_back_says_the_same(model, path):
+@pytest.fixture(scope="module")
+def loaded(path):
+    return export.load(path)
+
+
+def test_what_is_read_back_says_the_same_also_in_a_stream(model, loaded):
     expected = recogniser(model, FEATURES).transcribe(noise())
     assert len(set(expected)) > 2
-    assert export.load(path).transcribe(noise()) == expected
-
-
-def test_streaming_with_the_exported_programs(path):
-    loaded = export.load(path)
+    assert loaded.transcribe(noise()) == expected
     session = loaded.session()
     for start in range(0, 5000, 777):
         session.accept(noise()[start : start + 777])
-    assert session.finish() == loaded.transcribe(noise())
+    assert session.finish() == expected
 
 
-def test_metadata_travels(path, name):
-    metadata = export.load(path).metadata
+def test_metadata_travels(loaded, name):
+    metadata = loaded.metadata
     encoder, head = name.split()
     states = {
         "lstm": {"h": [2, 1, 24], "c": [2, 1, 24]},

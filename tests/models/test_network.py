@@ -38,7 +38,12 @@ def test_what_is_left_out_has_its_default():
         ({"head": {"kind": "lm"}}, "no head 'lm'; choose from rnnt, ctc"),
         ({"encoder": {"heads": 2}}, "the encoder 'lstm' has no 'heads'; it has size, layers"),
         ({"head": {"kind": "ctc", "size": 2}}, "the head 'ctc' has no 'size'; it has nothing"),
-        ({"encoder": {"size": 0}}, "the encoder's size must be 1 or more, not 0"),
+        ({"encoder": {"size": 0}}, "the encoder's size must be from 1 to 65536, not 0"),
+        ({"encoder": {"size": 10**30}}, "the encoder's size must be from 1 to 65536, not 1000"),
+        ({"encoder": {"dropout": float("nan")}}, "at least 0 and below 1, not nan"),
+        ({"encoder": [1]}, "the encoder must be a table, not [1]"),
+        ({"head": {"kind": {"kind": "ctc"}}}, "there is no head {'kind': 'ctc'}; choose from"),
+        ({"tokens": -1}, "the model's tokens must be a whole number to 65536, not -1"),
         ({"encoder": {"size": 2.5}}, "the encoder's size must be a whole number, not 2.5"),
         ({"encoder": {"layers": True}}, "must be a whole number, not True"),
         ({"encoder": {"dropout": 1}}, "dropout must be at least 0 and below 1, not 1"),
@@ -74,6 +79,28 @@ def test_losses_fall(name):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["lstm rnnt", "lstm ctc"])
+def test_a_text_may_be_empty(name):
+    """Noise says nothing: as a batch of its own an utterance counts as one token."""
+    torch.manual_seed(0)
+    model = build(ALL[name])
+    both = batch()
+    nothing = replace(both, tokens=both.tokens[:, :0], lengths=torch.tensor([0, 0]))
+    loss = objective(model.eval(), nothing, auxiliary=0.5)
+    alone = [Batch(*(one[row : row + 1] for one in parts(nothing))) for row in range(2)]
+    losses = [objective(model, one, auxiliary=0.5).item() for one in alone]
+    assert loss.item() == pytest.approx(sum(losses) / 2, rel=1e-4)
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    one = replace(both, lengths=torch.tensor([4, 0]))
+    assert (one.count, both.count) == (5, 7)
+    assert torch.isfinite(objective(model, one, auxiliary=0.5))
+
+
+def parts(of: Batch) -> list[torch.Tensor]:
+    return [of.features, of.frames, of.tokens, of.lengths]
 
 
 FRAMES, TOKENS = (1, slice(9, None)), (1, slice(None), slice(4, None))  # that are padding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import torch
 
 from gq_tvm.errors import Error
 from gq_tvm.models import checkpoint
-from gq_tvm.models.batches import Batches, Source
+from gq_tvm.models.batches import Batches, Source, augmented, log_mel_statistics
 from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
 from gq_tvm.models.network import NetworkSettings, build
 from gq_tvm.models.rnnt import RNNT, RNNTSettings
 from gq_tvm.models.training import Schedule, Trainer
 from gq_tvm.speech import FeatureSettings
+from gq_tvm.speech.augment import Augmentation
+from gq_tvm.speech.corpora import Utterance
 
 HEAD = RNNTSettings(predictor_size=8, embedding_size=8, joint_size=16)
 SIZES = NetworkSettings(LSTMEncoderSettings(size=16, layers=1), HEAD)
@@ -49,6 +52,50 @@ def test_batches_repeat_and_differ():
     )
     assert first.frames.max() == first.features.shape[1]
     assert first.lengths.max() == first.tokens.shape[1]
+
+
+def test_noise_with_an_empty_text_is_drawn_among_short_strings():
+    noise = [("", word(0)), ("one", word(1))]
+    drawn = Batches([Source(1.0, False, [noise])], FEATURES, seed=0, size=8)
+    lengths = torch.cat([drawn.draw(step, longest=2).lengths for step in range(4)])
+    assert set(lengths.tolist()) == {0, 3}
+
+
+def spoken(samples: np.ndarray) -> Utterance:
+    """An utterance whose recording need not be read."""
+    one = Utterance(Path("a.wav"), "one", "ann")
+    object.__setattr__(one, "samples", lambda rate: samples)
+    return one
+
+
+def test_recordings_too_short_for_a_frame_are_left_out_and_counted():
+    """55 ms at 8000 Hz are 440 samples."""
+    loaded = [spoken(word(0)[1000 : 1000 + length]) for length in (1, 439, 440)]
+    source = Source.load(loaded, 1.0, True, FEATURES)
+    drawn = Batches([source], FEATURES, seed=0, size=4)
+    assert "shorter than 55 ms: 2" in drawn.about()
+    with pytest.raises(Error, match=r"nothing to train on \(recordings left out, .*: 2\); give"):
+        Batches([Source.load(loaded[:2], 1.0, True, FEATURES)], FEATURES, seed=0, size=4)
+    assert batches().about() == ""
+
+
+@pytest.mark.parametrize("length", [1, 199, 300])
+def test_what_augmentation_makes_too_short_is_still_a_frame(length):
+    rng = np.random.default_rng(0)
+    found = augmented(word(0)[:length], FEATURES, rng, Augmentation(), masked=True)
+    assert found.shape == (1, FEATURES.size)
+    assert np.isfinite(found).all()
+
+
+def test_statistics_of_silence_are_refused_and_those_of_a_silent_band_are_not_0():
+    with pytest.raises(Error, match="the recordings to train on are silent or too short"):
+        log_mel_statistics([np.zeros(800, np.float32), word(0)[:10]], FEATURES)
+    low = FeatureSettings(sample_rate=16000, high_hz=7600.0)
+    silent = np.fft.rfft(word(0))
+    silent[len(silent) // 4 :] = 0
+    mean, deviation = log_mel_statistics([np.fft.irfft(silent).astype(np.float32)], low)
+    assert min(deviation) >= 0.01
+    assert np.isfinite(mean).all()
 
 
 @pytest.mark.slow
@@ -92,6 +139,21 @@ def test_a_stopped_training_keeps_its_last_whole_step(tmp_path):
     assert torch.equal(
         tensors["model.joint.output.bias"], one.model.state_dict()["joint.output.bias"]
     )
+
+
+def test_a_recording_that_cannot_be_read_costs_no_step(tmp_path):
+    one = trainer(tmp_path / "a.safetensors", save_every=100)
+    draw = one.batches.draw
+
+    def unreadable_at_the_third(step, longest=None, masked=True):
+        if step == 2:
+            raise Error("a.flac cannot be read as audio")
+        return draw(step, longest, masked)
+
+    one.batches.draw = unreadable_at_the_third  # type: ignore[method-assign]
+    with pytest.raises(Error, match=r"a\.flac"):
+        one.run()
+    assert checkpoint.load(tmp_path / "a.safetensors")[1]["step"] == 2
 
 
 def test_a_loss_that_is_no_number_stops_the_training():

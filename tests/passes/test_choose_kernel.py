@@ -1,21 +1,35 @@
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from functools import cache
+from itertools import product as every
+from typing import Any
 
 import pytest
-from relax_modules import assert_same, calls, linear, lstm, module, var
+from relax_modules import assert_same, calls, gru, linear, lstm, module, var
 from tvm import relax
 
 from gq_tvm import schedules, targets
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.passes import operators
 from gq_tvm.passes.choose_kernel import ChooseKernel
-from gq_tvm.schedules import Product, Schedule
+from gq_tvm.schedules import Product, Schedule, choosing
+from gq_tvm.schedules.choosing import Chooser
 from gq_tvm.schedules.database import Database, Entry
 from gq_tvm.schedules.lookup import LookupEngine
 from gq_tvm.targets import Target
 
 NATIVE = targets.get("native")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def counted_once():
+    """Most tests model the same few kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "modelled", cache(choosing.modelled))
+        yield
 
 
 def chosen(mod) -> list[str]:
@@ -51,12 +65,78 @@ def test_both_products_of_an_lstm():
     assert_same(got, module([x, h, c], lambda emit: lstm(x, h, c, 4, (3, 2), **changes)))
 
 
-def test_a_kernel_that_cannot_is_refused(monkeypatch):
+def recurrent_kernels(gates: int, sizes: tuple[int, int], bits: int, activation: str, **options):
+    """The kernels chosen for both products of a layer of one frame."""
+    width, hidden = sizes
+    x, h, c = var("x", 1, 1, width), var("h", 1, hidden), var("c", 1, hidden)
+    about: dict[str, Any] = {"bits": (bits, bits), "activation": activation}
+    before = module(
+        [x, h, c],
+        lambda emit: lstm(x, h, c, hidden, **about) if gates == 4 else gru(x, h, hidden, **about),
+    )
+    target = options.pop("target", NATIVE)
+    after = ChooseKernel(target, **options)(before)
+    (call,) = calls(after, operators.LSTM if gates == 4 else operators.GRU)
+    at = operators.attributes(call)
+    return at["kernel_ih"], at["kernel_hh"]
+
+
+def test_both_products_of_a_recurrent_layer_share_a_kernel(monkeypatch, vectors):
+    """Whatever is fastest for either alone, vector and scalar kernels do not mix."""
+    favourite: dict[int | None, str] = {}  # by rows: 3 of the x-part, 1 of the h-part
+
+    def cost(family, target, product, schedule):
+        return 1.0 if family.name == favourite[product.rows] else 1.5
+
+    monkeypatch.setattr(choosing, "modelled", cost)
+    chooser = Chooser(vectors, Database())
+    sizes = ((1, 1), (8, 1), (1, 8), (2, 16), (13, 16))
+    for (k, h), gates, bits, activation in every(sizes, (3, 4), range(1, 9), ACTIVATIONS):
+        both = [
+            Product(gates * h, k, bits, activation, 3, gates),
+            Product(gates * h, h, bits, activation, 1, gates),
+        ]
+        able = [schedules.families_for(vectors, one) for one in both]
+        able = [[one for one in some if one.exact(both[0])] for some in able]
+        names = [one.name for one in able[0]]
+        for favourite[3], favourite[1] in every(names, repeat=2):
+            kernels = [one.family.name for one in chooser.best(both, able, [1, 3])]
+            assert len({name == "scalar" for name in kernels}) == 1
+            if "scalar" in favourite.values():  # the h-part, computed three times, decides
+                assert (kernels[1] == "scalar") == (favourite[1] == "scalar")
+
+
+@pytest.mark.parametrize(
+    ("gates", "size", "bits"), [(4, (8, 1), 2), (3, (2, 2), 4), (4, (1, 1), 8)]
+)
+def test_tiny_recurrent_layers_by_the_model(gates, size, bits):
+    kernels = recurrent_kernels(gates, size, bits, "int8")
+    assert len({name == "scalar" for name in kernels}) == 1
+
+
+def test_the_best_pair_that_can_share_is_taken_by_measured_times(vectors):
+    def known(part: str, lookup: float, scalar: float) -> list[Entry]:
+        k = {"ih": 10, "hh": 6}[part]
+        times = {"lookup": (lookup, Schedule(rows=1)), "scalar": (scalar, Schedule())}
+        return [
+            replace(entry(name, 24, 1, hot, schedule), k=k, gates=4)
+            for name, (hot, schedule) in times.items()
+        ]
+
+    for ih, hh, wanted in (((2.0, 1.0), (1.0, 9.0), "lookup"), ((9.0, 1.0), (1.0, 2.0), "scalar")):
+        both = Database([*known("ih", *ih), *known("hh", *hh)])
+        kernels = recurrent_kernels(4, (10, 6), 4, "int8", target=vectors, database=both)
+        assert kernels == (wanted, wanted)
+
+
+def test_a_kernel_that_cannot_is_refused(monkeypatch, capfd):
     x = var("x", 2, 10)
     before = module([x], lambda emit: linear(x, 6, 10, layer="encoder.out"))
     monkeypatch.setattr(type(schedules.family("scalar")), "supports", lambda *_: False)
     with pytest.raises(Error, match=r"kernel scalar cannot do layer encoder\.out \(6 x 10, 4 bits"):
         ChooseKernel(NATIVE, "scalar")(before)
+    gc.collect()
+    assert capfd.readouterr().err == ""  # TVM has nothing to add
 
 
 def test_an_unknown_kernel_is_refused():
@@ -132,9 +212,29 @@ def test_modelled_times_say_so_and_are_not_compared_with_measured_ones(vectors, 
     near = Database([replace(one, n=12)])
     (at,) = attributes_of(ChooseKernel(vectors, database=near)(before))
     assert at["origin"] == "nearest modelled: 12x10, 2 rows"
-    both = Database([one, entry("scalar", 6, 2, 9.0, Schedule())])
-    (at,) = attributes_of(ChooseKernel(vectors, database=both)(before))
+    # A scalar kernel's measured time says nothing beside a modelled one, where the model's own
+    # favourite is the other; measured times of both do.
+    both = [one, entry("scalar", 6, 2, 1.0, Schedule())]
+    (at,) = attributes_of(ChooseKernel(vectors, database=Database(both))(before))
+    assert (at["kernel"], at["origin"]) == ("lookup", "modelled")
+    both.append(entry("lookup", 12, 2, 9.0, widened[2]))
+    (at,) = attributes_of(ChooseKernel(vectors, database=Database(both))(before))
     assert (at["kernel"], at["origin"]) == ("scalar", "measured")
+
+
+def test_families_are_compared_by_the_times_of_one_machine(vectors, widened):
+    """Tuned in part, on a slower machine, a model keeps the family that the whole list says."""
+    x = var("x", 2, 10)
+    before = module([x], lambda emit: linear(x, 6, 10, activation="int8"))
+    shipped = [
+        replace(entry("lookup", 6, 2, 2.0, widened[1]), cpu="fast"),
+        replace(entry("scalar", 6, 2, 5.0, Schedule()), cpu="fast"),
+    ]
+    mine = [entry("lookup", 6, 2, 6.0, widened[2]), entry("scalar", 6, 2, 4.0, Schedule())]
+    (at,) = attributes_of(ChooseKernel(vectors, database=Database([mine[0], *shipped]))(before))
+    assert (at["kernel"], at["schedule"]) == ("lookup", str(widened[2]))
+    (at,) = attributes_of(ChooseKernel(vectors, database=Database([*mine, *shipped]))(before))
+    assert at["kernel"] == "scalar"
 
 
 def test_approximate_families_and_baselines_are_never_chosen(vectors):

@@ -62,7 +62,24 @@ def looked_up_in_another_shape(emit):
     return emit(relax.op.reshape(taken, [6, 10]))
 
 
-SPELLINGS = [looked_up, looked_up_flat, looked_up_directly, looked_up_in_another_shape]
+def looked_up_in_a_row(emit):
+    row = emit(relax.op.take(relax.const(TABLE[None]), relax.const(0, "int64"), axis=0))
+    return emit(relax.op.take(row, relax.const(CODES.astype(np.int32)), axis=0))
+
+
+def looked_up_in_a_table_of_another_shape(emit):
+    table = emit(relax.op.reshape(relax.const(TABLE[None]), [8]))
+    return emit(relax.op.take(table, relax.const(CODES.astype(np.int32)), axis=0))
+
+
+SPELLINGS = [
+    looked_up,
+    looked_up_flat,
+    looked_up_directly,
+    looked_up_in_another_shape,
+    looked_up_in_a_row,
+    looked_up_in_a_table_of_another_shape,
+]
 
 
 @pytest.mark.parametrize("weight", SPELLINGS)
@@ -72,6 +89,27 @@ def test_spellings(weight, bias):
     got = MatchCodebook()(module([x], product(x, weight, bias)))
     constant = np.zeros(6, np.float32) if bias == "none" else BIAS
     assert_same(got, module([x], expected(x, constant)))
+
+
+@pytest.mark.parametrize("weight", SPELLINGS)
+def test_rows_of_a_look_up_are_an_embedding(weight):
+    ids = var("ids", 4, dtype="int32")
+    got = MatchCodebook()(module([ids], lambda emit: relax.op.take(weight(emit), ids, axis=0)))
+
+    def embedding(emit):
+        codes, table = relax.const(CODES), relax.const(TABLE[None])
+        long = emit(relax.op.astype(ids, "int64"))
+        return operators.codebook_embedding(long, codes, table, bits=3, layer="codebook")
+
+    assert_same(got, module([ids], embedding))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_that_are_known_or_columns_stay_floats(axis):
+    ids = relax.const(np.arange(3)) if axis == 0 else var("ids", 4, dtype="int32")
+    inputs = [var("x", 2)] if axis == 0 else [ids]
+    before = module(inputs, lambda emit: relax.op.take(looked_up(emit), ids, axis=axis))
+    assert_same(MatchCodebook()(before), before)
 
 
 def test_a_codebook_for_each_row():

@@ -158,9 +158,9 @@ def test_activations_by_layer():
         ({"overrides": {"encodr": 2}}, r"pattern 'encodr' matches no .*near it: encoder"),
         ({"overrides": {"norm": 2}}, "pattern 'norm' matches no weight"),
         ({"overrides": {"front": 9}}, "front: bits must be 1 to 8, None or 32, got 9"),
-        ({"bits": 0}, "bits must be 1 to 8, None or 32, got 0"),
+        ({"bits": 0}, "^prepare: bits must be 1 to 8, None or 32, got 0"),
         ({"bits": 2.5}, "bits must be 1 to 8, None or 32, got 2.5"),
-        ({"bits": None}, "no weight to quantise"),
+        ({"bits": None}, "no weight to quantise: bits and overrides leave them all in float"),
         ({"activation": "int4"}, 'activation must be "fp32", "int8", "int2" or "int1"'),
         ({"activation": {"front": "int4"}}, 'activation must be "fp32", "int8"'),
         ({"activation": {"encodr": "int1"}}, r"pattern 'encodr' matches no .*near it: encoder"),
@@ -188,6 +188,17 @@ def test_prepare_refuses(options, message):
 
 
 def test_other_refusals():
+    for argument, message in (
+        (recogniser().state_dict(), "got a state_dict .*load it with model.load_state_dict"),
+        (None, "the model must be an nn.Module, got NoneType"),
+    ):
+        for verb in ("prepare", "compress", "convert", "describe"):
+            with pytest.raises(Error, match=f"^{verb}: {message}"):
+                getattr(quantize, verb)(argument)
+    with pytest.raises(Error, match=r"^compress: bits must be 1 to 8"):
+        quantize.compress(recogniser(), 9)
+    with pytest.raises(Error, match=r"^convert: 0\.weight is float16; call model\.float\(\) first"):
+        quantize.convert(quantize.prepare(nn.Sequential(nn.Linear(4, 4))).half())
     model = quantize.prepare(recogniser(), 4)
     with pytest.raises(Error, match="prepared already"):
         quantize.prepare(model, 4)
@@ -228,7 +239,6 @@ class Odd(nn.Module):
         self.upwards = nn.ConvTranspose1d(2, 3, 3)
         self.clipped = nn.Embedding(5, 8, max_norm=1.0)
         self.wide = nn.Linear(8, 8).double()
-        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
         self.free = nn.Parameter(torch.zeros(8, 8))
         self.tied = nn.Linear(8, 5)
         self.tied.weight = self.clipped.weight
@@ -275,6 +285,17 @@ def test_no_word_is_lost_on_what_was_to_stay_in_float(recwarn):
     others = {f"{name}*": None for name, _ in model.named_children() if name not in QUANTISED}
     quantize.prepare(model, 4, {**others, "free": 32})
     assert not [w for w in recwarn if "left in float" in str(w.message)]
+
+
+def test_describe_counts_large_buffers():
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.register_buffer("table", torch.zeros(128, 128))
+    model.register_buffer("small", torch.zeros(4, 4))
+    for one in (model, quantize.prepare(copy.deepcopy(model)), quantize.compress(model)):
+        report = {one.name: one for one in quantize.describe(one)}
+        assert report.keys() == {"table", "0.weight"}
+        assert report["table"].size == 4 * 128 * 128
+        assert report["table"].remark == "a buffer is no weight"
 
 
 def test_describe_counts_bytes():

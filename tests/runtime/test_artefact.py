@@ -26,7 +26,7 @@ from gq_tvm import inspect
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import artefact as artefact_module
-from gq_tvm.runtime import weights
+from gq_tvm.runtime import profiling, weights
 from gq_tvm.runtime.artefact import CODE, MANIFEST, WEIGHTS, Artefact, read_manifest
 from gq_tvm.runtime.devices import LocalDevice
 
@@ -159,6 +159,9 @@ ALTERATIONS: list[tuple[str, Any, str]] = [
     ("layers.0.name", 1, "layers[0].name is 1, not a text"),
     ("layers.0.parameters", ["other"], "layers[0].parameters names other, which there is not"),
     ("layers.0.more", 1, "layers[0].more is unknown"),
+    ("products.0.k", 7, "products[0] is of no layer's weight"),
+    ("products.0.rows", -1, "products[0].rows is negative"),
+    ("products.0.glu", None, "products[0].glu is null, not true or false"),
     ("parameter_bytes.x", "four", 'parameter_bytes.x is "four", not a whole number'),
     ("target.features", "avx2", 'target.features is "avx2", not a list'),
     ("target", None, "target is null, not a table"),
@@ -236,6 +239,18 @@ def test_no_value_at_any_place_is_more_than_refused(original, saved, capsys):
     assert "Traceback" not in capsys.readouterr().err
     assert taken > 50
     assert refused > 700
+
+
+def test_a_layer_that_is_not_what_the_manifest_says_is_not_timed(original, saved):
+    for place, value in {"symbol": "other", "outputs.0.1": 2**50, "arguments": []}.items():
+        shutil.copy(original / MANIFEST, saved)
+        change(
+            saved, lambda manifest, at=f"layers.0.call.{place}", to=value: alter(manifest, at, to)
+        )
+        with pytest.raises(
+            Error, match=r"the layers cannot be timed \(.*\); compile the model again"
+        ):
+            profiling.compare({"": gq_tvm.load(saved)}, rounds=1)
 
 
 def test_an_output_that_no_memory_holds_is_refused(saved):
@@ -413,8 +428,17 @@ def test_what_is_no_artefact_is_not_overwritten(tmp_path, artefact):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, artefact):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Error, match=r"cannot write .*choose another place"):
-        artefact.save(tmp_path / "file" / "model.gq")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(Error, match=r"cannot write .*loop: Not a directory"):
+        artefact.save(tmp_path / "loop")
+    for place, reason in {
+        "file/model.gq": "Not a directory",
+        "file/more/model.gq": "Not a directory",
+        "n" * 300: "File name too long",
+    }.items():
+        for write in (artefact.save, artefact_module.check_place):  # before compiling as well
+            with pytest.raises(Error, match=f"cannot write .*{reason}; .*choose another place"):
+                write(tmp_path / place)
 
 
 def test_an_artefact_compiled_anew_in_the_same_place_is_what_is_loaded(tmp_path):

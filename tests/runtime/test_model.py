@@ -249,14 +249,21 @@ def test_a_function_must_be_named_where_there_are_several(several):
     assert "joint" in several
 
 
+def two_programs() -> dict:
+    return {"main": everything("int8")[1], "joint": linear_program(4, 6, seed=3)}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return compiled(two_programs(), tmp_path_factory.mktemp("here"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])
-def test_a_board_computes_the_same(cpu, emulated, tmp_path):
+def test_a_board_computes_the_same(cpu, here, emulated, tmp_path):
     device = emulated(cpu)
-    programs = {"main": everything("int8")[1], "joint": linear_program(4, 6, seed=3)}
-    build(programs, cpu).save(tmp_path / "board.gq")
-    build(programs).save(tmp_path / "here.gq")
-    board, here = gq_tvm.load(tmp_path / "board.gq", device), gq_tvm.load(tmp_path / "here.gq")
+    build(two_programs(), cpu).save(tmp_path / "board.gq")
+    board = gq_tvm.load(tmp_path / "board.gq", device)
     rng = np.random.default_rng(0)
     state = rng.standard_normal((2, 1, 8)).astype(np.float32)
     for length in (4, 9):

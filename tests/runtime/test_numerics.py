@@ -203,3 +203,38 @@ def test_maximum_and_minimum_keep_nan(tmp_path):
     for got, wanted in zip(net(x), model(x), strict=True):
         assert wanted[1].isnan().all()
         torch.testing.assert_close(got, wanted, equal_nan=True)
+
+
+class NearZero(nn.Module):
+    """Functions of differences that are 0 near 0, as PyTorch has them and behind layers."""
+
+    functions = (
+        torch.tanh,
+        nn.functional.elu,
+        nn.functional.selu,
+        lambda x: nn.functional.celu(x, 0.7),
+        torch.expm1,
+        lambda x: torch.log1p(x.abs()),
+        lambda x: torch.atanh(x.clamp(-0.9, 0.9)),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = Linear(9, 6, bias=False)
+        self.conv = Conv(4, 6, 1, groups=2)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x):
+        y = [function(x) for function in self.functions]
+        return *y, torch.tanh(self.linear(x)), torch.tanh(self.conv(x[..., None]))
+
+
+@pytest.mark.slow
+def test_functions_keep_their_digits_near_zero(tmp_path):
+    model = NearZero().eval()
+    net = compiled(export(model, torch.randn(20, 6)), tmp_path, target="x86-64")
+    ones = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    for size in (1e-9, 1e-6, 1e-4, 1e-2, 0.2, 1, 10):
+        x = size * ones
+        for got, wanted in zip(net(x), model(x), strict=True):
+            assert relative_error(got, wanted) <= 2e-6

@@ -105,6 +105,22 @@ def test_only_those_that_pack_alike():
     assert found.schedule == DEFAULT
 
 
+def test_each_kind_of_layer_keeps_its_own_entry(tmp_path, monkeypatch):
+    """A recurrent layer and a gated one have fewer schedules than a linear one of their size."""
+    legal = {0: [OTHER, DEFAULT], 4: [DEFAULT]}
+    monkeypatch.setattr(type(LOOKUP), "space", lambda _, target, product: legal[product.gates])
+    path = tmp_path / "mine.json"
+    database.add(path, V4, [entry(schedule=DEFAULT, gates=4), entry(schedule=OTHER)])
+    both = Database(database.read(path, V4))
+    for gates, schedule in ((0, OTHER), (4, DEFAULT)):
+        found = both.find(LOOKUP, V4, product(gates=gates))
+        assert found is not None
+        assert (found.schedule, found.exact) == (schedule, True)
+    shared = Database([entry(schedule=DEFAULT)]).find(LOOKUP, V4, product(gates=4))
+    assert shared is not None
+    assert shared.exact
+
+
 def test_files(tmp_path):
     path = tmp_path / "folder" / "mine.json"
     assert database.read(path, V4) == []
@@ -137,6 +153,7 @@ def test_shipped_files_are_whole(monkeypatch):
         assert entries
         for one in entries:
             assert Schedule.parse(one.schedule) in family(one.family).space(target, one.product)
+            assert one.default_hot is not None
             assert one.hot <= 1.05 * one.default_hot
 
 

@@ -14,6 +14,7 @@ from gq_tvm.schedules.float_ops.layer_norm import layer_norm
 from gq_tvm.schedules.float_ops.matmul import matmul
 from gq_tvm.schedules.float_ops.runs import Run, join_runs
 from gq_tvm.schedules.float_ops.softmax import softmax
+from gq_tvm.schedules.vector_math import FUNCTIONS
 
 
 def normal(*shape, seed=0):
@@ -72,6 +73,28 @@ def test_silu_and_runs(machine):
         want = np.concatenate([sources[0][37:], sources[1], sources[2][-20:], sources[3][3:]])
         assert np.array_equal(run("join", sources, [want.shape])[0], want)
     assert np.array_equal(run("tail", [normal(101)], [(33,)])[0], normal(101)[-33:])
+
+
+def test_activations_keep_their_digits_at_every_magnitude(machine):
+    """In vectors and in the scalars behind the last, which kernels without vectors use alone."""
+    lanes, compiled = machine
+    wanted: dict[str, Any] = {
+        "tanh": np.tanh,
+        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        "silu": lambda x: x / (1 + np.exp(-x)),
+        "relu": lambda x: np.maximum(x, 0),
+    }
+    assert set(wanted) == set(FUNCTIONS)
+    whole, size = 4 * lanes, 5 * lanes - 1
+    run = compiled({name: activation(lanes, name, size) for name in FUNCTIONS})
+    for magnitude in (1e-34, 1e-20, 1e-9, 1e-6, 1e-4, 1e-2, 1, 10, 100):
+        x = np.float32(magnitude) * normal(size).clip(-1, 1)
+        x[-1] = np.nan
+        for name, function in wanted.items():
+            (got,) = run(name, [x], [x.shape])
+            got, want = got / magnitude, function(x.astype(np.float64)) / magnitude
+            assert_close(got[:whole], want[:whole], 1e-6)
+            assert_close(got[whole:], want[whole:], 1e-6)
 
 
 def test_softmax(machine):

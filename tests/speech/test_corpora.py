@@ -59,9 +59,12 @@ def test_librispeech(tmp_path):
     chapter = tmp_path / "84" / "121123"
     chapter.mkdir(parents=True)
     soundfile.write(chapter / "84-121123-0000.flac", np.zeros(160), 16000)
-    (chapter / "84-121123.trans.txt").write_text("84-121123-0000 GO DO YOU HEAR\n\n")
-    (found,) = corpora.librispeech(tmp_path)
-    assert (found.text, found.speaker) == ("go do you hear", "84")
+    (chapter / "._84-121123.trans.txt").write_bytes(b"\0\x05\x16\x07Mac OS X \xb0")  # a Mac's
+    for between in (" ", "\t"):
+        text = f"\ufeff84-121123-0000{between}GO DO YOU HEAR\r\n\n"
+        (chapter / "84-121123.trans.txt").write_text(text)
+        (found,) = corpora.librispeech(tmp_path)
+        assert (found.text, found.speaker) == ("go do you hear", "84")
     assert found.samples(8000).shape == (80,)
     (chapter / "84-121123.trans.txt").write_text("84-121123-0001 LOST\n")
     with pytest.raises(Error, match="84-121123-0001"):
@@ -70,19 +73,38 @@ def test_librispeech(tmp_path):
 
 def test_manifest(tmp_path):
     path = tmp_path / "list.jsonl"
-    entry = {"audio": "b/a.wav", "text": " One  TWO "}
-    path.write_text(json.dumps(entry) + "\n\n")
-    (found,) = corpora.manifest(path)
-    assert (found.path, found.text, found.speaker) == (tmp_path / "b/a.wav", "one two", "")
+    entry = {"path": "b/a.wav", "text": " One  TWO "}
+    lines = [json.dumps(entry), "", json.dumps(entry | {"speaker": None})]
+    path.write_text("\ufeff" + "\r\n".join(lines))
+    for found in corpora.manifest(path):
+        assert (found.path, found.text, found.speaker) == (tmp_path / "b/a.wav", "one two", "")
+    path.write_text('{"audio": "a.wav", "text": "one"}')
+    assert corpora.manifest(path)[0].path == tmp_path / "a.wav"
+
+
+@pytest.mark.parametrize("letter", "\u0085\u2028\u2029\x0c\x1c")
+def test_only_line_feeds_end_the_lines_of_a_manifest(tmp_path, letter):
+    path = tmp_path / "list.jsonl"
+    entry = {"path": f"{letter}.wav", "text": f"one{letter}two", "speaker": f"a{letter}b"}
+    path.write_text(2 * (json.dumps(entry, ensure_ascii=False) + "\n"), encoding="utf-8")
+    for found in corpora.manifest(path):
+        assert (found.path.stem, found.text, found.speaker) == (letter, "one two", f"a{letter}b")
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense", "[1]", '{"audio": "a.wav"}', '{"audio": 3, "text": "a"}']
-)
+    "line",
+    [
+        "nonsense", "[1]", "1", '{"path": "a.wav"}', '{"path": 3, "text": "a"}',
+        '{"path": "a.wav", "text": 1}', '{"path": "a.wav", "text": "a", "speaker": []}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
 def test_manifest_names_the_wrong_line(tmp_path, line):
     path = tmp_path / "list.jsonl"
-    path.write_text('{"audio": "a.wav", "text": "one"}\n' + line)
-    with pytest.raises(Error, match="line 2"):
+    path.write_text('{"path": "a.wav", "text": "one"}\n' + line)
+    with pytest.raises(
+        Error, match=r'line 2, is not of the form \{"path": "a.wav", "text": "one"\}'
+    ):
         corpora.manifest(path)
 
 
@@ -94,8 +116,8 @@ def test_texts_that_are_not_in_utf_8_are_named_with_their_line(tmp_path):
         corpora.manifest(tmp_path / "list.jsonl")
     with pytest.raises(Error, match=r"7-1\.trans\.txt, line 3, is not in UTF-8; save"):
         corpora.librispeech(tmp_path)
-    with pytest.raises(Error, match=r"cannot be read \(.*\); check it"):
-        corpora.text_lines(tmp_path)
+    with pytest.raises(Error, match=r"is a folder; name a text inside it"):
+        corpora.manifest(tmp_path)
 
 
 def test_missing_and_empty_manifest(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
-from gq_tvm.speech import FeatureSettings, Recogniser
+from gq_tvm.speech import FeatureSettings, Recogniser, tokens
 from gq_tvm.speech.decoding import (
     MAX_ENCODER_FRAMES,
     MAX_TOKENS_PER_FRAME,
@@ -151,12 +151,35 @@ def test_streaming_gives_the_text_of_the_whole(task, length, cuts):
     assert session.finish() == recogniser(task=task).transcribe(samples)
 
 
+def noise() -> np.ndarray:
+    return np.random.default_rng(5).normal(0, 0.1, 4000).astype(np.float32)
+
+
 def test_text_grows_while_speech_arrives():
-    samples = np.random.default_rng(5).normal(0, 0.1, 4000).astype(np.float32)
+    samples = noise()
     session = recogniser().session()
     texts = [session.accept(samples[i : i + 400]) for i in range(0, 4000, 400)]
     assert texts[-1] != ""
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+
+
+def test_a_session_spells_each_token_once(monkeypatch):
+    """A chunk costs the same after an hour as after a minute."""
+    spelled: list[int] = []
+    spell = tokens.spell
+
+    def counted(numbers, known):
+        spelled.extend(numbers)
+        return spell(numbers, known)
+
+    monkeypatch.setattr(tokens, "spell", counted)
+    one = recogniser(task="ctc", tokens=["", " a ", " b ", " c "])
+    session = one.session()
+    texts = [session.accept(noise()[i : i + 400]) for i in range(0, 4000, 400)]
+    assert spelled == session._decoder.tokens
+    assert " " in texts[-1]
+    assert texts == [text.strip() for text in texts]
+    assert session.finish() == one.transcribe(noise())
 
 
 def test_a_finished_session_says_so():
@@ -170,7 +193,30 @@ def test_a_finished_session_says_so():
     ("changes", "words"),
     [
         ({"task": "classify"}, "task is 'classify'; only RNN transducers"),
+        ({"task": ["rnnt"]}, "only RNN transducers"),
         ({"features": {}}, "feature description is incomplete"),
+        ({"features": None}, "feature description is incomplete"),
+        ({"chunk_frames": 0}, "chunk_frames is 0, it must be a whole number from 1 to 512; export"),
+        ({"chunk_frames": []}, r"chunk_frames is \[\], it must be a whole number"),
+        ({"tail_ms": 1e9}, "tail_ms is 1000000000.0, it must be a number from 0 to 60000; export"),
+        ({"lead_ms": -5}, "lead_ms is -5, it must be a number"),
+        ({"tail_ms": float("inf")}, "tail_ms is inf, it must be a number"),
+        ({"tokens": []}, r"tokens is \[\], it must be a list of texts"),
+        ({"tokens": "abc"}, "tokens is abc, it must be a list of texts"),
+        ({"tokens": ["", 1]}, "tokens holds 1, it must hold texts; export it again"),
+        ({"tokens": ["", "\ud800"]}, "it must hold texts"),
+        ({"blank": 2}, "blank is 2, it must be 0"),
+        ({"states": []}, "lacks the state shapes of its encoder"),
+        ({"states": {}}, "lacks the state shapes of its encoder"),
+        (
+            {"states": STATES | {"predictor": {"h": 3}}},
+            "states.predictor.h is 3, it must be a list",
+        ),
+        (
+            {"states": STATES | {"encoder": {"h": [1, -1]}}},
+            "states.encoder.h is -1, it must be a w",
+        ),
+        ({"states": STATES | {"encoder": {"h": [9999] * 3}}}, "it must be at most 67108864 values"),
     ],
 )
 def test_other_models_are_refused(changes, words):
@@ -183,5 +229,5 @@ def test_metadata_must_be_whole():
         Recogniser({"task": "rnnt", "features": {}}, NETWORKS)
     with pytest.raises(Error, match="has no predictor and no joint"):
         Recogniser(METADATA, {"encoder": counting_encoder})
-    with pytest.raises(Error, match="state shapes of its encoder"):
-        recogniser(states={}).session()
+    with pytest.raises(Error, match="a token that is none of its 2"):
+        recogniser(tokens=TOKENS[:2]).transcribe(noise())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gq_tvm.errors import Error
 from gq_tvm.speech import FeatureSettings, FeatureStream, extract
 from gq_tvm.speech.features import Level
+from gq_tvm.speech.samples import LOUDEST
 
 SETTINGS = FeatureSettings(mean=(9.0,) * 40, deviation=(3.0,) * 40)
 
@@ -66,8 +67,9 @@ def test_the_level_rises_at_once_and_falls_slowly():
     np.testing.assert_allclose(after[-1] - after[0], 0.7 * 0.99, rtol=1e-3)  # 0.7 nats a second
 
 
-def test_silence_is_finite():
-    assert np.isfinite(extract(np.zeros(4000, np.float32), SETTINGS)).all()
+def test_silence_and_the_loudest_samples_are_finite():
+    for level in (0, LOUDEST):
+        assert np.isfinite(extract(np.full(4000, level, np.float32), SETTINGS)).all()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,8 @@ def test_silence_is_finite():
     [
         (np.zeros((2, 100), np.float32), "one channel"),
         (np.zeros(100, np.int16), "divide 16-bit integers by 32768"),
-        (np.array([0.0, np.nan], np.float32), "NaN or infinity"),
+        (np.array([0.0, np.nan], np.float32), "the samples hold NaN, audio lies"),
+        (np.array([-1e300]), r"the samples hold -1e\+300, audio lies"),
     ],
 )
 def test_odd_samples_are_refused(samples, words):
@@ -87,12 +90,34 @@ def test_settings_survive_json():
     assert FeatureSettings.from_dict(json.loads(json.dumps(SETTINGS.to_dict()))) == SETTINGS
 
 
+def narrow(values):
+    values.update(num_mel_bins=200)
+    values["normalisation"].update(mean=[0] * 200, deviation=[1] * 200)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda d: d.pop("stack"), "incomplete"),
         (lambda d: d.update(kind="mfcc"), "kind mfcc"),
         (lambda d: d["normalisation"].update(mean=[1.0]), "1 means"),
+        (lambda d: d["normalisation"].update(mean=[1e301] * 40), "mean holds 1e"),
+        (lambda d: d["normalisation"].update(mean=3), "mean is 3, it must be a list of numbers"),
+        (
+            lambda d: d["normalisation"].update(deviation=[0] * 40),
+            "deviation holds 0, it must hold numbers from 0.000001 to 1000; export it again",
+        ),
+        (
+            lambda d: d.update(sample_rate=8000.5),
+            "sample_rate is 8000.5, it must be a whole number from 1000 to 768000; export",
+        ),
+        (lambda d: d.update(sample_rate=True), "sample_rate is True, it must be a whole"),
+        (lambda d: d.update(low_hz=float("nan")), "low_hz is nan, it must be a number from 0 to"),
+        (lambda d: d.update(frame_shift_ms=30), "frame_shift_ms is 30.0, it must be from frame_"),
+        (lambda d: d.update(frame_length_ms=1, frame_shift_ms=1, sample_rate=1000), "2 to 32768"),
+        (lambda d: d.update(high_hz=4001), "high_hz is 4001.0, it must be above low_hz and at"),
+        (lambda d: d.update(high_hz=-3950), "high_hz is -3950.0, it must be above low_hz and at"),
+        (narrow, "num_mel_bins is 200, it must be 3 or more, and few enough"),
     ],
 )
 def test_odd_settings_are_refused(change, words):

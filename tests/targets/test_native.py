@@ -49,6 +49,7 @@ def test_a_board_and_an_emulated_one():
         ("rpi5", "unknown target 'rpi5'; did you mean cortex-a76"),
         ("Raspberry_Pi_4", "did you mean cortex-a72"),
         ("jetson-orin", "did you mean cortex-a78"),
+        ("cortex_a53", "did you mean cortex-a53 or"),
         ("cortex-a67", "did you mean cortex-a"),
         ("x86", "did you mean x86-64"),
         ("cuda", "cuda is no target: gq-tvm makes code for CPUs"),

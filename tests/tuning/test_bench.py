@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from codebook_models import linear_program
+from torch import nn
 
 from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
@@ -133,8 +134,15 @@ def test_refusals(argv, message, capsys, tmp_path, monkeypatch):
 
 
 def test_usage(capsys):
-    for argv in ([], ["model.pt2", "--common-shapes"], ["model.pt2", "--trials", "0"]):
+    for argv, message in (
+        ([], "give either a model or --common-shapes"),
+        (["model.pt2", "--common-shapes"], "give either a model or --common-shapes"),
+        (["model.pt2", "--trials", "0"], "--trials: '0' is no whole number of 1 or more"),
+        (["model.pt2", "--jobs", "two"], "--jobs: 'two' is no whole number of 1 or more"),
+        (["--common-shapes", "--kernel", "magic"], "unknown kernel 'magic'"),
+    ):
         assert tune.main(argv) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_an_emulated_board_is_refused(emulated):
@@ -144,11 +152,41 @@ def test_an_emulated_board_is_refused(emulated):
         tune.check_clock(board)
 
 
-def test_products_of_an_artefact():
-    from codebook_models import everything
+class EveryLayer(nn.Module):
+    """Each kind of layer that can be quantised, a gated one among them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(5, 6), nn.Linear(6, 8)
+        self.gru, self.lstm = nn.GRU(4, 3, batch_first=True), nn.LSTM(3, 5, batch_first=True)
+        self.conv = nn.Conv1d(5, 6, 3)
+        self.depthwise, self.grouped = nn.Conv1d(6, 6, 3, groups=6), nn.Conv1d(6, 4, 3, groups=2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.glu(self.linear(self.embedding(ids)))
+        x = self.lstm(self.gru(x)[0])[0].transpose(1, 2)
+        return self.grouped(self.depthwise(self.conv(x)))
+
+
+def test_an_artefact_and_its_model_have_the_same_products(tmp_path):
+    from gq_tvm import quantize
     from gq_tvm.build import build, products
+    from gq_tvm.runtime.artefact import read_manifest
 
-    program = everything("int8")[1]
-    manifest = build(program, "native").manifest
-    assert sorted(map(str, tune.products_of(manifest))) == sorted(map(str, products(program)))
+    model = quantize.compress(EveryLayer().eval(), bits=2)
+    program = torch.export.export(model, (torch.zeros(1, 9, dtype=torch.int64),))
+    found = products(program)
+    facts = [(one.n, one.k, one.rows, one.gates, one.glu) for one in found]
+    assert facts == [
+        (8, 6, 9, 0, True),
+        *((9, 4, 9, 3, False), (9, 3, 1, 3, False)),
+        *((20, 3, 9, 4, False), (20, 5, 1, 4, False)),
+        (6, 15, 7, 0, False),
+    ]
+    artefact = build(program, "x86-64", kernel="scalar")
+    artefact.save(tmp_path / "model.gq")
+    manifest = read_manifest(tmp_path / "model.gq")
+    assert tune.products_of(manifest) == found
+    manifest.products = None
+    with pytest.raises(Error, match=r"compile it again, or give the exported \.pt2"):
+        tune.products_of(manifest)

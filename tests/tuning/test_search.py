@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import signal
+from dataclasses import replace
+from itertools import product
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
-from gq_tvm.schedules import Product, Schedule, database
+from gq_tvm.schedules import FAMILIES, Product, Schedule, database, family
+from gq_tvm.schedules.choosing import Chooser
+from gq_tvm.schedules.database import Database, Entry
 from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.tune import TRIALS
 from gq_tvm.tuning import Progress, Task, log, tasks_for, tune
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.features import features, fingerprint
@@ -33,6 +39,7 @@ class FakePool:
 
     def __init__(self, wrong: tuple[Schedule, ...] = (), crashing: tuple[Schedule, ...] = ()):
         self.wrong, self.crashing = wrong, crashing
+        self.interrupt: int | None = None  # comes with the trial of this number
         self.tried: list[Schedule] = []
         self.duels: list[list[Schedule]] = []
 
@@ -43,6 +50,8 @@ class FakePool:
         return ["wrong result: 1 of 9 values differ" * (one in self.wrong) for one in schedules]
 
     def time(self, task, schedule):
+        if len(self.tried) == self.interrupt:
+            signal.raise_signal(signal.SIGINT)
         self.tried.append(schedule)
         if schedule in self.crashing:
             raise Error("crashed (SIGSEGV)")
@@ -68,9 +77,11 @@ def task() -> Task:
     return Task("x86-64-v4", "lookup", PRODUCT)
 
 
-def run(path: Path, pool: FakePool, task: Task, trials: int = 64, text: io.StringIO | None = None):
+def run(
+    path: Path, pool: FakePool, *tasks: Task, trials: int = 64, text: io.StringIO | None = None
+):
     progress = Progress(text or io.StringIO())
-    return tune([task], trials, path, "a CPU", pool, progress)  # type: ignore[arg-type]
+    return tune(tasks, trials, path, "a CPU", pool, progress)  # type: ignore[arg-type]
 
 
 def test_the_best_of_the_space_is_found(tmp_path, task):
@@ -118,30 +129,77 @@ def test_wrong_and_crashing_kernels_are_rejected(tmp_path, task):
     assert "2 rejected" in text.getvalue()
 
 
-def test_what_is_not_faster_side_by_side_replaces_nothing(tmp_path, task):
+@pytest.mark.parametrize(
+    "others",  # of those after the default, in the rounds of a duel: none is faster for sure
+    [
+        lambda turn: Measurement(10.0, 41.0),
+        lambda turn: Measurement(9 + 1.5 * (turn % 2), 36 + 6.0 * (turn % 2)),
+    ],
+    ids=["slower", "by chance"],
+)
+def test_what_is_not_faster_side_by_side_replaces_nothing(tmp_path, task, others):
     pool = FakePool()
 
-    def even(task, schedules, rounds):
-        return [tuple(Measurement(10.0, 40.0 + (i > 0)) for i in range(len(schedules)))] * rounds
-
-    pool.duel = even  # type: ignore[method-assign]
-    (tuned,) = run(tmp_path / "mine.json", pool, task)
-    assert tuned.entry.schedule == str(task.default)
-
-
-def test_what_is_faster_by_chance_replaces_nothing(tmp_path, task):
-    pool = FakePool()
-
-    def uneven(task, schedules, rounds):
-        faster, slower = Measurement(9.0, 36.0), Measurement(10.5, 42.0)
+    def duel(task, schedules, rounds):
         return [
-            (Measurement(10.0, 40.0), *(faster if turn % 2 == 0 else slower for _ in schedules[1:]))
+            (Measurement(10.0, 40.0), *(others(turn) for _ in schedules[1:]))
             for turn in range(rounds)
         ]
 
-    pool.duel = uneven  # type: ignore[method-assign]
+    pool.duel = duel  # type: ignore[method-assign]
     (tuned,) = run(tmp_path / "mine.json", pool, task)
     assert tuned.entry.schedule == str(task.default)
+
+
+@pytest.mark.parametrize("trials", [1, 5, 64])
+@pytest.mark.parametrize("untuned", [BEST, Schedule(2, 8)])
+def test_what_is_taken_untuned_stays_unless_it_is_beaten(tmp_path, task, trials, untuned):
+    task, text = replace(task, untuned=untuned), io.StringIO()
+    pool = FakePool()
+    (tuned,) = run(tmp_path / "mine.json", pool, task, trials=trials, text=text)
+    assert pool.tried[0] == pool.duels[0][0] == untuned
+    assert tuned.entry.hot <= pool.measured(untuned).hot == tuned.entry.default_hot
+    assert ("as untuned" in text.getvalue()) == (tuned.entry.schedule == str(untuned))
+    if trials == 1 or untuned == BEST:
+        assert tuned.entry.schedule == str(untuned)
+
+
+def test_a_run_that_is_stopped_leaves_no_product_to_another_ones_schedule(tmp_path, task):
+    path, other = tmp_path / "mine.json", replace(PRODUCT, n=600)
+    tasks = replace(task, untuned=SPACE[3]), replace(task, product=other, untuned=SPACE[7])
+    early, late = FakePool(), FakePool()
+    early.interrupt, late.interrupt = 0, 4
+    assert run(path, early, *tasks) == []
+    assert not path.exists()
+    assert len(run(path, late, *tasks)) == 1
+    chooser = Chooser(V4, Database(database.read(path, V4)))
+    assert chooser.schedule(family("lookup"), other) == SPACE[7]
+    # What goes on compares with what was taken before it was stopped.
+    again = tasks_for([other], chooser, "lookup")[0]
+    assert again.default == SPACE[7]
+
+
+def test_what_fails_untuned_is_replaced_by_what_works(tmp_path, task):
+    text, task = io.StringIO(), replace(task, untuned=BEST)
+    (tuned,) = run(tmp_path / "mine.json", FakePool(wrong=(BEST,)), task, text=text)
+    assert tuned.entry.schedule == str(Schedule(1, 6))
+    assert (tuned.entry.default_hot, tuned.entry.default_cold) == (None, None)
+    assert "what is taken untuned fails" in text.getvalue()
+    assert database.read(tmp_path / "mine.json", V4) == [tuned.entry]
+
+
+def test_a_comparison_that_fails_changes_nothing(tmp_path, task):
+    path, text, pool = tmp_path / "mine.json", io.StringIO(), FakePool()
+
+    def crash(*_):
+        raise Error("crashed (SIGSEGV)")
+
+    pool.duel = crash  # type: ignore[method-assign]
+    assert run(path, pool, task, text=text) == []
+    assert "crashed (SIGSEGV); what was taken before stays" in text.getvalue()
+    assert [one.schedule for one in database.read(path, V4)] == [str(task.default)]
+    (tuned,) = run(path, FakePool(), task)
+    assert tuned.entry.schedule == str(BEST)
 
 
 def test_it_goes_on_where_it_was(tmp_path, task):
@@ -156,18 +214,15 @@ def test_it_goes_on_where_it_was(tmp_path, task):
     assert run(path, third, task, text=text) == []
     assert (third.tried, third.duels) == ([], [])
     assert "tuned before (20 trials)" in text.getvalue()
+    path.unlink()  # the log alone is no result
+    assert len(run(path, FakePool(), task)) == 1
+    assert database.read(path, V4)
 
 
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
     path, pool, text = tmp_path / "mine.json", FakePool(), io.StringIO()
-
-    def time(task, schedule):
-        if len(pool.tried) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return FakePool.time(pool, task, schedule)
-
-    pool.time = time  # type: ignore[method-assign]
+    pool.interrupt = 4
     (tuned,) = run(path, pool, task, text=text)
     assert len(pool.tried) == tuned.trials == 5  # the trial under way is finished
     assert "stopped after 5 trials" in text.getvalue()
@@ -211,10 +266,11 @@ def test_a_lost_board_ends_it_and_keeps_what_was_measured(tmp_path, task):
     path, text = tmp_path / "mine.json", io.StringIO()
     said = "the board was lost; what was measured is kept .* the same command goes on"
     first = LosingPool(after=5)
+    untuned = {str(task.default)}
     with pytest.raises(Error, match=said):
         run(path, first, task, text=text)
     assert "stopped after 5 trials" in text.getvalue()
-    assert not path.exists()
+    assert {one.schedule for one in database.read(path, V4)} == untuned
     # What took the board along twice is not tried a third time.
     second = LosingPool(after=0)
     first_lost = first.lost
@@ -268,16 +324,47 @@ def test_the_log_forgets_other_machines_and_kernels(tmp_path, task, monkeypatch)
 
 def test_tasks(task):
     products = [PRODUCT, PRODUCT, Product(8, 8, 2, "int8", 1)]
-    found = tasks_for(products, V4)
+    chooser = Chooser(V4, Database())
+    found = tasks_for(products, chooser)
     assert task in found
     assert len(found) == len(set(found))
     assert {one.family for one in found} >= {"lookup"}
     assert not {one.family for one in found} & {"scalar", "dense_f32"}
-    assert [one.family for one in tasks_for(products, V4, "lookup")] == ["lookup"] * 2
+    assert [one.family for one in tasks_for(products, chooser, "lookup")] == ["lookup"] * 2
     with pytest.raises(Error, match="nothing to tune: no kernel scalar on x86-64-v4"):
-        tasks_for(products, V4, "scalar")
+        tasks_for(products, chooser, "scalar")
     assert Task.parse(task.key) == task
     assert str(task) == "lookup 300x40, 8 rows, 4 bits"
+
+
+def test_the_baseline_is_what_compile_takes(task):
+    """The tuned schedule, the nearest one, the family's first; what is illegal is passed over."""
+
+    def entry(schedule: Schedule, **fields: Any) -> Entry:
+        times = {"hot": 1.0, "cold": None, "default_hot": 1.0, "default_cold": None}
+        about = {**vars(PRODUCT), **times, "family": "lookup", "threads": 1, "cpu": "", **fields}
+        return Entry(**about, schedule=str(schedule), version="")
+
+    mine, shipped, near = entry(SPACE[1]), entry(SPACE[2]), entry(SPACE[3], n=600)
+    illegal = entry(Schedule(vectors=4, rows=7))
+    for known, untuned in (
+        ([mine, shipped], SPACE[1]),
+        ([illegal, shipped, near], SPACE[2]),
+        ([illegal, near], SPACE[3]),
+        ([entry(SPACE[4], cpu="modelled x86-64-v4"), shipped], SPACE[2]),
+        ([entry(SPACE[3], n=2400), entry(SPACE[4], rows=None)], SPACE[4]),
+        ([illegal], SPACE[0]),
+    ):
+        (found,) = tasks_for([PRODUCT], Chooser(V4, Database(known)), "lookup")
+        assert found.default == untuned
+
+
+def test_the_default_number_of_trials_is_all_there_is():
+    for target, one, bits in product(targets.TARGETS.values(), FAMILIES, range(1, 9)):
+        for activation, rows in product(("int8", "fp32", "int2", "int1"), (1, 4, 16, 64, None)):
+            wanted = Product(4096, 1024, bits, activation, rows)
+            if one.supports(target, wanted):
+                assert len(one.space(target, wanted)) <= TRIALS
 
 
 def test_features_tell_schedules_apart(task):
@@ -290,7 +377,7 @@ def test_features_tell_schedules_apart(task):
 def test_progress_says_how_far_and_how_long(task):
     progress = Progress(io.StringIO())
     progress.begin([10, 10])
-    progress.task(task, [])
+    progress.task(1, task, [])
     for one in SPACE[:4]:
         progress.trial(trial(one, hot=5.0 - one.rows / 2))
     progress.trial(Trial(SPACE[5], None, "crashed"))

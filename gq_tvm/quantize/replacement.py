@@ -1,0 +1,55 @@
+"""A layer in the place of one of PyTorch's, and an instance of the class it replaces.
+
+A layer becomes another by changing its class, so its attributes, hooks and all references to it
+stay. Where it was of a subclass of PyTorch's layer, it becomes of a class made of that and of ours:
+``super().forward`` in the subclass is ours then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+_MADE: dict[tuple[Any, Any], type[Replacement]] = {}
+
+
+class Replacement(nn.Module):
+    """Base of the layers that ``prepare`` and ``convert`` put in the place of others."""
+
+    #: What the layer was: PyTorch's class, or a subclass of it.
+    replaced: ClassVar[type[nn.Module]]
+    #: Our part of a class that is made for a subclass; None: the class is no made one.
+    ours: ClassVar[type[Replacement] | None] = None
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Made classes have no name to pickle them by: they are made again."""
+        made: Any = super().__reduce_ex__(2)
+        return _empty, (self.ours or type(self), self.replaced), *made[2:]
+
+
+def become(layer: nn.Module, ours: type[Replacement]) -> None:
+    """Change a layer's class to ``ours``, or to one made of ``ours`` and the layer's own."""
+    replaced = layer.replaced if isinstance(layer, Replacement) else type(layer)
+    layer.__class__ = joined(ours, replaced)
+
+
+def joined(ours: type[Replacement], kind: type[nn.Module]) -> type[Replacement]:
+    """``ours`` for layers of class ``kind``.
+
+    Raises:
+        TypeError: ``kind`` has bases in an order that leaves no place for ours.
+    """
+    if kind is ours.replaced:
+        return ours
+    if (ours, kind) not in _MADE:
+        name = ours.__name__.removesuffix(ours.replaced.__name__) + kind.__name__
+        # With our module's name: by it an exported program tells that a layer is one of ours.
+        own = {"__module__": ours.__module__, "replaced": kind, "ours": ours}
+        _MADE[ours, kind] = type(name, (kind, ours), own)
+    return _MADE[ours, kind]
+
+
+def _empty(ours: type[Replacement], kind: type[nn.Module]) -> Replacement:
+    made = joined(ours, kind)
+    return made.__new__(made)
