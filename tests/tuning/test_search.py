@@ -164,6 +164,7 @@ def test_what_is_taken_untuned_stays_unless_it_is_beaten(tmp_path, task, trials,
         assert tuned.entry.schedule == str(untuned)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_run_that_is_stopped_leaves_no_product_to_another_ones_schedule(tmp_path, task):
     path, other = tmp_path / "mine.json", replace(PRODUCT, n=600)
     tasks = replace(task, untuned=SPACE[3]), replace(task, product=other, untuned=SPACE[7])
