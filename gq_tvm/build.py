@@ -24,7 +24,7 @@ from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
 from gq_tvm.passes.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
-from gq_tvm.runtime.manifest import Function, Layer, Manifest, Tensor
+from gq_tvm.runtime.manifest import Function, KernelCall, Layer, Manifest, Tensor
 from gq_tvm.runtime.manifest import Product as ProductRecord
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import load as load_schedules
@@ -93,6 +93,7 @@ def build(
     say(f"compiling {len(parameters.layers)} layers")
     with _stage("compile", translated, device):
         executable = _compile(module, device)
+        calls = passes.kernel_calls(module)
     manifest = Manifest(
         target={
             "name": device.name,
@@ -100,7 +101,7 @@ def build(
             "features": sorted(device.features),
             "instruction_set": device.instruction_set,
         },
-        functions={name: _function(module[name]) for name in program.programs},
+        functions={name: _function(module[name], calls[name]) for name in program.programs},
         layers=[Layer(**vars(layer), float_bytes=layer.float_bytes) for layer in parameters.layers],
         parameter_bytes={name: array.nbytes for name, array in parameters.arrays.items()},
         products=[ProductRecord(**vars(one)) for one in parameters.products],
@@ -165,7 +166,7 @@ def _compile(module: IRModule, target: Target) -> Any:
         return relax.build(module, target.tvm, exec_mode="compiled")
 
 
-def _function(function: relax.Function) -> Function:
+def _function(function: relax.Function, calls: list[dict[str, Any]]) -> Function:
     inputs = inputs_of(function)
     returned = function.ret_ty
     single = not isinstance(returned, relax.TupleType)
@@ -186,6 +187,7 @@ def _function(function: relax.Function) -> Function:
         parameters=[var.name for var in list(function.params)[len(inputs) :]],
         single=single,
         kernel=_only_kernel(function),
+        calls=[KernelCall(**one) for one in calls],
     )
 
 

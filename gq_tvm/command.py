@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, TextIO
 
+from gq_tvm import interrupts
 from gq_tvm.errors import Error, missing_package
 
 
@@ -149,9 +150,10 @@ def _ended_like_an_interrupt() -> Iterator[list[int]]:
     def interrupt(number: int, frame: Any) -> None:
         came.append(number)
         handler = signal.getsignal(signal.SIGINT)
-        if not callable(handler):  # a shell starts what it puts in the background without one
-            raise KeyboardInterrupt
-        handler(signal.SIGINT, frame)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+        else:  # a shell starts what it puts in the background without one
+            interrupts.interrupt()
 
     before = {}
     with suppress(ValueError):  # only the main thread may handle signals

@@ -1,4 +1,4 @@
-"""``python -m gq_tvm.profile``: latency and bytes, per layer and whole, against other artefacts."""
+"""``python -m gq_tvm.profile``: where the time goes, and bytes, against other artefacts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if emulated:
         print("These are times of an emulator: they say nothing about a board.")
     if options.emulate or options.rpc:
-        print("Layers by themselves are only timed on this machine.")
+        print("What a function calls is only timed by itself on this machine.")
     if options.json:
         _write(
             Path(options.json),
@@ -62,6 +62,8 @@ def _artefact(other: str, manifest: Manifest, stack: ExitStack) -> tuple[str, st
     """An artefact to compare with; an exported program is compiled as its own fp32 baseline."""
     if Path(other).suffix != ".pt2":
         return Path(other).name, other
+    if not Path(other).exists():
+        raise Error(f"{other} does not exist; give the path of an artefact or of a .pt2 file")
     from gq_tvm.build import build
 
     folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -82,7 +84,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gq_tvm.profile",
-        description="Time a compiled model, per layer and whole.",
+        description="Time a compiled model: its functions, and each layer and operator they call.",
         epilog=(
             "examples:\n  python -m gq_tvm.profile digits.gq --against digits.pt2\n"
             "  python -m gq_tvm.profile new.gq --against old.gq"

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from gq_tvm.verification import Report
 
 _EPILOG = """\
-The inputs are random, of the sizes the model was exported with and of others it allows. Exit code
-1 means that the outputs differ. Examples:
+The inputs are random, of the sizes the model was exported with and of others it allows. Outputs
+may differ by what rounding does to the network: PyTorch is run against itself with last bits moved.
+Exit code 1 means that they differ by more, or that last bits alone change everything. Examples:
   python -m gq_tvm.verify model.pt2 model.gq
+  python -m gq_tvm.verify model.pt2 model.gq --inputs recorded.npz
   python -m gq_tvm.verify model.pt2 pi.gq --rpc 192.168.1.7:9090
 """
 
@@ -48,7 +50,7 @@ def run(program: Any, artefact: str, options: argparse.Namespace) -> int:
         options: Those of `add_device_options`, and ``inputs``.
 
     Returns:
-        The exit code: 1 if the outputs differ.
+        The exit code: 1 if the outputs differ, or if it cannot be told.
 
     Raises:
         Error: the artefact does not run there, or the inputs do not fit.

@@ -14,6 +14,7 @@ from gq_tvm.passes.expand_conv import ExpandConv
 from gq_tvm.passes.fold_batch_norm import FoldBatchNorm
 from gq_tvm.passes.fuse_epilogue import FuseEpilogue
 from gq_tvm.passes.harden import Harden
+from gq_tvm.passes.kernel_calls import kernel_calls
 from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.lower_copies import LowerCopies
@@ -28,7 +29,7 @@ from gq_tvm.schedules import Product
 from gq_tvm.schedules.database import Database
 from gq_tvm.targets import Target
 
-__all__ = ["Layer", "Parameters", "lower", "products"]
+__all__ = ["Layer", "Parameters", "kernel_calls", "lower", "products"]
 
 
 def lower(

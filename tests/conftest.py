@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -52,3 +53,11 @@ def emulated() -> Iterator[Callable]:
     boards = Boards()
     yield boards.connect
     boards.close()
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Interrupts as in a terminal, for the time of a test: `nohup` has them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

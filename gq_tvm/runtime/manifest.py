@@ -37,6 +37,25 @@ class Tensor:
 
 
 @dataclass
+class KernelCall:
+    """A kernel that a function calls, for profiling.
+
+    Attributes:
+        symbol: In the library.
+        arguments: A parameter's name, or dtype and sizes of a tensor.
+        outputs: Dtype and sizes of each.
+        sizes: Numbers it takes behind these.
+        times: How often the function makes this very call.
+    """
+
+    symbol: str
+    arguments: list[str | list[int | str]]
+    outputs: list[list[int | str]]
+    sizes: list[int | str]
+    times: int
+
+
+@dataclass
 class Function:
     """One of an artefact's functions.
 
@@ -48,6 +67,7 @@ class Function:
         single: Whether it returns its one output bare rather than in a tuple.
         kernel: If all it does is to call one kernel on its inputs and weights: the kernel's symbol
             in the library, and the names of its arguments; what follows are the outputs.
+        calls: The kernels it calls, in the order of the first call of each.
     """
 
     inputs: list[Tensor]
@@ -56,6 +76,7 @@ class Function:
     parameters: list[str]
     single: bool
     kernel: list[str] | None = None
+    calls: list[KernelCall] = field(default_factory=list)
 
 
 @dataclass
@@ -201,6 +222,10 @@ def _check_function(function: Function, weights: set[str], key: str) -> None:
     if function.kernel is not None:
         _demand(bool(function.kernel), f"{key}.kernel", "names no kernel")
         _known(function.kernel[1:], {*inputs, *function.parameters}, f"{key}.kernel")
+    for i, call in enumerate(function.calls):
+        _check_call(call, weights, f"{key}.calls[{i}]")
+        _demand(call.times >= 1, f"{key}.calls[{i}].times", "is less than 1")
+        _check_sizes(call.sizes, f"{key}.calls[{i}].sizes")
 
 
 def _check_layer(layer: Layer, layers: set[str], weights: set[str], key: str) -> None:
@@ -210,11 +235,14 @@ def _check_layer(layer: Layer, layers: set[str], weights: set[str], key: str) ->
     _demand(layer.bytes >= 0, f"{key}.bytes", "is negative")
     _known(layer.parameters, weights, f"{key}.parameters")
     _known([layer.tied_to] if layer.tied_to is not None else [], layers, f"{key}.tied_to")
-    call: _Call = records.read(_Call, layer.call, f"{key}.call")
+    _check_call(records.read(_Call, layer.call, f"{key}.call"), weights, f"{key}.call")
+
+
+def _check_call(call: _Call | KernelCall, weights: set[str], key: str) -> None:
     made = [one for one in call.arguments if isinstance(one, list)]
     for dtype, *shape in (one or [""] for one in (*made, *call.outputs)):
-        _check_tensor(dtype, shape, f"{key}.call")
-    _known([one for one in call.arguments if isinstance(one, str)], weights, f"{key}.call")
+        _check_tensor(dtype, shape, key)
+    _known([one for one in call.arguments if isinstance(one, str)], weights, key)
 
 
 def _check_tensor(dtype: int | str, shape: list[int | str], key: str) -> None:

@@ -171,15 +171,17 @@ class Kernels:
         self._parameters = parameters
         self._device = device
 
-    def timer(self, symbol: str, arguments: Sequence[str | np.ndarray]) -> Timer:
+    def timer(self, symbol: str, arguments: Sequence[str | int | np.ndarray]) -> Timer:
         """Return ``time(count)``: the seconds of each of ``count`` calls of a kernel.
 
         Args:
             symbol: As in ``Layer.call``.
-            arguments: Names of parameters, or arrays.
+            arguments: Names of parameters, arrays, or numbers.
         """
+        tensor = self._device.tensor
         tensors = [
-            self._parameters[a] if isinstance(a, str) else self._device.tensor(a) for a in arguments
+            self._parameters[a] if isinstance(a, str) else a if isinstance(a, int) else tensor(a)
+            for a in arguments
         ]
         library = self._code.imports[0]
 

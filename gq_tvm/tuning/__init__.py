@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
+from gq_tvm import interrupts
 from gq_tvm.errors import Error
 from gq_tvm.schedules import FAMILIES, Product, families_for, family
 from gq_tvm.schedules.choosing import Chooser
@@ -83,10 +83,11 @@ def tune(
     log = Log(database.with_suffix(".log.jsonl"), cpu, model)
     ranking = cost_model()
     results = []
-    with _interruptible() as interrupted:
+    interrupted = Event()
+    with interrupts.noted(interrupted.set):
 
         def stopped() -> bool:
-            return interrupted() or pool.lost is not None
+            return interrupted.is_set() or pool.lost is not None
 
         run = Run(database, cpu, log, pool, progress, stopped, tasks)
         if not all(run.decided(task) and len(log.trials(task)) >= trials for task in tasks):
@@ -108,24 +109,3 @@ def tune(
             "same command goes on"
         )
     return results
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Note the first interrupt instead of raising it; a second one raises."""
-    seen: list[int] = []
-
-    def interrupt(number: int, _: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, interrupt)
-    except ValueError:  # not the main thread: whoever runs it handles interrupts
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGINT, before)

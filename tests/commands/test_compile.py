@@ -50,29 +50,20 @@ def test_verify_reports_each_function(folder, capsys):
     np.savez(inputs, input=np.ones((2, 5, 10), np.float32))
     out = folder / "verified.gq"
     assert run(folder / "linear.pt2", "-o", out, "--verify", "--inputs", inputs) == 0
-    assert "main: max abs error" in capsys.readouterr().out
+    assert "main: passed with 4 random inputs and 1 given" in capsys.readouterr().out
 
 
 def test_verify_fails_when_the_outputs_differ(folder, capsys, monkeypatch):
-    monkeypatch.setattr(verification, "BOUND_FP32", 0.0)
+    monkeypatch.setattr(verification, "FLOOR", -1.0)
+    monkeypatch.setattr(verification, "MARGIN", 0.0)
     assert run(folder / "linear.pt2", "-o", folder / "wrong.gq", "--verify") == 1
     assert "verification failed: main differs from PyTorch by" in capsys.readouterr().err
 
 
-def test_verify_notices_another_model(folder):
-    report = verification.verify(linear_program(seed=7), _compiled(folder))
-    assert "main differs from PyTorch" in report.failures()
-
-
-def test_verify_allows_another_arithmetic(folder):
+def test_verify_knows_another_arithmetic(folder, capsys):
     out = folder / "int8.gq"
     assert run(folder / "linear.pt2", "-o", out, "--activation", "int8", "--verify") == 0
-
-
-def _compiled(folder: Path) -> Path:
-    out = folder / "again.gq"
-    assert run(folder / "linear.pt2", "-o", out, "--kernel", "scalar") == 0
-    return out
+    assert "(at most 0.0001); its activations move PyTorch's own" in capsys.readouterr().out
 
 
 def test_the_targets_are_listed(capsys):

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from codebook_models import everything
 
 import gq_tvm
 from gq_tvm import demo, frontend, inspect, profile, targets, transcribe
 from gq_tvm.models.torch_recogniser import on_numpy
+from gq_tvm.runtime.profiling import compare
 from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.speech import audio
 from gq_tvm.speech.recogniser import Recogniser
@@ -169,10 +171,32 @@ def test_profile_shows_functions_layers_and_the_baseline(native, tmp_path, capsy
     assert all(name in out for name in ["encoder", "predictor", "joint", *layers])
     timings = json.loads(result.read_text())["timings"]
     assert [*timings] == ["digits.gq", "fp32"]
-    for mine, baseline in zip(timings["digits.gq"], timings["fp32"], strict=True):
-        assert mine["name"] == baseline["name"]
-        assert 0 < mine["median"] <= mine["p90"] <= mine["p99"]
-        assert mine["bytes"] <= baseline["bytes"]
+    mine, baseline = (
+        {(row["function"], row["name"]): row for row in timings[label]} for label in timings
+    )
+    for key, row in mine.items():
+        if row["kind"] == "rest":
+            continue
+        assert 0 < row["median"] <= row["p90"] <= row["p99"]
+        assert row["calls"] >= 1
+        if row["kind"] != "operator":
+            assert row["bytes"] <= baseline[key]["bytes"]
+
+
+def test_profile_has_a_line_for_all_that_is_called(tmp_path):
+    """What `inspect` names, float operators by their layers, and what is left."""
+    gq_tvm.build(everything("int8")[1]).save(tmp_path / "model.gq")
+    model = gq_tvm.load(tmp_path / "model.gq")
+    timings = compare({"model": model}, rounds=1, frames=8).timings["model"]
+    assert timings[0].kind == "function"
+    assert timings[-1].name == "outside kernels"
+    lines = {one.name: one for one in timings[1:-1]}
+    assert lines.keys() >= {"embedding", "strided", "depthwise", "lstm", "out", "layer_norm (norm)"}
+    called = model.manifest.functions["main"].calls
+    assert sum(one.calls for one in lines.values()) == sum(one.times for one in called)
+    totals = [one.calls * one.median for one in timings[1:-1]]
+    assert totals == sorted(totals, reverse=True)
+    assert sum(totals) + timings[-1].median == pytest.approx(timings[0].median)
 
 
 def gq_tvm_linear(folder: Path, target: str = "native") -> Path:
@@ -195,6 +219,9 @@ def test_profile_refuses_another_model(native, tmp_path, capsys):
     other = gq_tvm_linear(tmp_path)
     assert profile.main([str(native), "--against", str(other)]) == 2
     assert "no function in common" in capsys.readouterr().err
+    assert profile.main([str(native), "--against", "nothing.pt2"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: nothing.pt2 does not exist")
 
 
 def test_an_exported_program_is_no_artefact(capsys):

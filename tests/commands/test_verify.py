@@ -47,9 +47,11 @@ def run(folder: Path, *words: str) -> int:
 def test_an_artefact_is_compared_with_its_model(folder, capsys):
     np.savez(folder / "inputs.npz", input=np.ones((2, 5, 10), np.float32))
     assert run(folder, "model.pt2", "native.gq", "--inputs", "inputs.npz") == 0
-    assert "main: max abs error" in capsys.readouterr().out
+    assert "main: passed with 4 random inputs and 1 given: max abs err" in capsys.readouterr().out
     assert run(folder, "other.pt2", "native.gq") == 1
-    assert "verification failed: main differs from PyTorch by" in capsys.readouterr().err
+    written = capsys.readouterr()
+    assert "main: failed with 4 random inputs: max abs error" in written.out
+    assert "verification failed: main differs from PyTorch by" in written.err
 
 
 @pytest.mark.parametrize(
@@ -76,11 +78,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(folder, words, message, capsy
 def test_commands_run_on_a_board(folder, board, capsys):
     at = ["--rpc", board.address]
     assert run(folder, "model.pt2", "cortex-a53.gq") == 0  # an emulator of its own
-    assert "main on the emulated cortex-a53: max abs error" in capsys.readouterr().out
+    assert "main on the emulated cortex-a53: passed with 4" in capsys.readouterr().out
     assert verify.main([str(folder / "model.pt2"), str(folder / "cortex-a53.gq"), *at]) == 0
     compiling = [str(folder / "model.pt2"), "-o", str(folder / "again.gq"), "--verify", *at]
     assert compile_command.main([*compiling, "--target", "cortex-a53"]) == 0
-    assert capsys.readouterr().out.count(f"main on the device at {board.address}: max abs") == 2
+    assert capsys.readouterr().out.count(f"main on the device at {board.address}: passed") == 2
     assert profile.main([str(folder / "cortex-a53.gq"), "--rounds", "1", *at]) == 0
     assert "times of an emulator" in capsys.readouterr().out
     assert tune.main([str(folder / "cortex-a53.gq"), *at]) == 2
@@ -108,8 +110,8 @@ def test_a_board_that_dies_ends_the_command_in_a_sentence(
     """Its server is killed in the middle; when it is back, the same command is well again."""
     artefact = str(folder / "cortex-a53.gq")
     argv, main, module, name = {
-        "verify": ([str(folder / "model.pt2"), artefact], verify.main, verification, "_compare"),
-        "profile": ([artefact, "--rounds", "1"], profile.main, profiling, "_timers"),
+        "verify": ([str(folder / "model.pt2"), artefact], verify.main, verification, "_outputs"),
+        "profile": ([artefact, "--rounds", "1"], profile.main, profiling, "_lines"),
     }[command]
     go_on = getattr(module, name)
 

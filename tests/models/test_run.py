@@ -152,6 +152,7 @@ def test_from_the_configuration_to_the_exported_file(config, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(config, monkeypatch, capsys):
     interrupts = {("fp32", 2), ("quantised", 2)}
     step = Trainer._one_step

@@ -37,10 +37,19 @@ ROUNDED = [("x86-64-v4", "table8", bits) for bits in (1, 2)]
 
 #: (N, K, rows): less than a vector, whole and ragged tiles of one row, a row block and a bit.
 SHAPES = ((7, 3, 5), (131, 77, 1), (64, 40, 21))
-#: Every bit-width; two of them in the fast part.
-BITS = [
-    bits if bits in (1, 4) else pytest.param(bits, marks=pytest.mark.slow) for bits in range(1, 9)
-]
+#: Every bit-width, in two libraries; the first in the fast part, the second with fewer shapes.
+BITS = [(1, 4), pytest.param((2, 3, 5, 6, 7, 8), marks=pytest.mark.slow)]
+
+
+def shapes_of(bits: Sequence[int]) -> list[tuple[int, tuple[int, int, int]]]:
+    """The shapes to try each of some bit-widths with: all, or of many widths two in turn."""
+    few = len(bits) > 2
+    return [
+        (each, shape)
+        for each in bits
+        for i, shape in enumerate(SHAPES)
+        if not (few and i == each % 3)
+    ]
 
 
 def device_for(target: Target, emulated: Callable[..., Device]) -> Device:
@@ -88,8 +97,8 @@ def run_linear(
     target: Target,
     device: Device,
     cases: list[tuple[Product, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-    epilogue: str = "",
-    schedule: Schedule | None = None,
+    epilogue: str | Sequence[str] = "",
+    schedule: Schedule | Sequence[Schedule] | None = None,
     parallel: bool = False,
     residuals: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
@@ -100,16 +109,20 @@ def run_linear(
         target: The device it is compiled for.
         device: What runs it.
         cases: What to compute.
-        epilogue: As ``Epilogue`` spells it.
-        schedule: The schedule; the family's first if None.
+        epilogue: As ``Epilogue`` spells it; or that of each case.
+        schedule: The schedule, or that of each case; the family's first if None.
         parallel: Whether it uses threads.
-        residuals: A residual for each case, if the epilogue has one.
+        residuals: A residual for each case; of one whose epilogue has none it is passed over.
     """
-    after = Epilogue.parse(epilogue)
-    cases = [(replace(case[0], glu=after.glu), *case[1:]) for case in cases]
-    schedules = [schedule or family.space(target, case[0])[0] for case in cases]
+    texts = [epilogue] * len(cases) if isinstance(epilogue, str) else epilogue
+    after = [Epilogue.parse(text) for text in texts]
+    cases = [(replace(case[0], glu=a.glu), *case[1:]) for case, a in zip(cases, after, strict=True)]
+    if isinstance(schedule, Schedule):
+        schedules: Sequence[Schedule] = [schedule] * len(cases)
+    else:
+        schedules = schedule or [family.space(target, case[0])[0] for case in cases]
     functions = {
-        f"f{i}": family.linear(target, case[0], schedules[i], after, parallel)
+        f"f{i}": family.linear(target, case[0], schedules[i], after[i], parallel)
         for i, case in enumerate(cases)
     }
     kernels = Kernels(target, device, functions)
@@ -117,7 +130,8 @@ def run_linear(
     for i, (product, x, indices, codebook, bias) in enumerate(cases):
         operands = family.pack(target, product, schedules[i], indices, codebook)
         packed = family.pack_bias(target, product, schedules[i], bias)
-        inputs = [x, *operands.values(), packed, *residuals[i : i + 1]]
+        inputs = [x, *operands.values(), packed]
+        inputs += residuals[i : i + 1] if after[i].residual else []
         results += kernels(f"f{i}", inputs, [(len(x), product.outputs)])
     return results
 

@@ -164,6 +164,7 @@ def test_what_is_taken_untuned_stays_unless_it_is_beaten(tmp_path, task, trials,
         assert tuned.entry.schedule == str(untuned)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_run_that_is_stopped_leaves_no_product_to_another_ones_schedule(tmp_path, task):
     path, other = tmp_path / "mine.json", replace(PRODUCT, n=600)
     tasks = replace(task, untuned=SPACE[3]), replace(task, product=other, untuned=SPACE[7])
@@ -219,6 +220,7 @@ def test_it_goes_on_where_it_was(tmp_path, task):
     assert database.read(path, V4)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
     path, pool, text = tmp_path / "mine.json", FakePool(), io.StringIO()
     pool.interrupt = 4
@@ -229,6 +231,7 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, task):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_interrupt_ends_it(tmp_path, task):
     pool = FakePool()
 
