@@ -12,7 +12,7 @@ from urllib.parse import quote
 import tvm
 
 from gq_tvm import targets
-from gq_tvm.deploy import native_code, plan
+from gq_tvm.deploy import native_code, plan, plan_file
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact, replace_folder
@@ -42,7 +42,7 @@ Run it there, in this folder:
 `gq-run` finds the model beside itself, so that `ssh DEVICE {folder}/gq-run ...` works too.
 
 `./gq-run --help` lists what else it does, `--profile` shows times and memory. To call the model
-from a program of your own see `gq.h` and `example.c`.
+from a program of your own see {sources}.
 """
 
 
@@ -100,17 +100,25 @@ def _fill(
     weights.write(folder / WEIGHTS, artefact.parameters)
     built = tvm.compile(plan.kernels(module), target=target.tvm)
     export(built, folder / KERNELS, target.triple, [str(programs / native_code.REPORT)])
+    layers = {
+        name: layer.call["layer"]
+        for layer in reversed(manifest.layers)  # weights that several share are the first one's
+        for name in layer.parameters
+    }
     text = [
         f"machine {target.machine}",
         " ".join(["features", *sorted(target.features)]),
-        f"weights {(folder / WEIGHTS).stat().st_size}",
+        plan_file.content("weights", folder / WEIGHTS),
+        plan_file.content("kernels", folder / KERNELS),
         *_metadata(manifest.metadata),
-        *plan.lines(module, manifest.functions, weights.offsets(folder / WEIGHTS)),
+        *plan.lines(module, manifest.functions, weights.offsets(folder / WEIGHTS), layers),
     ]
-    (folder / PLAN).write_bytes(plan.sealed(text))
+    (folder / PLAN).write_bytes(plan_file.sealed(text))
     for program in (native_code.RUN, native_code.LIBRARY):
         shutil.copy2(programs / program, folder / program)
-    for source in ("gq.h", "example.c"):
+    # the example recognises speech
+    sources = ["gq.h", "example.c"] if _is_recogniser(manifest.metadata) else ["gq.h"]
+    for source in sources:
         shutil.copy2(native_code.NATIVE / source, folder / source)
     (folder / README).write_text(
         _README.format(
@@ -118,6 +126,7 @@ def _fill(
             system=_SYSTEMS.get(target.machine, f"64-bit Linux, {target.machine}"),
             folder=name,
             run=_usual_command(manifest),
+            sources=" and ".join(f"`{source}`" for source in sources),
         ),
         encoding="utf-8",
     )

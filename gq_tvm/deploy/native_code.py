@@ -12,17 +12,22 @@ from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
 NATIVE = Path(__file__).with_name("native")
 RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
 
-_CORE = (
+CORE = (
     "backend.cc",
+    "callable.cc",
     "cpu.cc",
     "decoding.cc",
-    "files.cc",
     "log_mel.cc",
+    "mapped.cc",
+    "metadata.cc",
     "model.cc",
     "plan.cc",
+    "plan_check.cc",
+    "samples.cc",
     "speech.cc",
 )
-_OPTIONS = ("-std=c++17", "-fvisibility=hidden", "-pthread", "-D_FILE_OFFSET_BITS=64")
+PROGRAM = ("npy.cc", "profile.cc", "resample.cc", "run.cc", "transcribe.cc", "wav.cc")
+OPTIONS = ("-std=c++17", "-fvisibility=hidden", "-pthread", "-D_FILE_OFFSET_BITS=64")
 
 
 def provide(machine: str) -> Path:
@@ -47,9 +52,13 @@ def _complete(folder: Path) -> bool:
 def _compile(folder: Path, machine: str) -> None:
     include = ffi_headers()
     kept = cache.root() / "zig"
-    core = [NATIVE / name for name in _CORE]
-    compile_native([*core, NATIVE / "run.cc"], folder / RUN, machine, include, _OPTIONS, kept)
-    shared = [*_OPTIONS, "-shared", "-fPIC"]
-    compile_native([*core, NATIVE / "api.cc"], folder / LIBRARY, machine, include, shared, kept)
+    core = folder / "core.o"  # both have it: compiled once
+    sources = [NATIVE / name for name in CORE]
+    compile_native(sources, core, machine, include, [*OPTIONS, "-fPIC", "-r"], kept)
+    program = [core, *(NATIVE / name for name in PROGRAM)]
+    compile_native(program, folder / RUN, machine, include, OPTIONS, kept)
+    shared = [*OPTIONS, "-shared", "-fPIC"]
+    compile_native([core, NATIVE / "api.cc"], folder / LIBRARY, machine, include, shared, kept)
+    core.unlink()
     options = ["-c", "-fPIC"]
     compile_native([NATIVE / "report.c"], folder / REPORT, machine, (), options, kept)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
@@ -19,8 +19,6 @@ from tvm.ir import GenericConst, IRModule, prim
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.rewriter import inputs_of
-
-FIRST_LINE = "gq-plan 1"
 
 _OPERATIONS = (
     (prim.Add, "add"),
@@ -62,30 +60,28 @@ def kernels(module: IRModule) -> IRModule:
     return IRModule(found)
 
 
-def sealed(lines: Iterable[str]) -> bytes:
-    """A plan as its file has it: between a first line with the version and a checksum.
-
-    The checksum is FNV-1a of 64 bits, so that a copy that was cut short or altered is noticed.
-    """
-    text = "\n".join([FIRST_LINE, *lines, ""]).encode()
-    checksum = 0xCBF29CE484222325
-    for byte in text:
-        checksum = (checksum ^ byte) * 0x100000001B3 % 2**64
-    return text + f"checksum {checksum:016x}\n".encode()
-
-
-def lines(module: IRModule, names: Iterable[str], weights: Mapping[str, int]) -> list[str]:
+def lines(
+    module: IRModule,
+    names: Iterable[str],
+    weights: Mapping[str, int],
+    layers: Mapping[str, str] | None = None,
+) -> list[str]:
     """The lines of a plan that describe functions.
 
     Args:
         module: What `lower` made.
         names: Of the functions.
         weights: Where each parameter lies in the file of the weights.
+        layers: The layer that each parameter belongs to, where it belongs to one.
 
     Raises:
         Error: a function does what no plan can say.
     """
-    return [line for name in names for line in _Function(name, module[name], weights).lines()]
+    return [
+        line
+        for name in names
+        for line in _Function(name, module[name], weights, layers or {}).lines()
+    ]
 
 
 @dataclass
@@ -105,12 +101,19 @@ class _Value:
 class _Call:
     kernel: str
     arguments: list[Any]  # numbers of values, or expressions of sizes
-    results: list[int] = field(default_factory=list)
+    results: list[int]
 
 
 class _Function:
-    def __init__(self, name: str, function: relax.Function, weights: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: relax.Function,
+        weights: Mapping[str, int],
+        layers: Mapping[str, str],
+    ) -> None:
         self._name = name
+        self._layers = layers
         self._values: list[_Value] = []
         self._of: dict[Any, Any] = {}  # by variable: the number of its value, or those of a tuple
         self._calls: list[_Call] = []
@@ -154,7 +157,7 @@ class _Function:
             for number, value in enumerate(self._values)
         ]
         calls = [
-            " ".join(["call", call.kernel, *map(self._argument, call.arguments)])
+            " ".join(["call", call.kernel, self._layer(call), *self._arguments(call)])
             for call in self._calls
         ]
         return [
@@ -243,8 +246,21 @@ class _Function:
                 return register
         raise Error(f"function {self._name} has the size {size}, which cannot be bundled")
 
-    def _argument(self, argument: Any) -> str:
-        return str(argument) if isinstance(argument, int) else f"={self._size(argument)}"
+    def _arguments(self, call: _Call) -> list[str]:
+        """What is read as its number, what is written behind a >, sizes behind a =."""
+        return [
+            f"={self._size(one)}"
+            if not isinstance(one, int)
+            else f">{one}"
+            if one in call.results
+            else str(one)
+            for one in call.arguments
+        ]
+
+    def _layer(self, call: _Call) -> str:
+        """The layer whose weights a call reads, ``-`` if it reads none."""
+        read = [self._values[one].name for one in call.arguments if isinstance(one, int)]
+        return next((self._layers[name] for name in read if name in self._layers), "-")
 
     # --- memory --------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Archive:
         from gq_tvm.frontend.program_table import plain
 
         content = io.BytesIO()
-        with PT2ArchiveWriter(content) as writer:  # type: ignore[arg-type]
+        with PT2ArchiveWriter(content) as writer:
             for name in self.names:
                 table = plain(self._json(f"{_MODELS}{name}.json"), str(self._path))
                 writer.write_string(f"{_MODELS}{name}.json", json.dumps(table))

@@ -8,6 +8,7 @@ from torch import fx
 from tvm import relax
 
 from gq_tvm.frontend.importer import Importer
+from gq_tvm.frontend.places import name_of
 
 _PRODUCTS = (2, 3, 4)  # powers that products compute
 
@@ -22,10 +23,10 @@ def _convert_sum(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit ``x + alpha * y``, or the difference; TVM forgets the factor."""
     alpha = node.kwargs.get("alpha", 1)
     if alpha == 1:
-        return importer.tvms[node.target.__name__](node)
+        return importer.plain(node)
     x, y = importer.retrieve_args(node)
     emit = importer.block_builder.emit
-    operator = relax.op.add if node.target.__name__.startswith("add") else relax.op.subtract
+    operator = relax.op.add if name_of(node).startswith("add") else relax.op.subtract
     if not isinstance(y, relax.Expr):
         return emit(operator(x, relax.const(alpha * y, x.ty.dtype)))
     return emit(operator(x, emit(relax.op.multiply(y, relax.const(alpha, y.ty.dtype)))))
@@ -42,7 +43,7 @@ def _convert_power(node: fx.Node, importer: Importer) -> relax.Expr:
         return product
     dtype = next(str(one.ty.dtype) for one in (x, y) if isinstance(one, relax.Expr))
     if not dtype.startswith(("int", "uint")) or y == 0:
-        return importer.tvms[node.target.__name__](node)
+        return importer.plain(node)
     base, exponent = (
         emit(relax.op.astype(one, "float64"))
         if isinstance(one, relax.Expr)
@@ -59,7 +60,7 @@ def _convert_clamp(node: fx.Node, importer: Importer) -> relax.Expr:
     dtype = str(x.ty.dtype)
     numbers = all(not isinstance(one, relax.Expr) for one in given.values())
     if dtype.startswith("float") or not numbers:
-        return importer.tvms[node.target.__name__](node)
+        return importer.plain(node)
     emit = importer.block_builder.emit
     for name, operator in (("min", relax.op.maximum), ("max", relax.op.minimum)):
         bound: Any = given.get(name)

@@ -16,7 +16,7 @@ from tvm import relax
 from gq_tvm.errors import Error
 from gq_tvm.frontend import fourier
 from gq_tvm.frontend.complex_pair import Complex, Emit
-from gq_tvm.frontend.places import place_of
+from gq_tvm.frontend.places import name_of, place_of
 
 if TYPE_CHECKING:
     from gq_tvm.frontend.importer import Importer
@@ -40,7 +40,7 @@ def convert(node: fx.Node, importer: Importer, plain: Callable[[fx.Node], Any]) 
     Raises:
         Error: it is none of those known here.
     """
-    name = node.target.__name__.partition(".")[0]
+    name = name_of(node).partition(".")[0]
     if name in _RULES:
         return _RULES[name](Emit(importer), *_arguments(node, importer))
     if name in _SAME_FOR_BOTH:
@@ -184,5 +184,5 @@ CONVERTERS = dict.fromkeys(
         *("view_as_complex.default", "complex.default", "polar.default", "angle.default"),
         *("_conj.default", "conj_physical.default"),
     ),
-    lambda node, importer: convert(node, importer, importer.convert_map[node.target.__name__]),
+    lambda node, importer: convert(node, importer, importer.plain),
 )

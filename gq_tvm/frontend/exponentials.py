@@ -1,12 +1,12 @@
-"""Functions that TVM's importer makes of differences which are 0 near 0, or of half their operands.
+"""Functions that TVM's importer makes of differences that are 0 near 0, or without a factor (SELU).
 
 ``e^x - 1 = tanh(x / 2) (e^x + 1) = 2 t / (1 - t)`` with ``t = tanh(x / 2)``, which the kernels keep
-exact near 0; ``log(1 + x) = 2 atanh(x / (2 + x))``. In float32 all are exact to 1e-6, relatively.
+exact near 0; logarithms are their series there. In float32 all are exact to 2e-6, relatively.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import fx
 from tvm import relax
@@ -20,8 +20,7 @@ def _convert_elu(node: fx.Node, importer: Importer) -> relax.Expr:
     options = dict(zip(("alpha", "scale", "input_scale"), given, strict=False)) | dict(node.kwargs)
     alpha, scale, inner = (options.get(one, 1.0) for one in ("alpha", "scale", "input_scale"))
     emit, number = importer.block_builder.emit, _numbers(x)
-    negative = emit(relax.op.minimum(x, number(0.0)))
-    t = emit(relax.op.tanh(emit(relax.op.multiply(negative, number(inner / 2)))))
+    t = emit(relax.op.tanh(emit(relax.op.multiply(x, number(inner / 2)))))
     grown = emit(relax.op.divide(t, emit(relax.op.subtract(number(1.0), t))))
     below = emit(relax.op.multiply(grown, number(2.0 * alpha * scale)))
     above = emit(relax.op.multiply(x, number(scale)))
@@ -40,26 +39,27 @@ def _convert_log1p(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit ``log(1 + x)``."""
     (x,) = importer.retrieve_args(node)
     emit, number = importer.block_builder.emit, _numbers(x)
-    plain = emit(relax.op.log(emit(relax.op.add(number(1.0), x))))
-    s = emit(relax.op.divide(x, emit(relax.op.add(number(2.0), x))))
-    return _near_zero(importer, x, 0.25, _atanh(importer, s, 2.0), plain)
+    far = emit(relax.op.log(emit(relax.op.add(number(1.0), x))))
+    return _near_zero(importer, x, 2**-4, _series(importer, x, [1, -2, 3, -4, 5, -6], x), far)
 
 
 def _convert_atanh(node: fx.Node, importer: Importer) -> relax.Expr:
     """Emit ``atanh(x)``."""
     (x,) = importer.retrieve_args(node)
-    plain = importer.block_builder.emit(relax.op.atanh(x))
-    return _near_zero(importer, x, 0.125, _atanh(importer, x, 1.0), plain)
+    square = importer.block_builder.emit(relax.op.multiply(x, x))
+    far = importer.block_builder.emit(relax.op.atanh(x))
+    return _near_zero(importer, x, 2**-3, _series(importer, x, [1, 3, 5, 7], square), far)
 
 
-def _atanh(importer: Importer, x: relax.Expr, factor: float) -> relax.Expr:
-    """``factor * atanh(x)`` of |x| up to 1 / 7, by powers of x: off by less than x^8 / 9."""
+def _series(
+    importer: Importer, x: relax.Expr, divisors: Sequence[int], power: relax.Expr
+) -> relax.Expr:
+    """``x (1 / d_0 + power (1 / d_1 + power (...)))``."""
     emit, number = importer.block_builder.emit, _numbers(x)
-    square = emit(relax.op.multiply(x, x))
-    series = number(factor / 7)
-    for divisor in (5, 3, 1):
-        product = emit(relax.op.multiply(series, square))
-        series = emit(relax.op.add(product, number(factor / divisor)))
+    series = number(1 / divisors[-1])
+    for divisor in divisors[-2::-1]:
+        product = emit(relax.op.multiply(series, power))
+        series = emit(relax.op.add(product, number(1 / divisor)))
     return emit(relax.op.multiply(series, x))
 
 

@@ -18,7 +18,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from gq_tvm.errors import Error
 from gq_tvm.frontend import complex_numbers
-from gq_tvm.frontend.places import place_of
+from gq_tvm.frontend.places import name_of, place_of
 from gq_tvm.frontend.promotion import operands_to_cast
 
 _LONGEST = 300  # characters of TVM's account
@@ -33,6 +33,8 @@ class Importer(ExportedProgramImporter):
         tvms: TVM's own converters, by the names it knows operators by.
         places: The node that each value comes from, by the names of the variables.
     """
+
+    convert_map: dict[str, Callable[[fx.Node], Any]]
 
     def __init__(self, converters: Mapping[str, Converter]) -> None:
         super().__init__()
@@ -65,6 +67,10 @@ class Importer(ExportedProgramImporter):
     def dtype_of(self, dtype: torch.dtype) -> str:
         """TVM's name of a dtype, or of the parts of a complex one."""
         return self._convert_data_type(dtype.to_real() if dtype.is_complex else dtype)
+
+    def plain(self, node: fx.Node) -> Any:
+        """Translate a node by TVM's own converter."""
+        return self.tvms[name_of(node)](node)
 
     def _bound(self, convert: Converter) -> Callable[[fx.Node], Any]:
         return lambda node: convert(node, self)

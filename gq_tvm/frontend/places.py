@@ -8,9 +8,15 @@ from pathlib import PurePath
 from torch import fx
 
 _FRAME = re.compile(
-    r'File "(?P<file>[^"]*)", line (?P<line>\d+), in [^\n]*(?:\n\s+(?P<code>\S.*))?'
+    r'File "(?P<file>[^"]*)", line (?P<line>\d+), in [^\n]*(?:\n\s+(?!File )(?P<code>\S.*))?'
 )
+_PYTORCH = "-packages/torch/"  # frames of its own layers say little of a model
 _LONGEST = 80  # characters of a line of code
+
+
+def name_of(node: fx.Node) -> str:
+    """What TVM calls an operator: ``sum.dim_IntList``."""
+    return getattr(node.target, "__name__", str(node.target))
 
 
 def module_of(node: fx.Node) -> str:
@@ -29,7 +35,8 @@ def line_of(node: fx.Node) -> str:
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if not frames:
         return ""
-    last = frames[-1]
+    own = [frame for frame in frames if _PYTORCH not in frame["file"].replace("\\", "/")]
+    last = (own or frames)[-1]
     code = (last["code"] or "").strip()
     where = f"{PurePath(last['file']).name}, line {last['line']}"
     return f"{where}: {code[:_LONGEST]}" if code else where

@@ -7,8 +7,12 @@ is summed in float32, and bools, of which TVM knows no order and no sum, are num
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
+
+from gq_tvm.frontend.places import name_of
 
 _COMPARED = {"eq", "ne", "lt", "le", "gt", "ge"}
 _PROMOTED = {"floor_divide", "rsub", "prelu", "hardswish", "__and__", "__or__", "__xor__"}
@@ -25,7 +29,7 @@ def operands_to_cast(node: fx.Node) -> dict[fx.Node, torch.dtype]:
     """The operands of an operator that are not of the dtype it computes in, and that dtype."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return {}
-    name = node.target.__name__.partition(".")[0]
+    name = name_of(node).partition(".")[0]
     operands = [
         one
         for number, one in enumerate(node.args)
@@ -47,12 +51,14 @@ def _computed_in(name: str, node: fx.Node, operands: list[fx.Node]) -> torch.dty
     if not isinstance(result, torch.Tensor) or result.dtype.is_complex:
         return None
     if name in _COMPARED:
-        values = [one.meta["val"] if isinstance(one, fx.Node) else one for one in node.args[:2]]
+        values: Any = [
+            one.meta["val"] if isinstance(one, fx.Node) else one for one in node.args[:2]
+        ]
         common = torch.result_type(*values)
         return torch.int8 if common is torch.bool else common
     if name in _SUMMED:
         return torch.float32 if result.dtype in _HALVES else result.dtype
-    if torch.Tag.pointwise not in node.target.tags and name not in _PROMOTED:
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) and name not in _PROMOTED:
         return None
     if result.dtype is not torch.bool:
         return result.dtype

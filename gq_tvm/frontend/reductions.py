@@ -34,7 +34,8 @@ def _convert_extreme(largest: bool) -> Callable[[fx.Node, Importer], Any]:
     """A converter for ``max`` and ``min`` along an axis: the values, and where they are."""
 
     def convert(node: fx.Node, importer: Importer) -> Any:
-        x, (axis,), keep = _arguments(node, importer)
+        x, axes, keep = _arguments(node, importer)
+        axis = (axes or [0])[0]
         emit = importer.block_builder.emit
         found = emit(
             relax.op.topk(x, k=1, axis=axis, largest=largest, ret_type="both", dtype="int64")

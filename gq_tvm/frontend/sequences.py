@@ -13,6 +13,7 @@ from torch import fx
 from tvm import relax
 
 from gq_tvm.frontend.importer import Importer
+from gq_tvm.frontend.places import name_of
 
 MAKERS = (
     "arange.default",
@@ -37,13 +38,14 @@ def convert_sequence(node: fx.Node, importer: Importer) -> relax.Expr:
     if any(isinstance(one, fx.Node) for one in [*node.args, *node.kwargs.values()]):
         return _computed(node, importer)
     options = {key: one for key, one in node.kwargs.items() if key not in ("device", "pin_memory")}
-    made = node.target(*node.args, **{**options, "dtype": node.meta["val"].dtype})
+    make: Any = node.target
+    made = make(*node.args, **{**options, "dtype": node.meta["val"].dtype})
     return importer.block_builder.emit(relax.const(np.ascontiguousarray(made.numpy())))
 
 
 def _computed(node: fx.Node, importer: Importer) -> relax.Expr:
-    if not node.target.__name__.startswith("arange"):
-        return importer.tvms[node.target.__name__](node)
+    if not name_of(node).startswith("arange"):
+        return importer.plain(node)
     values: list[Any] = importer.retrieve_args(node)
     start, end, step = [0, values[0], 1] if len(values) == 1 else [*values, 1][:3]
     dtype = importer.dtype_of(node.meta["val"].dtype)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from gq_tvm.errors import Error
+from gq_tvm.quantize.arguments import check_numbers
 from gq_tvm.quantize.quantizer import Hardness, Quantizer
 
 
@@ -42,6 +43,8 @@ class Annealing:
         quantizers = [m for m in model.modules() if isinstance(m, Quantizer)]
         if not quantizers:
             raise Error("annealing: the model has no quantisers; call quantize.prepare first.")
+        check_numbers("annealing", int, steps=steps, every=every)
+        check_numbers("annealing", start=start, end=end, hard=hard)
         if steps < 1 or every < 1:
             raise Error(f"annealing: steps ({steps}) and every ({every}) must be at least 1.")
         if not 0 < start <= end or not 0 <= hard <= 1:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
+from gq_tvm.quantize.arguments import check_flags, check_numbers, check_patterns
 from gq_tvm.quantize.computed_weights import fold
 from gq_tvm.quantize.copying import check_is_model
 from gq_tvm.quantize.gq import GQ, MU, STARTS
@@ -94,16 +95,43 @@ def prepare(
             two kinds of activations, nothing can be quantised, or an option is given that the
             method does not have.
     """
-    default, patterns = (activation, {}) if isinstance(activation, str) else ("int8", activation)
     options: dict[str, Any] = {
         "mu": mu, "learn_mu": learn_mu, "learn_centroids": learn_centroids, "start": start,
     }  # fmt: skip
-    _check_options(model, [default, *patterns.values()], method)
+    check_flags("prepare", per_row=per_row, exact_state=exact_state)
     _check_method_options(method, options | {"int8_grid": int8_grid})
+    own = {name: value for name, value in options.items() if name in _OPTIONS[method]}
+
+    def quantizer(weight: Tensor, bits: int, on_grid: bool) -> Quantizer:
+        if method == "int8" and bits != 8:
+            raise Error('prepare: method "int8" has 8 bits only; give bits=8.')
+        forced = on_grid if int8_grid is None else int8_grid
+        return METHODS[method](weight, bits, forced, per_row, **own)
+
+    attach(model, bits, overrides, activation, quantizer)
+    for module in model.modules():
+        if isinstance(module, QuantRecurrent):
+            module.exact_state = exact_state
+    return model
+
+
+def attach(
+    model: nn.Module,
+    bits: int | None,
+    overrides: Mapping[str, int | None] | None,
+    activation: str | Mapping[str, str],
+    quantizer: Callable[[Tensor, int, bool], Quantizer],
+) -> None:
+    """Put before each weight what ``quantizer`` makes of it, its bits and whether on int8 grids.
+
+    The other arguments, and errors, are those of ``prepare``.
+    """
+    default, patterns = "int8", activation
+    if not isinstance(patterns, Mapping):
+        default, patterns = patterns, {}
+    _check_options(model, overrides, default, patterns)
     weights = find_weights(model)
     chosen = _choose_bits(weights, bits, overrides or {})
-    if method == "int8" and set(chosen.values()) - {8}:
-        raise Error('prepare: method "int8" has 8 bits only; give bits=8.')
     _check_whole_layers(weights, chosen)
     kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
@@ -114,10 +142,8 @@ def prepare(
             continue  # shared: one quantiser for all holders
         check_finite(w.name, w.parameter)
         holders = [kind for v, kind in kinds.items() if v.parameter is w.parameter]
-        on_grid = set(holders) != {"fp32"} if int8_grid is None else int8_grid
-        own = {name: value for name, value in options.items() if name in _OPTIONS[method]}
-        quantizers[id(w.parameter)] = METHODS[method](
-            w.parameter, chosen[id(w.parameter)], on_grid, per_row, **own
+        quantizers[id(w.parameter)] = quantizer(
+            w.parameter, chosen[id(w.parameter)], set(holders) != {"fp32"}
         )
     layers: dict[nn.Module, list[Weight]] = defaultdict(list)
     for w in kinds:
@@ -129,18 +155,15 @@ def prepare(
         become(module, LAYERS[layer_kind(module) or type(module)][0])
         assert isinstance(module, QuantLayer)
         module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
-        if isinstance(module, QuantRecurrent):
-            module.exact_state = exact_state
     _read_no_weights_directly(model)
     if folded:
         warnings.warn(
             f"weights that are computed become plain ones, as they are now: {_listed(folded)}; an "
             "optimiser made before does not hold them.",
-            stacklevel=2,
+            stacklevel=3,
         )
     if bits not in (None, 32):
         _say_what_is_left(weights, overrides or {})
-    return model
 
 
 def _listed(names: list[str]) -> str:
@@ -151,7 +174,7 @@ def _say_what_is_left(weights: list[Weight], overrides: Mapping[str, int | None]
     asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
-        warnings.warn(f"left in float: {_listed(left)}.", stacklevel=3)
+        warnings.warn(f"left in float: {_listed(left)}.", stacklevel=4)
 
 
 def _read_no_weights_directly(model: nn.Module) -> None:
@@ -174,17 +197,21 @@ def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
     return list({id(p): p for q in quantizers for p in q.parameters()}.values())
 
 
-def _check_options(model: nn.Module, activations: list[str], method: str) -> None:
+def _check_options(model: nn.Module, overrides: Any, default: Any, patterns: Any) -> None:
     check_is_model("prepare", model)
-    for activation in activations:
+    check_patterns("prepare", overrides=overrides or {}, activation=patterns)
+    for activation in (default, *patterns.values()):
         check_activation("prepare", activation)
-    if method not in METHODS:
-        raise Error(f"prepare: method must be one of {', '.join(METHODS)}, got {method!r}.")
     if any(isinstance(m, QuantLayer) for m in model.modules()):
         raise Error("prepare: the model is prepared already; start from a float model.")
 
 
 def _check_method_options(method: str, options: Mapping[str, Any]) -> None:
+    if method not in tuple(METHODS):
+        raise Error(f"prepare: method must be one of {', '.join(METHODS)}, got {method!r}.")
+    flags = ("learn_mu", "learn_centroids", *["int8_grid"] * (options["int8_grid"] is not None))
+    check_flags("prepare", **{name: options[name] for name in flags})
+    check_numbers("prepare", mu=options["mu"])
     for name, value in options.items():
         if name not in _OPTIONS[method] and value != _UNSAID.get(name):
             raise Error(f'prepare: method "{method}" has no {name}; leave it out.')
@@ -202,7 +229,7 @@ def _choose_bits(
 ) -> dict[int, int]:
     """Bits by id of the parameter; parameters left in float are absent."""
     for pattern, bits in {"bits": default, **overrides}.items():
-        if bits not in (None, 32) and not (isinstance(bits, int) and 1 <= bits <= 8):
+        if bits not in (None, 32) and (type(bits) is not int or not 1 <= bits <= 8):
             where = f"{pattern}: " * (pattern != "bits")
             raise Error(f"prepare: {where}bits must be 1 to 8, None or 32, got {bits!r}.")
     explicit: dict[int, dict[str, int | None]] = defaultdict(dict)

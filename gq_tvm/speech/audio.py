@@ -148,7 +148,7 @@ def _chunks(content: bytearray, at: int) -> Iterator[tuple[int, bytes, int]]:
 def _mixed(path: Path, file: _Forwards, note: Callable[[str], None]) -> Iterator[np.ndarray]:
     """The mean of the channels, f32 [n] a piece; raises Error when there are no samples."""
     done, alone, together = 0, 0.0, 0.0
-    most = max(1, _PIECE // file.channels)
+    most = max(1, min(_PIECE // file.channels, file.frames))
     while len(samples := file.read(most, dtype="float32", always_2d=True)):
         if (at := first_odd(samples)) is not None:
             seconds = (done + at // file.channels) / file.samplerate
@@ -156,7 +156,7 @@ def _mixed(path: Path, file: _Forwards, note: Callable[[str], None]) -> Iterator
                 f"{path} holds a sample of {spelled(samples.flat[at])} at {seconds:.3f} s, audio "
                 "lies in [-1, 1]; record or convert it again"
             )
-        mixed = samples.mean(axis=1)
+        mixed = samples[:, 0] if file.channels == 1 else samples.mean(axis=1)
         if file.channels > 1:
             alone += float(np.square(samples, dtype=np.float64).sum()) / file.channels
             together += float(np.square(mixed, dtype=np.float64).sum())

@@ -13,8 +13,10 @@ LOUDEST = 1e10
 
 def first_odd(samples: np.ndarray) -> int | None:
     """Where in samples f32 [...], flattened, the first is that cannot be sound; None: nowhere."""
-    odd = ~(np.abs(samples) <= LOUDEST)  # also where it is NaN
-    return int(odd.argmax()) if odd.any() else None
+    size = np.abs(samples)
+    if size.max(initial=0.0) <= LOUDEST:  # which no NaN is
+        return None
+    return int((~(size <= LOUDEST)).argmax())
 
 
 def spelled(value: float) -> str:

@@ -10,49 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, Lstm, export, frames
+from bundled import run
+from codebook_models import Linear, export, frames
 from conformer_model import Conformer
-from torch import nn
 
 import gq_tvm
-from gq_tvm import Error, deploy, targets
+from gq_tvm import Error, cache, deploy, targets
 from gq_tvm.build import build
-from gq_tvm.deploy import plan
 from gq_tvm.runtime import board
+from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.speech import audio
 from gq_tvm.targets.zig import compile_native
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 
 DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits"
-
-
-class Network(nn.Module):
-    """Every way sizes and results can go: symbolic time, a state, views, two outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.out = Lstm(10, 8, "int8"), Linear(6, 8, activation="int8")
-
-    def forward(self, x, h, c):
-        y, new_h, new_c = self.lstm(x, h, c)
-        return torch.tanh(self.out(y)), new_h, new_c
-
-
-def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, words)], capture_output=True, text=True, cwd=cwd, check=False)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> Path:
-    """A bundle and beside it the artefact."""
-    folder = tmp_path_factory.mktemp("network")
-    example = torch.randn(2, 3, 10), torch.zeros(2, 8), torch.zeros(2, 8)
-    program = export(Network().eval(), *example, dynamic=({1: frames(1, 40)}, None, None))
-    artefact = build(program)
-    artefact.save(folder / "model.gq")
-    deploy.write(artefact, folder / "bundle")
-    return folder
 
 
 def called(
@@ -96,19 +68,6 @@ def test_conformer_of_any_length(tmp_path):
         np.testing.assert_array_equal(y, net(x))
 
 
-def recordings() -> list[Path]:
-    return sorted((DIGITS / "samples").glob("*.wav"))
-
-
-@pytest.fixture(scope="module")
-def recogniser(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("recogniser")
-    artefact = build(DIGITS / "digits.pt2")
-    artefact.save(folder / "model.gq")
-    deploy.write(artefact, folder / "bundle")
-    return folder
-
-
 def python_text(artefact: Path, path: Path) -> str:
     from gq_tvm.transcribe import recogniser_of
 
@@ -116,57 +75,52 @@ def python_text(artefact: Path, path: Path) -> str:
     return recogniser.transcribe(audio.read(path, recogniser.sample_rate))
 
 
-def test_recogniser_says_what_python_says(recogniser):
-    done = run(recogniser / "bundle" / "gq-run", "--profile", *recordings())
-    texts = [python_text(recogniser / "model.gq", path) for path in recordings()]
+def test_recogniser_says_what_python_says(recogniser, recordings):
+    done = run(recogniser / "bundle" / "gq-run", "--profile", *recordings)
+    texts = [python_text(recogniser / "model.gq", path) for path in recordings]
     assert done.stdout.splitlines() == texts
     assert "real-time factor" in done.stderr
-    assert "lstm" in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("peak memory")]
     peak, weights = (int(word) for word in line.replace(",", "").split() if word.isdigit())
     assert peak <= weights + 8 * 1024  # kB
 
 
-def test_other_rates_are_resampled(recogniser, tmp_path):
-    path = recordings()[0]
-    audio.write(tmp_path / "other.wav", audio.read(path, 16000), 16000)
-    done = run(recogniser / "bundle" / "gq-run", tmp_path / "other.wav")
-    assert done.stdout.strip() == python_text(recogniser / "model.gq", path)
-
-
-def test_example_is_a_recogniser(recogniser, tmp_path):
+def test_example_is_a_recogniser(recogniser, recordings, tmp_path):
     """The header, the library and the example, as someone embeds them."""
     bundle = recogniser / "bundle"
     options = [f"-L{bundle}", "-lgq", f"-Wl,-rpath,{bundle}"]
-    compile_native(
-        [bundle / "example.c"], tmp_path / "example", platform.machine(), [bundle], options
-    )
-    path = recordings()[0]
+    source, program, kept = bundle / "example.c", tmp_path / "example", cache.root() / "zig"
+    compile_native([source], program, platform.machine(), [bundle], options, kept)
+    path = recordings[0]
     heard = (audio.read(path, 8000) * 32768).astype("<i2").tobytes()
-    done = subprocess.run([tmp_path / "example", bundle], input=heard, capture_output=True)
-    assert done.stdout.decode().strip() == python_text(recogniser / "model.gq", path)
-    refused = run(tmp_path / "example", tmp_path)
-    assert refused.returncode == 2
-    assert "plan.txt cannot be read" in refused.stderr
+    done = subprocess.run([tmp_path / "example", bundle, "8000"], input=heard, capture_output=True)
+    assert done.stdout.decode() == python_text(recogniser / "model.gq", path) + "\n"
+    for folder, rate, reason in (
+        (tmp_path, 8000, "plan.txt cannot be read"),
+        (bundle, 16000, "record at 8000 Hz"),
+    ):
+        refused = run(tmp_path / "example", folder, rate)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("target", "cpu"),
     [("arm", "cortex-a53"), ("cortex-a76", "cortex-a76"), ("cortex-a7", "cortex-a7")],
 )
-def test_emulated_arm_says_the_same(target, cpu, recogniser, emulated, tmp_path):
+def test_emulated_arm_says_the_same(target, cpu, recogniser, recordings, emulated, tmp_path):
     machine = targets.get(target).machine
     emulated(cpu, machine)  # skips where there is no emulator
     deploy.write(build(DIGITS / "digits.pt2", target=target), tmp_path / "bundle")
     emulator = board.locate().emulator(machine, cpu)
-    done = run(*emulator, tmp_path / "bundle" / "gq-run", *recordings()[:2])
+    done = run(*emulator, tmp_path / "bundle" / "gq-run", *recordings[:2])
     assert done.stdout.splitlines() == [
-        python_text(recogniser / "model.gq", path) for path in recordings()[:2]
+        python_text(recogniser / "model.gq", path) for path in recordings[:2]
     ]
     older = {"cortex-a76": ("cortex-a53", "dotprod"), "cortex-a7": ("cortex-a9", "vfpv4")}
     if target in older:
         other, missing = older[target]
-        done = run(*emulator[:-1], other, tmp_path / "bundle" / "gq-run", recordings()[0])
+        done = run(*emulator[:-1], other, tmp_path / "bundle" / "gq-run", recordings[0])
         assert done.returncode == 2
         assert f"this CPU lacks {missing}" in done.stderr
 
@@ -210,43 +164,6 @@ def test_inputs_that_do_not_fit_are_refused(network, tmp_path, array, reason):
     assert reason in done.stderr
 
 
-def damaged(network: Path, folder: Path, name: str, change) -> str:
-    """What gq-run says of a bundle one of whose files was changed."""
-    bundle = folder / "bundle"
-    bundle.mkdir()
-    for file in (network / "bundle").iterdir():
-        data = file.read_bytes()
-        (bundle / file.name).write_bytes(change(data) if file.name == name else data)
-        (bundle / file.name).chmod(0o755)
-    done = run(bundle / "gq-run", "--list")
-    assert done.returncode == 2
-    return done.stderr
-
-
-def resealed(data: bytes, old: bytes, new: bytes) -> bytes:
-    """A plan that was altered with care."""
-    return plan.sealed(data.replace(old, new).decode().splitlines()[1:-1])
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "reason"),
-    [
-        ("weights.safetensors", lambda data: data[:-1], "has the wrong size"),
-        ("plan.txt", lambda data: data.replace(b"gq-plan 1", b"gq-plan 9"), "of this version"),
-        ("plan.txt", lambda data: data[:-40], "is damaged"),
-        ("plan.txt", lambda data: data.replace(b"call", b"cell"), "is damaged"),
-        ("plan.txt", lambda data: resealed(data, b"machine ", b"machine z"), "is for z"),
-        ("plan.txt", lambda data: resealed(data, b"features", b"features moon"), "lacks moon"),
-        ("plan.txt", lambda data: resealed(data, b"call", b"cell"), "cannot be understood"),
-        ("plan.txt", lambda data: resealed(data, b" weight ", b" view "), "out of range"),
-        ("plan.txt", lambda data: resealed(data, b"float32", b"float32x4"), "nobody knows"),
-        ("kernels.so", lambda data: data[:100], "cannot be loaded"),
-    ],
-)
-def test_damage_is_one_sentence(network, tmp_path, name, change, reason):
-    assert reason in damaged(network, tmp_path, name, change)
-
-
 def header(**changes: object) -> bytes:
     """An .npy file of 2 x 3 x 10 floats whose header says something else."""
     facts = {"descr": "<f4", "fortran_order": False, "shape": (2, 3, 10)} | changes
@@ -274,48 +191,24 @@ def test_damaged_arrays_are_one_sentence(network, tmp_path, content, reason):
     assert reason in done.stderr
 
 
-def wav(*chunks: tuple[bytes, bytes]) -> bytes:
-    body = b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks)
-    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+@pytest.fixture(scope="module")
+def small() -> Artefact:
+    return build(export(Linear(3, 4).eval(), torch.zeros(2, 4)))
 
 
-def pcm(channels: int = 1, rate: int = 8000, bits: int = 16) -> tuple[bytes, bytes]:
-    return b"fmt ", struct.pack("<HHIIHH", 1, channels, rate, 0, 0, bits)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"RIFF", "is no WAV file"),
-        (wav((b"data", bytes(8)), pcm()), "of a kind that is not known"),  # data before fmt
-        (wav(pcm(channels=0), (b"data", bytes(8))), "of a kind that is not known"),
-        (wav(pcm(bits=12), (b"data", bytes(8))), "of a kind that is not known"),
-        (wav(pcm(rate=1), (b"data", bytes(8))), "which is damage"),
-        (wav(pcm(channels=65535), (b"data", bytes(8))), "holds no samples"),
-        (wav(pcm())[:-1], "holds no samples"),
-    ],
-)
-def test_damaged_recordings_are_one_sentence(recogniser, tmp_path, content, reason):
-    (tmp_path / "a.wav").write_bytes(content)
-    done = run(recogniser / "bundle" / "gq-run", tmp_path / "a.wav")
-    assert done.returncode == 2
-    assert reason in done.stderr
-
-
-def test_older_bundle_outlives_a_failure(network, tmp_path, monkeypatch):
+def test_older_bundle_outlives_a_failure(small, tmp_path, monkeypatch):
     place = tmp_path / "bundle"
     place.mkdir()
-    (place / "plan.txt").write_text("gq-plan 1\n")
+    (place / "plan.txt").write_text("gq-plan 2\n")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gq_tvm.runtime.artefact._swap", full)
-    artefact = build(export(Linear(3, 4).eval(), torch.zeros(2, 4)))
     with pytest.raises(Error, match="No space left"):
-        deploy.write(artefact, place)
+        deploy.write(small, place)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert (place / "plan.txt").read_text() == "gq-plan 1\n"
+    assert (place / "plan.txt").read_text() == "gq-plan 2\n"
 
 
 def test_kernels_of_several_threads_answer_as_of_one(tmp_path):
@@ -336,12 +229,11 @@ def test_kernels_of_several_threads_answer_as_of_one(tmp_path):
     np.testing.assert_array_equal(made[2], made[0])
 
 
-def test_place_of_something_else_is_kept(network, tmp_path):
+def test_place_of_something_else_is_kept(small, tmp_path):
     (tmp_path / "mine").write_text("precious")
-    artefact = build(export(Linear(3, 4).eval(), torch.zeros(2, 4)))
     with pytest.raises(Error, match="is not a bundle; choose another place"):
-        deploy.write(artefact, tmp_path)
+        deploy.write(small, tmp_path)
     assert (tmp_path / "mine").read_text() == "precious"
-    deploy.write(artefact, tmp_path / "bundle")
-    deploy.write(artefact, tmp_path / "bundle")  # an older bundle is replaced
+    deploy.write(small, tmp_path / "bundle")
+    deploy.write(small, tmp_path / "bundle")  # an older bundle is replaced
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "mine"]

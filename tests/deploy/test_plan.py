@@ -14,7 +14,11 @@ def planned(model: nn.Module, *example: torch.Tensor, dynamic=None) -> list[list
     artefact = build(export(model.eval(), *example, dynamic=dynamic), target="x86-64")
     module = plan.lower(artefact.lowered, targets.get("x86-64").tvm)
     weights = {name: 64 * i for i, name in enumerate(artefact.parameters)}
-    return [line.split() for line in plan.lines(module, artefact.manifest.functions, weights)]
+    layers = {
+        p: layer.call["layer"] for layer in artefact.manifest.layers for p in layer.parameters
+    }
+    functions = artefact.manifest.functions
+    return [line.split() for line in plan.lines(module, functions, weights, layers)]
 
 
 def of_kind(lines: list[list[str]], kind: str) -> list[list[str]]:
@@ -22,9 +26,11 @@ def of_kind(lines: list[list[str]], kind: str) -> list[list[str]]:
 
 
 def test_memory_of_results_is_used_again():
-    layers = nn.Sequential(*(Linear(6, 6) for _ in range(5)))
+    layers = nn.Sequential(*(Linear(6, 6, seed=i) for i in range(5)))
     lines = planned(layers, torch.zeros(2, 6))
-    assert len(of_kind(lines, "call")) == 5
+    calls = of_kind(lines, "call")
+    assert [line[2] for line in calls] == ["0", "1", "2", "3", "4"]  # whose weights they read
+    assert all([word[0] for word in line[3:]].count(">") == 1 for line in calls)
     slots = [line[4] for line in of_kind(lines, "value") if line[2] == "temporary"]
     assert len(slots) == 4
     assert len(set(slots)) == 2  # what is read and what is written
@@ -44,7 +50,7 @@ def test_result_that_is_read_later_keeps_its_memory():
 
     lines = planned(Residual(), torch.zeros(2, 6))
     values = {line[1]: line for line in of_kind(lines, "value")}
-    calls = [line[2:] for line in of_kind(lines, "call")]
+    calls = [[word.lstrip(">") for word in line[3:]] for line in of_kind(lines, "call")]
     first = calls[0][-1]  # what the first kernel writes, and the last one reads
     assert first in calls[-1]
     between = [number for call in calls[1:-1] for number in call if number in values]
@@ -72,6 +78,7 @@ def test_sizes_are_told_by_inputs_and_computed():
     assert "mul" in operations
     views = [line for line in of_kind(lines, "value") if line[2] == "view"]
     assert views  # reshaping moves nothing
+    assert "-" in [line[2] for line in of_kind(lines, "call")]  # to join is no layer's
 
 
 def test_what_no_plan_can_say_is_refused():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from bundled import replanned, run
 from small_networks import FEATURES, chunks, compressed, noise
 
 import gq_tvm
 from gq_tvm import deploy
 from gq_tvm.build import build
-from gq_tvm.deploy import plan
 from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.runtime import board
@@ -20,10 +18,6 @@ from gq_tvm.speech import Recogniser, audio
 from gq_tvm.transcribe import recogniser_of
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
-
-
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
 
 
 def written(name: str, folder: Path) -> tuple[Recogniser, str]:
@@ -70,17 +64,14 @@ def test_an_emulated_cortex_a53_says_the_same(emulated, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("task ctc", "task lm", "the model's task is lm; only RNN transducers (rnnt) and CTC"),
         ("task ctc", "task rnnt", "there is no function predictor; the model has encoder"),
         ("metadata tokens ", "metadata tokens x ", "scores 29 tokens and names 30"),
     ],
 )
 def test_networks_that_do_not_fit_are_one_sentence(ctc, tmp_path, old, new, reason):
     folder, _ = ctc
-    bundle = shutil.copytree(folder / "bundle", tmp_path / "bundle")
-    lines = (bundle / "plan.txt").read_text().replace(old, new).splitlines()
-    (bundle / "plan.txt").write_bytes(plan.sealed(lines[1:-1]))
-    done = run(bundle / "gq-run", folder / "noise.wav")
+    changed = replanned(folder / "bundle", tmp_path, lambda text: text.replace(old, new))
+    done = run(folder / "bundle" / "gq-run", "--bundle", changed, folder / "noise.wav")
     assert done.returncode == 2
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1

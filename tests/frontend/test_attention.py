@@ -55,13 +55,27 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_attention(name, tmp_path):
-    shape, options = CASES[name]
-    model, x = Attending(shape, **options).eval(), 2 * torch.randn(shape)
-    program = codebook_models.export(model, x)
+class Several(nn.Module):
+    """Some of the cases, each with its own input."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.cases = nn.ModuleList(
+            Attending(shape, **o) for shape, o in map(CASES.__getitem__, names)
+        )
+
+    def forward(self, *inputs):
+        return [case(x) for case, x in zip(self.cases, inputs, strict=True)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_attention(kept, tmp_path):
+    names = [name for name in CASES if (name != "five axes") == kept]
+    model = Several(names).eval()
+    inputs = [2 * torch.randn(CASES[name][0]) for name in names]
+    program = codebook_models.export(model, *inputs)
     translated = frontend.translate(frontend.read(program), None).module
-    kept = "nn.attention" in str(translated["main"])
-    assert kept == (name != "five axes")
-    got = compiled(program, tmp_path)(x)
-    assert relative_error(got, model(x)) < 1e-5
+    assert str(translated["main"]).count("nn.attention") == kept * len(names)
+    got = compiled(program, tmp_path)(*inputs)
+    for name, one, wanted in zip(names, got if kept else [got], model(*inputs), strict=True):
+        assert relative_error(one, wanted) < 1e-5, name

@@ -39,9 +39,10 @@ def assert_all_equal(programs: Programs, tmp_path, *inputs: Tensor, dynamic=None
     for given in (inputs, *others):
         results = dict(zip(programs, _grouped(made(*given), model(*given)[0]), strict=True))
         for name, (got, wanted) in results.items():
-            torch.testing.assert_close(
-                got, wanted, rtol=2e-5, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
-            )
+            try:
+                torch.testing.assert_close(got, wanted, rtol=2e-5, atol=2e-5)
+            except AssertionError as difference:
+                raise AssertionError(f"{name}: {difference}") from None
 
 
 def _grouped(made: Any, wanted: dict[str, Any]) -> list[tuple[list[Tensor], list[Tensor]]]:

@@ -17,6 +17,7 @@ from torch.export.pt2_archive._package import package_pt2
 
 from gq_tvm import frontend
 from gq_tvm.errors import Error
+from gq_tvm.frontend.places import line_of
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,17 @@ def test_all_operators_that_cannot_be_translated_are_named():
     assert f"aten.linalg_matrix_exp.default (in the top level: {line}" in text
     assert f"aten.special_bessel_j0.default (2 times in inner: {line}" in text
     assert "return torch.special.bessel_j0(x)" in text
+
+
+def test_a_place_is_the_users_own_line():
+    node = torch.fx.Graph().placeholder("x")
+    node.meta["stack_trace"] = (
+        '  File "/home/me/net.py", line 7, in forward\n    y = self.conv(x)\n'
+        '  File "/a/site-packages/torch/nn/modules/conv.py", line 9, in forward\n    return 1\n'
+    )
+    assert line_of(node) == "net.py, line 7: y = self.conv(x)"
+    node.meta["stack_trace"] = 'File "<stdin>", line 2, in f\n  File "<stdin>", line 3, in g'
+    assert line_of(node) == "<stdin>, line 3"
 
 
 class Counting(nn.Module):

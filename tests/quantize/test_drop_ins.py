@@ -15,8 +15,8 @@ from relax_modules import calls
 from torch import nn
 
 import gq_tvm.quantize
+from gq_tvm import frontend
 from gq_tvm.errors import Error
-from gq_tvm.frontend.torch_export import translate
 from gq_tvm.passes import operators
 from gq_tvm.passes.match_codebook import MatchCodebook
 
@@ -173,8 +173,8 @@ def test_a_weight_that_is_read_stays_in_its_codebook(per_row):
     model = quantize.compress(Model(), 4, per_row=per_row)
     program = torch.export.export(model, (torch.tensor([[1, 2]]),))
     told: list[str] = []
-    module, names = translate(program, "main", "", None)
-    module = MatchCodebook(names, warn=told.append)(module)
+    translated = frontend.translate(frontend.read(program))
+    module = MatchCodebook(translated.names, warn=told.append)(translated.module)
     layers = [operators.attributes(call)["layer"] for call in calls(module, operators.LINEAR)]
     assert layers == ["linear", "embedding"]
     assert not told

@@ -13,7 +13,7 @@ from gq_tvm.quantize.gq import GQ
 from gq_tvm.quantize.lloyd_max import cell_midpoints
 from gq_tvm.quantize.quantizer import Hardness
 
-BITS = range(1, 9)
+BITS = (1, 2, 4, 8)
 STEP = 2e-8
 ELEMENTS = 24
 

@@ -29,7 +29,7 @@ def same(got, wanted):
 
 @pytest.mark.parametrize(
     ("bits", "activation"),
-    [*product(BITS, ("fp32", "int8")), *product((1, 2), FEW_BITS)],
+    [*product((1, 3, 4, 8), ("fp32", "int8")), *product((1, 2), FEW_BITS)],
 )
 @pytest.mark.parametrize("per_row", [False, True])
 def test_converted_computes_what_prepared_evaluates(bits, activation, per_row):
@@ -171,6 +171,11 @@ def test_activations_by_layer():
         ({"mu": float("nan")}, "mu must be 0 or more"),
         ({"mu": 0, "learn_mu": True}, "learn_mu needs a mu above 0"),
         ({"start": "zero"}, "start must be one of lloyd-max, uniform, got 'zero'"),
+        ({"overrides": ["encoder"]}, "overrides must be a dictionary by pattern"),
+        ({"overrides": {0: 2}}, 'a pattern must be a string, such as "0", got 0'),
+        ({"mu": "a"}, "mu must be a number, got 'a'"),
+        ({"learn_mu": 1}, "learn_mu must be True or False, got 1"),
+        ({"method": ["gq"]}, r"method must be one of .*, got \['gq'\]"),
         ({"method": "lsq", "mu": 63}, 'method "lsq" has no mu; leave it out'),
         ({"method": "lsq", "learn_mu": True}, 'method "lsq" has no learn_mu'),
         ({"method": "lsq", "learn_centroids": False}, 'method "lsq" has no learn_centroids'),
@@ -210,6 +215,8 @@ def test_other_refusals():
         quantize.Annealing(model, 10, start=5, end=4)
     with pytest.raises(Error, match="at least 1"):
         quantize.Annealing(model, 0)
+    with pytest.raises(Error, match=r"steps must be a whole number, got 10\.5"):
+        quantize.Annealing(model, 10.5)
     with torch.no_grad():
         model.projection.weight[0, 0] = torch.nan
     with pytest.raises(Error, match=r"projection\.weight: the weight holds NaN"):

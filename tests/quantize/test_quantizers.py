@@ -81,16 +81,17 @@ def test_lloyd_max_of_a_gaussian_is_maxs_table():
     torch.testing.assert_close(lloyd_max(values, 4), two, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("values", [torch.zeros(5), torch.full((3,), 0.2), torch.zeros(0)])
-def test_lloyd_max_falls_back_to_cell_midpoints(values):
-    wanted = torch.tensor([-0.75, -0.25, 0.25, 0.75], dtype=torch.float64)
-    assert torch.equal(lloyd_max(values, 4), wanted)
-
-
-def test_empty_cells_stay_finite():
-    centroids = lloyd_max(torch.tensor([0.0, 1.0, 1.0]), 16)
-    assert torch.isfinite(centroids).all()
-    assert {0.0, 1.0} <= {round(float(c), 6) for c in centroids}
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([], [-0.75, -0.25, 0.25, 0.75]),
+        ([0.0] * 5, [-0.75, 0.0, 0.25, 0.75]),
+        ([0.2] * 3, [-0.75, -0.25, 0.2, 0.75]),
+        ([0.0, 1.0, 1.0], [-0.75, 0.0, 0.25, 1.0]),
+    ],
+)
+def test_levels_without_a_value_start_from_the_midpoints_of_cells(values, wanted):
+    assert lloyd_max(torch.tensor(values, dtype=torch.float64), 4).tolist() == wanted
 
 
 @pytest.mark.parametrize("bits", BITS)

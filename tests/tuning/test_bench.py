@@ -119,6 +119,7 @@ def test_from_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
     ("argv", "message"),
     [
         (["nothing.pt2"], "nothing.pt2 does not exist"),
+        (["notes.gq"], "notes.gq is a text file, not a .pt2 file"),
         (["--common-shapes", "--target", "cortex-a76"], "cannot run cortex-a76; tune on a board"),
         (["--common-shapes", "--kernel", "scalar"], "nothing to tune: no kernel scalar"),
         (["--common-shapes", "--rpc", "127.0.0.1:1"], "no TVM RPC server answers at 127.0.0.1:1"),
@@ -126,6 +127,7 @@ def test_from_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
 )
 def test_refusals(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.gq").write_text("told by its content, not by its name")
     monkeypatch.setattr(LookupFloatEngine, "space", classmethod(lambda *_: [Schedule()] * 2))
     monkeypatch.setattr("gq_tvm.schedules.lookup.LookupEngine.space",
                         classmethod(lambda *_: [Schedule(), Schedule(vectors=2)]))  # fmt: skip

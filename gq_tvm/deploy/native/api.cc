@@ -1,8 +1,10 @@
 // The C interface; see gq.h.
 #include "gq.h"
 
+#include <algorithm>
 #include <memory>
 #include <new>
+#include <stdexcept>
 
 #include "model.h"
 #include "speech.h"
@@ -32,10 +34,27 @@ Result guarded(Result failure, Body body) {
     return body();
   } catch (const std::bad_alloc&) {
     error = "there is not enough memory";
+  } catch (const std::length_error&) {
+    error = "there is not enough memory";
   } catch (const std::exception& problem) {
     error = problem.what();
   }
   return failure;
+}
+
+void need(bool holds, const std::string& what) {
+  if (!holds) throw gq::Error(what);
+}
+
+gq::Tensor taken(const gq_tensor& input, int number) {
+  need(input.dtype && input.dimensions >= 0 && input.dimensions <= GQ_MOST_DIMENSIONS,
+       "input " + std::to_string(number) + " lacks a dtype or has too many dimensions");
+  try {
+    auto type = gq::Type::of(input.dtype);
+    return {type, {input.shape, input.shape + input.dimensions}, input.data};
+  } catch (const gq::Error& problem) {
+    throw gq::Error("input " + std::to_string(number) + " " + problem.what());
+  }
 }
 
 }  // namespace
@@ -44,7 +63,7 @@ const char* gq_error() { return error.c_str(); }
 
 gq_model* gq_open(const char* folder, int threads) {
   return guarded<gq_model*>(nullptr, [&] {
-    if (!folder) throw gq::Error("gq_open needs a folder");
+    need(folder, "gq_open needs a folder");
     return new gq_model{{folder, threads}, nullptr};
   });
 }
@@ -54,25 +73,23 @@ void gq_close(gq_model* model) { delete model; }
 int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int input_count,
             gq_tensor* outputs, int output_count) {
   return guarded(-1, [&] {
+    need(model && function && (inputs || input_count <= 0) && (outputs || output_count <= 0),
+         "gq_call needs a model, a function, inputs and outputs");
     gq::Callable& callable = model->model.function(function);
     std::vector<gq::Tensor> given;
-    for (int i = 0; i < input_count; ++i) {
-      const gq_tensor& one = inputs[i];
-      if (!one.dtype || one.dimensions < 0 || one.dimensions > GQ_MOST_DIMENSIONS)
-        throw gq::Error("input " + std::to_string(i) + " lacks a dtype or has too many dimensions");
-      given.push_back({gq::Type::of(one.dtype), {one.shape, one.shape + one.dimensions}, one.data});
-    }
+    for (int i = 0; i < input_count; ++i) given.push_back(taken(inputs[i], i));
+    const gq::Function& plan = callable.plan();
+    need(output_count >= 0 && static_cast<size_t>(output_count) == plan.outputs.size(),
+         std::string(function) + " has " + std::to_string(plan.outputs.size()) + " outputs");
+    for (size_t i = 0; i < plan.outputs.size(); ++i)
+      need(plan.output(i).shape.size() <= GQ_MOST_DIMENSIONS,
+           "an output has too many dimensions for gq_tensor");
     auto made = callable(given);
-    if (made.size() != static_cast<size_t>(output_count))
-      throw gq::Error(std::string(function) + " has " + std::to_string(made.size()) + " outputs");
     for (size_t i = 0; i < made.size(); ++i) {
       gq_tensor& one = outputs[i];
-      if (made[i].shape.size() > GQ_MOST_DIMENSIONS)
-        throw gq::Error("an output has too many dimensions for gq_tensor");
-      const auto& plan = callable.plan();
-      one.dtype = plan.values[static_cast<size_t>(plan.outputs[i])].type.name.c_str();
+      one.dtype = plan.output(i).type.name.c_str();
       one.dimensions = static_cast<int>(made[i].shape.size());
-      for (size_t j = 0; j < made[i].shape.size(); ++j) one.shape[j] = made[i].shape[j];
+      std::copy(made[i].shape.begin(), made[i].shape.end(), one.shape);
       one.data = made[i].data;
     }
     return 0;
@@ -80,20 +97,32 @@ int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int 
 }
 
 int gq_sample_rate(gq_model* model) {
-  return guarded(-1, [&] { return model->speech().features.sample_rate; });
+  return guarded(-1, [&] {
+    need(model, "gq_sample_rate needs a model");
+    return model->speech().features.sample_rate;
+  });
 }
 
 gq_stream* gq_stream_open(gq_model* model) {
-  return guarded<gq_stream*>(nullptr, [&] { return new gq_stream{gq::Stream(model->speech())}; });
+  return guarded<gq_stream*>(nullptr, [&] {
+    need(model, "gq_stream_open needs a model");
+    return new gq_stream{gq::Stream(model->speech())};
+  });
 }
 
 const char* gq_stream_accept(gq_stream* stream, const float* samples, int64_t count) {
-  return guarded<const char*>(nullptr,
-                              [&] { return stream->stream.accept(samples, count).c_str(); });
+  return guarded<const char*>(nullptr, [&] {
+    need(stream && count >= 0 && (samples || !count),
+         "gq_stream_accept needs a stream and samples");
+    return stream->stream.accept(samples, count).c_str();
+  });
 }
 
 const char* gq_stream_finish(gq_stream* stream) {
-  return guarded<const char*>(nullptr, [&] { return stream->stream.finish().c_str(); });
+  return guarded<const char*>(nullptr, [&] {
+    need(stream, "gq_stream_finish needs a stream");
+    return stream->stream.finish().c_str();
+  });
 }
 
 void gq_stream_close(gq_stream* stream) { delete stream; }

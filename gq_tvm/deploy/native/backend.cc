@@ -154,12 +154,15 @@ void report(const char* kind, const char** parts, int32_t count) {
   text = std::string(kind) + ": ";
   for (int i = 0; i < count; ++i)
     if (parts[i]) text += parts[i];
+  std::replace(text.begin(), text.end(), '\n', ' ');
 }
 
+// A library is one however often it is opened: kernels of an earlier model may be running, and
+// read the hook, while a later one finds that it is there.
 template <class F>
 void give(void* library, const char* name, F* function) {
-  if (auto* hook = static_cast<void**>(dlsym(library, name)))
-    *hook = reinterpret_cast<void*>(function);
+  auto* hook = static_cast<void**>(dlsym(library, name));
+  if (hook && *hook != reinterpret_cast<void*>(function)) *hook = reinterpret_cast<void*>(function);
 }
 
 }  // namespace
@@ -167,6 +170,8 @@ void give(void* library, const char* name, F* function) {
 namespace gq {
 
 void give_hooks(void* library) {
+  static std::mutex mutex;
+  std::lock_guard lock(mutex);
   give(library, "gq_report", report);
   give(library, "__TVMBackendAllocWorkspace", allocate);
   give(library, "__TVMBackendFreeWorkspace", release);

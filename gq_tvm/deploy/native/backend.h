@@ -6,7 +6,7 @@
 
 namespace gq {
 
-// Fill in the hooks of a library of kernels that dlopen() returned.
+// Fill in the hooks of a library of kernels that dlopen() returned; any number of threads may.
 void give_hooks(void* library);
 
 // Threads that kernels which can use several share out their work to.

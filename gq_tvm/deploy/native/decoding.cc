@@ -6,8 +6,15 @@ namespace gq {
 namespace {
 
 constexpr size_t kBlank = 0;
-constexpr int64_t kMostFrames = 512;  // MAX_ENCODER_FRAMES of gq_tvm.speech.decoding
-constexpr int kMostTokens = 10;       // a frame; a model that never says blank must not hang
+constexpr int64_t kMostFrames = 512;        // MAX_ENCODER_FRAMES of gq_tvm.speech.decoding
+constexpr int64_t kLargestState = 1 << 26;  // floats
+constexpr int kMostTokens = 10;             // a frame; a model that never says blank must not hang
+
+void check_frames(const Tensor& answer, int64_t frames, const std::string& name) {
+  if (answer.shape.size() != 3 || answer.shape[0] != 1 || answer.shape[1] != frames ||
+      answer.type.name != "float32")
+    throw Error(name + " does not answer frame by frame; bundle the model again");
+}
 
 // The likeliest token at each node of the lattice, until it is a blank (Graves 2012).
 class TransducerDecoder : public Decoder {
@@ -24,7 +31,8 @@ class TransducerDecoder : public Decoder {
     for (int i = 0; i < kMostTokens; ++i) {
       auto outputs = joint_({{Type::of("float32"), {1, 1, width}, const_cast<float*>(frame)},
                              {Type::of("float32"), {1, 1, width}, prediction_.data()}});
-      size_t token = likeliest(static_cast<const float*>(outputs[0].data), outputs[0].shape.at(2));
+      check_frames(outputs[0], 1, "joint");
+      size_t token = likeliest(static_cast<const float*>(outputs[0].data), outputs[0].shape[2]);
       if (token == kBlank) return;
       tokens.push_back(token);
       predict(token);
@@ -34,9 +42,9 @@ class TransducerDecoder : public Decoder {
  private:
   void predict(size_t token) {
     auto number = static_cast<int64_t>(token);
-    auto outputs = predictor_({Type::of("int64"), {1, 1}, &number});
-    const auto* data = static_cast<const float*>(outputs[0].data);
-    prediction_.assign(data, data + outputs[0].shape[2]);
+    Tensor answer = predictor_({Type::of("int64"), {1, 1}, &number}, 1);
+    const auto* data = static_cast<const float*>(answer.data);
+    prediction_.assign(data, data + answer.shape[2]);
   }
 
   Network predictor_;
@@ -64,31 +72,33 @@ class CTCDecoder : public Decoder {
 
 Network::Network(Model& model, const char* name) : function_(model.function(name)) {
   const Function& plan = function_.plan();
+  if (plan.outputs.size() < plan.inputs.size())
+    throw Error(plan.name + " does not answer with its state; bundle the model again");
   for (size_t i = 1; i < plan.inputs.size(); ++i) {
+    const Value& value = plan.input(i);
     State state;
-    size_t size = 1;
-    const Value& value = plan.values[static_cast<size_t>(plan.inputs[i])];
+    int64_t size = 1;
     for (const Size& one : value.shape) {
       if (one.in_register)
         throw Error("the state " + value.name + " of " + plan.name +
                     " has no fixed shape; export the model with a batch of 1");
       state.shape.push_back(one.value);
-      size *= static_cast<size_t>(one.value);
+      if (__builtin_mul_overflow(size, one.value, &size) || size > kLargestState)
+        throw Error("the state " + value.name + " of " + plan.name +
+                    " is larger than any; bundle the model again");
     }
-    state.data.resize(size);
+    state.data.resize(static_cast<size_t>(size));
     states_.push_back(std::move(state));
   }
 }
 
-std::vector<Tensor> Network::operator()(const Tensor& first) {
+Tensor Network::operator()(const Tensor& first, int64_t frames) {
   const std::string& name = function_.plan().name;
   std::vector<Tensor> inputs = {first};
   for (auto& state : states_)
     inputs.push_back({Type::of("float32"), state.shape, state.data.data()});
   auto outputs = function_(inputs);
-  if (outputs.size() <= states_.size() || outputs[0].shape.size() != 3 ||
-      outputs[0].type.name != "float32")
-    throw Error(name + " does not answer as a recogniser's; bundle the model again");
+  check_frames(outputs[0], frames, name);
   for (size_t i = 0; i < states_.size(); ++i) {
     const Tensor& now = outputs[i + 1];
     if (now.shape != states_[i].shape || now.type.name != "float32")
@@ -96,7 +106,7 @@ std::vector<Tensor> Network::operator()(const Tensor& first) {
     const auto* data = static_cast<const float*>(now.data);
     std::copy(data, data + states_[i].data.size(), states_[i].data.begin());
   }
-  return outputs;
+  return outputs[0];
 }
 
 std::unique_ptr<Decoder> Decoder::of(const std::string& task, Model& model, size_t tokens) {
@@ -115,12 +125,10 @@ void Decoder::accept(const float* features, int64_t frames, int64_t size,
                      std::vector<size_t>& tokens) {
   for (int64_t done = 0; done < frames; done += kMostFrames) {
     int64_t now = std::min(kMostFrames, frames - done);
-    auto outputs =
-        encoder_({Type::of("float32"), {1, now, size}, const_cast<float*>(features + done * size)});
-    const auto* projection = static_cast<const float*>(outputs[0].data);
-    int64_t width = outputs[0].shape[2];
-    if (outputs[0].shape[1] != now)
-      throw Error("encoder does not answer frame by frame; bundle the model again");
+    Tensor answer = encoder_(
+        {Type::of("float32"), {1, now, size}, const_cast<float*>(features + done * size)}, now);
+    const auto* projection = static_cast<const float*>(answer.data);
+    int64_t width = answer.shape[2];
     for (int64_t i = 0; i < now; ++i) emit(projection + i * width, width, tokens);
   }
 }

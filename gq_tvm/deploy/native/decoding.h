@@ -14,8 +14,8 @@ class Network {
  public:
   Network(Model& model, const char* name);
 
-  // The outputs of one call; those behind the first have become the state.
-  std::vector<Tensor> operator()(const Tensor& first);
+  // The first output of one call, [1, frames, width]; those behind it have become the state.
+  Tensor operator()(const Tensor& first, int64_t frames);
 
  private:
   struct State {

@@ -1,10 +1,19 @@
 /* gq-tvm models in a program of your own, without Python and without TVM.
  *
  * A bundle (python -m gq_tvm.compile --bundle FOLDER) holds this header, libgq.so and the model.
- * The weights are mapped, not read: they are paged in as they are used and shared among processes.
+ * The weights are mapped, not copied: processes that use a bundle share them.
  *
- * A model and its streams are for one thread at a time; open one for each thread. Functions that
- * return a pointer return NULL on failure, those that return an int -1; gq_error() says why.
+ * Threads: a model and its streams and outputs are for one thread at a time, whichever it is; the
+ * caller sees to that. Different models, of one bundle too, may be opened, used and closed by
+ * different threads at the same time.
+ *
+ * Trust: a copy that was cut, padded or altered by accident is noticed when it is opened (each file
+ * has a checksum in plan.txt, which has one itself), and so is a plan whose numbers lead out of its
+ * tensors. Nobody's intent is: kernels.so is code and runs with the rights of the program, so take
+ * bundles only from whom you would take a program.
+ *
+ * Functions that return a pointer return NULL on failure, those that return an int -1; gq_error()
+ * says why.
  */
 #ifndef GQ_H
 #define GQ_H
@@ -33,8 +42,8 @@ typedef struct {
 /* What went wrong in the last call of this thread, in a sentence. */
 GQ_API const char* gq_error(void);
 
-/* Open the bundle in a folder; its kernels run on so many threads (those compiled for one use one).
- * The threads are the process's: the last model opened says how many. */
+/* Open the bundle in a folder. Its kernels run on so many threads, the caller's among them, which
+ * are this model's own; those compiled for one use one. */
 GQ_API gq_model* gq_open(const char* folder, int threads);
 GQ_API void gq_close(gq_model* model);
 
@@ -48,8 +57,10 @@ GQ_API int gq_call(gq_model* model, const char* function, const gq_tensor* input
 GQ_API int gq_sample_rate(gq_model* model);
 
 /* Recognise speech as it arrives. accept() takes samples in [-1, 1], any number of them, and
- * returns the text so far; finish() returns the whole text and makes the stream ready for another
- * recording. The text is UTF-8 and lives until the next call. Close a stream before its model. */
+ * returns the text so far, which only ever grows; finish() returns the whole text and makes the
+ * stream ready for another recording. The text is UTF-8 and lives until the next call for this
+ * stream. Samples that are no audio (NaN, beyond 1e10) are refused and change nothing. Close a
+ * stream before its model. */
 GQ_API gq_stream* gq_stream_open(gq_model* model);
 GQ_API const char* gq_stream_accept(gq_stream* stream, const float* samples, int64_t count);
 GQ_API const char* gq_stream_finish(gq_stream* stream);

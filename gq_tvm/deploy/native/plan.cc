@@ -1,14 +1,17 @@
 #include "plan.h"
 
+#include <charconv>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
+#include <string_view>
 
 namespace gq {
 namespace {
 
-constexpr int kMost = 1 << 20;  // registers, slots
-const std::string kFirstLine = "gq-plan 1\n";
+constexpr int64_t kMost = 1 << 20;  // registers, slots
+constexpr size_t kMostShown = 40;   // characters of a word in a sentence
+const std::string kFirstLine = "gq-plan 2\n";
 const std::string kChecksum = "checksum ";
 
 // Of the bytes before `end`: FNV-1a of 64 bits (Fowler, Noll, Vo), in hexadecimal.
@@ -21,160 +24,211 @@ std::string checksum(const std::string& text, size_t end) {
   return word;
 }
 
-Size parse_size(const std::string& word) {
-  if (word.at(0) == 'r') return {true, std::stoll(word.substr(1))};
-  return {false, std::stoll(word)};
+[[noreturn]] void misplaced(std::string_view word, const std::string& wanted) {
+  throw Error("says " + std::string(word.substr(0, kMostShown)) + " where " + wanted + " belongs");
 }
 
-Let::Kind parse_operation(const std::string& word) {
-  static const std::map<std::string, Let::Kind> kinds = {
-      {"add", Let::kAdd}, {"sub", Let::kSub}, {"mul", Let::kMul}, {"div", Let::kDiv},
-      {"mod", Let::kMod}, {"min", Let::kMin}, {"max", Let::kMax}};
-  return kinds.at(word);
+template <class Number>
+Number parse_number(std::string_view word, const char* wanted, int base = 10) {
+  Number value = 0;
+  auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), value, base);
+  if (problem != std::errc() || end != word.data() + word.size()) misplaced(word, wanted);
+  return value;
+}
+
+int64_t parse_whole(std::string_view word, int64_t least = INT64_MIN, int64_t most = INT64_MAX) {
+  auto value = parse_number<int64_t>(word, "a whole number of 64 bits");
+  if (value < least) misplaced(word, "a number from " + std::to_string(least) + " up");
+  if (value > most) misplaced(word, "a number up to " + std::to_string(most));
+  return value;
+}
+
+Size parse_size(std::string_view word, int64_t least) {
+  if (!word.empty() && word[0] == 'r') return {true, parse_whole(word.substr(1), 0, kMost)};
+  return {false, parse_whole(word, least)};
+}
+
+template <class Kind>
+Kind parse_kind(const std::map<std::string_view, Kind>& kinds, std::string_view word) {
+  auto found = kinds.find(word);
+  if (found == kinds.end()) {
+    std::string names;
+    for (const auto& [name, _] : kinds) names += (names.empty() ? "" : ", ") + std::string(name);
+    misplaced(word, "one of " + names);
+  }
+  return found->second;
+}
+
+std::vector<uint8_t> parse_hex(std::string_view text) {
+  std::vector<uint8_t> bytes;
+  if (text == "-") return bytes;
+  for (size_t i = 0; i < text.size(); i += 2)
+    bytes.push_back(parse_number<uint8_t>(text.substr(i, 2), "two hexadecimal digits a byte", 16));
+  if (text.size() % 2) misplaced(text, "two hexadecimal digits a byte");
+  return bytes;
 }
 
 // The words of a line, each of which must be there.
 class Words {
  public:
-  explicit Words(const std::string& line) : stream_(line) {}
+  explicit Words(std::string_view line) : left_(line) {}
 
-  std::string word() {
-    std::string found;
-    if (!(stream_ >> found)) throw Error("a line ends early");
+  bool more() {
+    left_.remove_prefix(std::min(left_.find_first_not_of(' '), left_.size()));
+    return !left_.empty();
+  }
+  std::string_view word() {
+    if (!more()) throw Error("ends early");
+    std::string_view found = left_.substr(0, left_.find(' '));
+    left_.remove_prefix(found.size());
     return found;
   }
-  int number() { return std::stoi(word()); }
-  int64_t large() { return std::stoll(word()); }
-  Size size() { return parse_size(word()); }
+  std::string text() { return std::string(word()); }
   std::vector<std::string> rest() {
     std::vector<std::string> words;
-    for (std::string next; stream_ >> next;) words.push_back(next);
+    while (more()) words.push_back(text());
     return words;
   }
 
  private:
-  std::istringstream stream_;
+  std::string_view left_;
 };
 
-std::vector<uint8_t> parse_hex(const std::string& text) {
-  std::vector<uint8_t> bytes;
-  for (size_t i = 0; i + 1 < text.size(); i += 2)
-    bytes.push_back(static_cast<uint8_t>(std::stoi(text.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
+// Reads line after line; each kind of line has a function.
+class Reader {
+ public:
+  void line(std::string_view text) {
+    static const std::map<std::string_view, void (Reader::*)(Words&)> kinds = {
+        {"machine", &Reader::machine},   {"features", &Reader::features},
+        {"weights", &Reader::weights},   {"kernels", &Reader::kernels},
+        {"metadata", &Reader::metadata}, {"function", &Reader::function},
+        {"size", &Reader::size},         {"let", &Reader::let},
+        {"value", &Reader::value},       {"inputs", &Reader::inputs},
+        {"outputs", &Reader::outputs},   {"call", &Reader::call}};
+    Words words(text);
+    (this->*parse_kind(kinds, words.word()))(words);
+    if (words.more()) throw Error("holds more than belongs there: " + words.text());
+  }
 
-void parse_value(Function& function, Words& words) {
-  static const std::map<std::string, Value::Kind> kinds = {
-      {"input", Value::kInput},         {"weight", Value::kWeight}, {"constant", Value::kConstant},
-      {"temporary", Value::kTemporary}, {"output", Value::kOutput}, {"view", Value::kView}};
-  if (words.number() != static_cast<int>(function.values.size())) throw Error("a value is missing");
-  Value& value = function.values.emplace_back();
-  value.kind = kinds.at(words.word());
-  value.type = Type::of(words.word());
-  if (value.kind == Value::kConstant) value.bytes = parse_hex(words.word());
-  else value.where = words.large();
-  value.name = words.word();
-  for (const auto& word : words.rest()) value.shape.push_back(parse_size(word));
-}
+  Plan finish() {
+    if (plan_.machine.empty()) throw Error("there is no line machine");
+    if (plan_.weights.size < 0 || plan_.kernels.size < 0)
+      throw Error("there is no line weights or no line kernels");
+    for (const auto& [_, one] : plan_.functions) one.check(plan_.weights.size);
+    return std::move(plan_);
+  }
 
-void parse_line(Plan& plan, Function*& function, const std::string& line) {
-  Words words(line);
-  std::string kind = words.word();
-  if (kind == "machine") plan.machine = words.word();
-  else if (kind == "features") plan.features = words.rest();
-  else if (kind == "weights") plan.weights_size = words.large();
-  else if (kind == "metadata") {
-    std::string name = words.word();
-    plan.metadata[name] = words.rest();
-  } else if (kind == "function") {
-    std::string name = words.word();
-    function = &plan.functions[name];
-    function->name = name;
-    function->registers = words.number();
-    function->slots = words.number();
-  } else if (!function) throw Error("a line stands outside of a function");
-  else if (kind == "size") {
-    Let let;
-    let.target = words.number();
-    let.input = words.number();
-    let.axis = words.number();
-    let.least = words.large();
-    let.most = words.large();
-    let.name = words.word();
-    function->lets.push_back(let);
-  } else if (kind == "let") {
-    int target = words.number();
-    Let::Kind operation = parse_operation(words.word());
-    Size left = words.size(), right = words.size();
-    Let let;
-    let.kind = operation;
-    let.target = target;
-    let.left = left;
-    let.right = right;
-    function->lets.push_back(let);
-  } else if (kind == "value") parse_value(*function, words);
-  else if (kind == "inputs")
-    for (const auto& word : words.rest()) function->inputs.push_back(std::stoi(word));
-  else if (kind == "outputs")
-    for (const auto& word : words.rest()) function->outputs.push_back(std::stoi(word));
-  else if (kind == "call") {
-    Call call;
-    call.kernel = words.word();
-    for (const auto& word : words.rest()) {
-      bool is_size = word.at(0) == '=';
-      if (is_size) call.arguments.push_back({true, 0, parse_size(word.substr(1))});
-      else call.arguments.push_back({false, std::stoi(word), {}});
+ private:
+  Function& current() {
+    if (!function_) throw Error("stands outside of a function");
+    return *function_;
+  }
+  static void once(bool first) {
+    if (!first) throw Error("says again what an earlier line has said");
+  }
+
+  void machine(Words& words) {
+    once(plan_.machine.empty());
+    plan_.machine = words.text();
+  }
+  void features(Words& words) {
+    once(plan_.features.empty());
+    plan_.features = words.rest();
+  }
+  void weights(Words& words) { content(plan_.weights, words); }
+  void kernels(Words& words) { content(plan_.kernels, words); }
+  static void content(Content& content, Words& words) {
+    once(content.size < 0);
+    content.size = parse_whole(words.word(), 0);
+    content.crc = parse_number<uint32_t>(words.word(), "a checksum of 32 bits", 16);
+  }
+  void metadata(Words& words) {
+    auto [entry, first] = plan_.metadata.try_emplace(words.text());
+    once(first);
+    entry->second = words.rest();
+  }
+  void function(Words& words) {
+    std::string name = words.text();
+    auto [entry, first] = plan_.functions.try_emplace(name);
+    once(first);
+    function_ = &entry->second;
+    function_->name = name;
+    function_->registers = parse_whole(words.word(), 0, kMost);
+    function_->slots = parse_whole(words.word(), 0, kMost);
+  }
+
+  void next_register(Words& words) {
+    int64_t next = static_cast<int64_t>(current().lets.size());
+    parse_whole(words.word(), next, next);
+  }
+  void size(Words& words) {
+    next_register(words);
+    Let& let = current().lets.emplace_back();
+    let.input = parse_whole(words.word(), 0);
+    let.axis = parse_whole(words.word(), 0);
+    let.least = parse_whole(words.word(), 0);
+    let.most = parse_whole(words.word(), -1);
+    let.name = words.text();
+  }
+  void let(Words& words) {
+    static const std::map<std::string_view, Let::Kind> kinds = {
+        {"add", Let::kAdd}, {"sub", Let::kSub}, {"mul", Let::kMul}, {"div", Let::kDiv},
+        {"mod", Let::kMod}, {"min", Let::kMin}, {"max", Let::kMax}};
+    next_register(words);
+    Let& let = current().lets.emplace_back();
+    let.kind = parse_kind(kinds, words.word());
+    let.left = parse_size(words.word(), INT64_MIN);
+    let.right = parse_size(words.word(), INT64_MIN);
+  }
+  void value(Words& words) {
+    static const std::map<std::string_view, Value::Kind> kinds = {
+        {"input", Value::kInput},       {"weight", Value::kWeight},
+        {"constant", Value::kConstant}, {"temporary", Value::kTemporary},
+        {"output", Value::kOutput},     {"view", Value::kView}};
+    int64_t next = static_cast<int64_t>(current().values.size());
+    parse_whole(words.word(), next, next);
+    Value& value = current().values.emplace_back();
+    value.kind = parse_kind(kinds, words.word());
+    value.type = Type::of(words.text());
+    if (value.kind == Value::kConstant) value.bytes = parse_hex(words.word());
+    else value.where = parse_whole(words.word(), 0);
+    value.name = words.text();
+    while (words.more()) value.shape.push_back(parse_size(words.word(), 0));
+  }
+  void inputs(Words& words) { numbers(current().inputs, words); }
+  void outputs(Words& words) { numbers(current().outputs, words); }
+  static void numbers(std::vector<int64_t>& numbers, Words& words) {
+    once(numbers.empty());
+    while (words.more()) numbers.push_back(parse_whole(words.word(), 0));
+  }
+  void call(Words& words) {
+    Call& call = current().calls.emplace_back();
+    call.kernel = words.text();
+    call.layer = words.text();
+    while (words.more()) call.arguments.push_back(argument(words.word()));
+  }
+  static Argument argument(std::string_view word) {
+    if (word[0] == '=') return {Argument::kSize, 0, parse_size(word.substr(1), INT64_MIN)};
+    if (word[0] == '>') return {Argument::kWritten, parse_whole(word.substr(1), 0), {}};
+    return {Argument::kRead, parse_whole(word, 0), {}};
+  }
+
+  Plan plan_;
+  Function* function_ = nullptr;
+};
+
+Plan parse(std::string_view text) {
+  Reader reader;
+  size_t number = 2;  // behind the line with the version
+  for (size_t at = 0, end; at < text.size(); at = end + 1, ++number) {
+    end = std::min(text.find('\n', at), text.size());
+    try {
+      if (end > at) reader.line(text.substr(at, end - at));
+    } catch (const Error& problem) {
+      throw Error("line " + std::to_string(number) + " " + problem.what());
     }
-    function->calls.push_back(call);
-  } else throw Error("nobody knows a line of kind " + kind);
-}
-
-void require(bool holds) {
-  if (!holds) throw Error("a number is out of range");
-}
-
-// What a call relies on: no number leads out of the plan's lists or the weights.
-void check(const Function& function, int64_t weights_size) {
-  auto is_value = [&](int64_t i) {
-    return i >= 0 && i < static_cast<int64_t>(function.values.size());
-  };
-  auto is_register = [&](int64_t i) { return i >= 0 && i < function.registers; };
-  auto fits = [&](const Size& size) { return !size.in_register || is_register(size.value); };
-  require(function.registers >= 0 && function.registers <= kMost && function.slots >= 0 &&
-          function.slots <= kMost);
-  for (int number : function.inputs) {
-    require(is_value(number));
-    require(function.values[static_cast<size_t>(number)].kind == Value::kInput);
   }
-  for (int number : function.outputs) require(is_value(number));
-  for (const Let& let : function.lets) {
-    require(is_register(let.target) && fits(let.left) && fits(let.right));
-    if (let.kind != Let::kInput) continue;
-    require(let.input >= 0 && let.input < static_cast<int>(function.inputs.size()));
-    const Value& input =
-        function.values[static_cast<size_t>(function.inputs[static_cast<size_t>(let.input)])];
-    require(let.axis >= 0 && let.axis < static_cast<int>(input.shape.size()));
-  }
-  for (size_t i = 0; i < function.values.size(); ++i) {
-    const Value& value = function.values[i];
-    bool known = true;
-    int64_t bytes = value.type.bytes();
-    for (const Size& size : value.shape) {
-      require(fits(size) && (size.in_register || size.value >= 0));
-      known = known && !size.in_register;
-      if (known) require(!__builtin_mul_overflow(bytes, size.value, &bytes));
-    }
-    require(value.where >= 0);
-    if (value.kind == Value::kTemporary) require(value.where < function.slots);
-    if (value.kind == Value::kView) require(value.where < static_cast<int64_t>(i));
-    if (value.kind == Value::kConstant)
-      require(known && bytes == static_cast<int64_t>(value.bytes.size()));
-    if (value.kind == Value::kWeight)
-      require(known && bytes <= weights_size && value.where <= weights_size - bytes);
-  }
-  for (const Call& call : function.calls)
-    for (const Argument& one : call.arguments)
-      require(one.is_size ? fits(one.size) : is_value(one.value));
+  return reader.finish();
 }
 
 }  // namespace
@@ -187,7 +241,7 @@ Type Type::of(const std::string& name) {
   for (int bits : {8, 16, 32, 64})
     if (code >= 0 && digits != std::string::npos && name.substr(digits) == std::to_string(bits))
       return {name, static_cast<uint8_t>(code), static_cast<uint8_t>(bits)};
-  throw Error("nobody knows the dtype " + name);
+  throw Error("has the dtype " + name.substr(0, kMostShown) + ", which nobody knows");
 }
 
 Plan Plan::read(const std::string& path) {
@@ -201,17 +255,11 @@ Plan Plan::read(const std::string& path) {
   size_t end = text.rfind(kChecksum);
   if (end == std::string::npos || text.substr(end + kChecksum.size()) != checksum(text, end) + "\n")
     throw Error(path + " is damaged; copy the whole bundle again");
-  Plan plan;
-  Function* function = nullptr;
-  std::istringstream lines(text.substr(kFirstLine.size(), end - kFirstLine.size()));
   try {
-    for (std::string line; std::getline(lines, line);)
-      if (!line.empty()) parse_line(plan, function, line);
-    for (const auto& [_, one] : plan.functions) check(one, plan.weights_size);
-  } catch (const std::exception& problem) {
+    return parse(std::string_view(text).substr(kFirstLine.size(), end - kFirstLine.size()));
+  } catch (const Error& problem) {
     throw Error(path + " cannot be understood (" + problem.what() + "); bundle the model again");
   }
-  return plan;
 }
 
 }  // namespace gq

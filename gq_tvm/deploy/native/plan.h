@@ -2,6 +2,7 @@
 // writer.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <stdexcept>
@@ -33,18 +34,17 @@ struct Type {
   int64_t bytes() const { return (bits + 7) / 8; }
 };
 
-// register = left op right, or a size of an input.
+// The next register = left op right, or a size of an input.
 struct Let {
   enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax } kind = kInput;
-  int target = 0;
   Size left, right;
-  int input = 0, axis = 0;       // of kInput
+  int64_t input = 0, axis = 0;   // of kInput
   int64_t least = 0, most = -1;  // of kInput; -1: no bound
   std::string name = {};
 };
 
 struct Value {
-  enum Kind { kNone, kInput, kWeight, kConstant, kTemporary, kOutput, kView } kind = kNone;
+  enum Kind { kInput, kWeight, kConstant, kTemporary, kOutput, kView } kind = kInput;
   Type type;
   std::vector<Size> shape;
   int64_t where = 0;  // input number, offset in the weights, slot, or value viewed
@@ -53,29 +53,42 @@ struct Value {
 };
 
 struct Argument {
-  bool is_size = false;
-  int value = 0;
+  enum Kind { kRead, kWritten, kSize } kind = kRead;
+  int64_t value = 0;  // its number, unless of kSize
   Size size;
 };
 
 struct Call {
   std::string kernel;
+  std::string layer;  // whose weights it reads; "-" for none
   std::vector<Argument> arguments;
 };
 
 struct Function {
   std::string name;
-  int registers = 0, slots = 0;
+  int64_t registers = 0, slots = 0;
   std::vector<Let> lets;
   std::vector<Value> values;
-  std::vector<int> inputs, outputs;
+  std::vector<int64_t> inputs, outputs;
   std::vector<Call> calls;
+
+  const Value& input(size_t number) const { return values[static_cast<size_t>(inputs[number])]; }
+  const Value& output(size_t number) const { return values[static_cast<size_t>(outputs[number])]; }
+  // Throws Error unless calls can rely on every number: none leads out of a list, a tensor or the
+  // weights, nothing is read before it is written, and no memory is used again too early.
+  void check(int64_t weights_size) const;
+};
+
+// What a file of the bundle holds, to notice a copy that was cut, padded or altered.
+struct Content {
+  int64_t size = -1;
+  uint32_t crc = 0;  // crc32.h
 };
 
 struct Plan {
   std::string machine;
   std::vector<std::string> features;
-  int64_t weights_size = 0;
+  Content weights, kernels;
   std::map<std::string, Function> functions;
   std::map<std::string, std::vector<std::string>> metadata;
 

@@ -1,18 +1,21 @@
 // gq-run: recordings to text, or arrays to arrays, with the bundle this program lies in.
 #include <libgen.h>
 #include <unistd.h>
+
+#include <cerrno>
 #include <chrono>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iostream>
+#include <cstring>
 #include <map>
 #include <new>
+#include <stdexcept>
 
-#include "files.h"
 #include "model.h"
-#include "speech.h"
+#include "npy.h"
+#include "profile.h"
+#include "transcribe.h"
 
 namespace {
 
@@ -21,10 +24,11 @@ const char* const kUsage =
     "       gq-run [options] --function NAME [--repeat N] [--input NAME=FILE.npy]...\n"
     "              [--output FILE.npy]...\n"
     "\n"
-    "Transcribes recordings (a line each), or calls a function of the model on arrays; outputs "
-    "are\n"
-    "written in their order. The model is the one in this program's folder unless told otherwise.\n"
-    "--profile adds times and memory on standard error, --list names functions and kernels.\n";
+    "Transcribes recordings (a line each, an empty one for a recording that cannot be read), or\n"
+    "calls a function of the model on arrays; outputs are written in their order. The model is "
+    "the\n"
+    "one in this program's folder unless told otherwise. --profile adds times and memory on\n"
+    "standard error, --list names functions and kernels. The exit code is 2 if anything failed.\n";
 
 double seconds() {
   auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -34,7 +38,7 @@ double seconds() {
 struct Options {
   std::string bundle, function;
   int threads = 1, repeat = 1;
-  bool profile = false, list = false;
+  bool profile = false, list = false, help = false;
   std::map<std::string, std::string> inputs;
   std::vector<std::string> outputs, recordings;
 };
@@ -69,6 +73,7 @@ Options parse(int count, char** arguments) {
     else if (word == "--repeat") options.repeat = positive(word, next());
     else if (word == "--profile") options.profile = true;
     else if (word == "--list") options.list = true;
+    else if (word == "--help" || word == "-h") options.help = true;
     else if (word == "--bundle") options.bundle = next();
     else if (word == "--function") options.function = next();
     else if (word == "--output") options.outputs.push_back(next());
@@ -81,61 +86,59 @@ Options parse(int count, char** arguments) {
     else options.recordings.push_back(word);
   }
   if (options.bundle.empty()) options.bundle = own_folder();
-  if (options.function.empty() == options.recordings.empty() && !options.list)
+  if (options.function.empty() == options.recordings.empty() && !options.list && !options.help)
     throw Misuse("give either recordings or --function");
   return options;
 }
 
-void report(gq::Model& model) {
-  double all = 0;
-  for (const auto& [name, _] : model.plan().functions)
-    for (const auto& timing : model.function(name).timings()) all += timing.seconds;
-  for (const auto& [name, _] : model.plan().functions)
-    for (const auto& timing : model.function(name).timings())
-      if (timing.calls)
-        std::fprintf(stderr, "%-12s %-32s %8lld calls %10.1f us each %5.1f%%\n", name.c_str(),
-                     timing.kernel.c_str(), static_cast<long long>(timing.calls),
-                     1e6 * timing.seconds / static_cast<double>(timing.calls),
-                     100 * timing.seconds / all);
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.compare(0, 6, "VmHWM:") == 0)
-      std::fprintf(stderr, "peak memory %ld kB, weights %lld kB\n", std::atol(&line[6]),
-                   static_cast<long long>(model.plan().weights_size / 1024));
+// Write a text at once; throws where it cannot be, lest it is lost without a word.
+void print(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && !std::fflush(stdout))
+    return;
+  throw gq::Error(std::string("standard output cannot be written (") + std::strerror(errno) +
+                  "); send it elsewhere");
 }
 
-void transcribe(gq::Model& model, const Options& options) {
+void complain(const std::string& problem) { std::fprintf(stderr, "error: %s\n", problem.c_str()); }
+
+void report(const std::string& path, const gq::Transcript& result) {
+  std::fprintf(stderr,
+               "%s: %.2f s of audio in %.1f ms (reading and sample rate %.1f ms), real-time factor "
+               "%.4f; slowest chunk %.2f ms\n",
+               path.c_str(), result.audio, 1e3 * result.taken, 1e3 * result.reading,
+               result.taken / result.audio, 1e3 * result.slowest);
+}
+
+// A recording that cannot be read costs only itself. Returns the exit code.
+int transcribe(gq::Model& model, const Options& options) {
   gq::Recogniser recogniser(model);
   gq::Stream stream(recogniser);
-  int64_t chunk = int64_t{recogniser.chunk_frames} * recogniser.features.stack *
-                  recogniser.features.frame_shift();
+  int code = 0;
   for (const auto& path : options.recordings) {
-    std::vector<float> samples = gq::read_wav(path, recogniser.features.sample_rate);
-    auto size = static_cast<int64_t>(samples.size());
-    double begin = seconds(), slowest = 0;
-    for (int64_t at = 0; at < size; at += chunk) {
-      double start = seconds();
-      stream.accept(&samples[static_cast<size_t>(at)], std::min(chunk, size - at));
-      slowest = std::max(slowest, seconds() - start);
+    gq::Transcript result;
+    try {
+      result = gq::transcribe(path, recogniser, stream);
+      if (result.channels_cancel)
+        std::fprintf(stderr, "note: the channels of %s cancel each other; give one of them\n",
+                     path.c_str());
+      if (options.profile) report(path, result);
+    } catch (const gq::Error& problem) {
+      complain(problem.what());
+      code = 2;
     }
-    std::cout << stream.finish() << std::endl;
-    if (!options.profile) continue;
-    double taken = seconds() - begin,
-           duration = static_cast<double>(size) / recogniser.features.sample_rate;
-    std::fprintf(stderr,
-                 "%s: %.2f s of audio in %.1f ms, real-time factor %.4f; slowest chunk %.2f ms\n",
-                 path.c_str(), duration, 1e3 * taken, taken / duration, 1e3 * slowest);
+    print(result.text + "\n");
   }
+  return code;
 }
 
-void call(gq::Model& model, const Options& options) {
+int call(gq::Model& model, const Options& options) {
   gq::Callable& function = model.function(options.function);
   const gq::Function& plan = function.plan();
   std::map<std::string, std::string> left = options.inputs;
   std::vector<gq::Array> arrays;
   std::vector<gq::Tensor> inputs;
-  for (int number : plan.inputs) {
-    const std::string& name = plan.values[static_cast<size_t>(number)].name;
+  for (size_t i = 0; i < plan.inputs.size(); ++i) {
+    const std::string& name = plan.input(i).name;
     auto found = left.find(name);
     if (found == left.end())
       throw gq::Error("input " + name + " is missing; give --input " + name + "=FILE.npy");
@@ -153,45 +156,53 @@ void call(gq::Model& model, const Options& options) {
     std::fprintf(stderr, "%s: %.1f us a call\n", plan.name.c_str(),
                  1e6 * (seconds() - begin) / options.repeat);
   for (size_t i = 0; i < options.outputs.size(); ++i) gq::write_npy(options.outputs[i], outputs[i]);
+  return 0;
 }
 
-void list(gq::Model& model) {
+int list(const gq::Model& model) {
+  std::string text;
   for (const auto& [name, function] : model.plan().functions) {
-    std::cout << name << "\n";
-    for (int number : function.inputs) {
-      const auto& value = function.values[static_cast<size_t>(number)];
-      std::cout << "  input " << value.name << " " << value.type.name << "\n";
-    }
-    for (const auto& call : function.calls) std::cout << "  kernel " << call.kernel << "\n";
+    text += name + "\n";
+    for (size_t i = 0; i < function.inputs.size(); ++i)
+      text += "  input " + function.input(i).name + " " + function.input(i).type.name + "\n";
+    for (const auto& call : function.calls) text += "  kernel " + call.kernel + "\n";
   }
+  print(text);
+  return 0;
+}
+
+int run(const Options& options) {
+  if (options.help) {
+    print(kUsage);
+    return 0;
+  }
+  double begin = seconds();
+  gq::Model model(options.bundle, options.threads);
+  if (options.profile) {
+    for (const auto& [name, _] : model.plan().functions) model.function(name).profile(true);
+    std::fprintf(stderr, "ready after %.1f ms\n", 1e3 * (seconds() - begin));
+  }
+  int code = options.list               ? list(model)
+             : options.function.empty() ? transcribe(model, options)
+                                        : call(model, options);
+  if (options.profile) std::fputs(gq::profile(model).c_str(), stderr);
+  return code;
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count > 1 && (std::string(arguments[1]) == "--help" || std::string(arguments[1]) == "-h")) {
-    std::fputs(kUsage, stdout);
-    return 0;
-  }
   try {
-    double begin = seconds();
-    Options options = parse(count, arguments);
-    gq::Model model(options.bundle, options.threads);
-    if (options.profile) {
-      for (const auto& [name, _] : model.plan().functions) model.function(name).profile(true);
-      std::fprintf(stderr, "ready after %.1f ms\n", 1e3 * (seconds() - begin));
-    }
-    if (options.list) list(model);
-    else if (options.function.empty()) transcribe(model, options);
-    else call(model, options);
-    if (options.profile) report(model);
-    return 0;
+    return run(parse(count, arguments));
   } catch (const Misuse& problem) {
-    std::fprintf(stderr, "error: %s\n%s", problem.what(), kUsage);
+    complain(problem.what());
+    std::fputs(kUsage, stderr);
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "error: there is not enough memory\n");
+    complain("there is not enough memory");
+  } catch (const std::length_error&) {
+    complain("there is not enough memory");
   } catch (const std::exception& problem) {
-    std::fprintf(stderr, "error: %s\n", problem.what());
+    complain(problem.what());
   }
   return 2;
 }

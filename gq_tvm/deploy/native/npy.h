@@ -1,15 +1,12 @@
-// Recordings (WAV) and arrays (NPY) on disk.
+// NumPy's arrays on disk.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "model.h"
+#include "callable.h"
 
 namespace gq {
-
-// Samples in [-1, 1] at `rate`, channels averaged. PCM of 8 to 32 bits and 32-bit floats.
-std::vector<float> read_wav(const std::string& path, int rate);
 
 struct Array {
   Tensor tensor;
