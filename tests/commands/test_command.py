@@ -165,13 +165,16 @@ def test_it_ends_as_by_an_interrupt(number: signal.Signals, ignored: bool, tmp_p
         "    print(flush=True)\n"
         "    time.sleep(60)\n"
     )
-    before = signal.getsignal(signal.SIGINT)
+    interrupts = signal.SIG_IGN if ignored else signal.default_int_handler
+    before = {
+        one: signal.signal(one, handler)  # `nohup` has them otherwise, and the process inherits it
+        for one, handler in ((signal.SIGINT, interrupts), (number, signal.SIG_DFL))
+    }
     try:
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         process = started(body, stdout=subprocess.PIPE)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     with process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -241,11 +241,14 @@ def test_no_value_at_any_place_is_more_than_refused(original, saved, capsys):
     assert refused > 700
 
 
-def test_a_layer_that_is_not_what_the_manifest_says_is_not_timed(original, saved):
+def test_a_kernel_that_is_not_what_the_manifest_says_is_not_timed(original, saved):
     for place, value in {"symbol": "other", "outputs.0.1": 2**50, "arguments": []}.items():
         shutil.copy(original / MANIFEST, saved)
         change(
-            saved, lambda manifest, at=f"layers.0.call.{place}", to=value: alter(manifest, at, to)
+            saved,
+            lambda manifest, at=f"functions.main.calls.0.{place}", to=value: alter(
+                manifest, at, to
+            ),
         )
         with pytest.raises(
             Error, match=r"the layers cannot be timed \(.*\); compile the model again"
