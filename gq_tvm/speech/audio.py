@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ import soundfile
 
 from gq_tvm import reading
 from gq_tvm.errors import Error
+from gq_tvm.speech import wav_header
 from gq_tvm.speech.resampling import resampled_pieces
 from gq_tvm.speech.samples import first_odd, spelled
 
 LEAST_RATE, MOST_RATE = 1000, 768_000  # Hz; others are damage
 _PIECE = 1 << 20  # values read at once, over all channels
-_UNKNOWN = 0xFFFFFFFF  # the size that WAV recorders write who do not know it yet
 _CANCELLED = 1e-6  # of the channels' energy; what is left of less is rounding
 
 
@@ -57,12 +56,12 @@ def duration(path: str | Path) -> float:
     """
     path = Path(path)
     with _opened(path) as file:
-        if not file.frames:
+        if not file.length:
             return 0.0
         try:
-            file.seek(file.frames - 1)
+            file.seek(file.length - 1)
             if len(file.read(1)):
-                return file.frames / file.samplerate
+                return file.length / file.samplerate
         except soundfile.SoundFileError:
             pass
     with _opened(path) as file:
@@ -80,9 +79,14 @@ def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
 class _Forwards(soundfile.SoundFile):
     """A recording read from start to end.
 
+    Attributes:
+        length: Samples a channel, as the header says.
+
     soundfile seeks after each piece of what it takes for seekable, and allocates all that the
     header promises: both fail where the header does not know the length.
     """
+
+    length: int
 
     def seekable(self) -> bool:
         return False
@@ -95,9 +99,11 @@ def _opened(path: Path) -> Iterator[_Forwards]:
         try:
             source: BinaryIO = file if file.seekable() else io.BytesIO(file.read())
             sound = _sound(source)
-            if not sound.frames and (unfinished := _unfinished(source)):
-                sound = _sound(unfinished)
+            if not sound.frames and (whole := wav_header.unfinished(source)):
+                source = whole
+                sound = _sound(source)
             with sound:
+                sound.length = wav_header.length(source, sound.frames)
                 if not LEAST_RATE <= sound.samplerate <= MOST_RATE:
                     raise Error(
                         f"{path} says it has {sound.samplerate} samples a second, which is damage; "
@@ -117,39 +123,11 @@ def _sound(source: BinaryIO) -> _Forwards:
     return _Forwards(source.fileno(), closefd=False)
 
 
-def _unfinished(file: BinaryIO) -> BinaryIO | None:
-    """A WAV file whose recorder was killed before it could write the size, with all its samples.
-
-    None for any other: also where nothing follows the size of 0, or other chunks do.
-    """
-    file.seek(0)
-    content = bytearray(file.read())
-    if content[:4] not in (b"RIFF", b"RF64") or content[8:12] != b"WAVE":
-        return None
-    for at, name, size in _chunks(content, 12):
-        if name == b"data" and size in (0, _UNKNOWN):
-            ends = [at + 8, *(at + 8 + size + size % 2 for at, _, size in _chunks(content, at + 8))]
-            if ends[-1] in (len(content), len(content) + 1):
-                return None
-            content[:4] = b"RIFF"  # in RF64 the size would stand elsewhere
-            content[at + 4 : at + 8] = struct.pack("<I", _UNKNOWN)
-            return io.BytesIO(content)
-    return None
-
-
-def _chunks(content: bytearray, at: int) -> Iterator[tuple[int, bytes, int]]:
-    """Offsets, names and sizes of chunks, as far as there are names."""
-    while len(head := content[at : at + 8]) == 8 and all(32 <= letter < 127 for letter in head[:4]):
-        name, size = struct.unpack("<4sI", head)
-        yield at, name, size
-        at += 8 + size + size % 2
-
-
 def _mixed(path: Path, file: _Forwards, note: Callable[[str], None]) -> Iterator[np.ndarray]:
     """The mean of the channels, f32 [n] a piece; raises Error when there are no samples."""
     done, alone, together = 0, 0.0, 0.0
-    most = max(1, min(_PIECE // file.channels, file.frames))
-    while len(samples := file.read(most, dtype="float32", always_2d=True)):
+    most = max(1, min(_PIECE // file.channels, file.length))
+    while len(samples := file.read(min(most, file.length - done), "float32", always_2d=True)):
         if (at := first_odd(samples)) is not None:
             seconds = (done + at // file.channels) / file.samplerate
             raise Error(

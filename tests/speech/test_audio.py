@@ -55,10 +55,26 @@ def test_a_length_is_what_is_there_and_not_what_the_header_says(tmp_path, sample
     assert len(audio.read(path, 8000)) == 8000 * audio.duration(path) == 4000
 
 
-@pytest.mark.parametrize("kind", ["IMA_ADPCM", "GSM610"])
-def test_blocks_of_samples_are_as_long_as_they_are_read(tmp_path, kind):
-    soundfile.write(tmp_path / "a.wav", tone(440, 8000)[:-3], 8000, subtype=kind)
-    assert len(audio.read(tmp_path / "a.wav", 8000)) == 8000 * audio.duration(tmp_path / "a.wav")
+@pytest.mark.parametrize("kind", ["MS_ADPCM", "GSM610", "G721_32"])
+def test_the_padding_of_a_last_block_is_no_sound(tmp_path, kind):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(440, 8000)[:-3], 8000, subtype=kind)
+    assert len(audio.read(path, 8000)) == 8000 * audio.duration(path) == 3997
+    with open(path, "rb") as file:
+        assert len(audio.read(f"/dev/fd/{file.fileno()}", 8000)) == 3997
+    soundfile.write(path, tone(440, 8000)[:-3], 8000, subtype="IMA_ADPCM")  # says 4040 itself
+    assert len(audio.read(path, 8000)) == 8000 * audio.duration(path) == 4040
+
+
+@pytest.mark.parametrize("told", [0, 1, 3000, 2**32 - 1])
+def test_a_length_that_does_not_end_in_the_last_block_is_not_believed(tmp_path, told):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(440, 8000), 8000, subtype="GSM610")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"fact") + 8
+    content[at : at + 4] = told.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(audio.read(path, 8000)) == 8000 * audio.duration(path) == soundfile.info(path).frames
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
