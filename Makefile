@@ -1,5 +1,6 @@
 # make demo    what this is about, in a few minutes, from nothing
 # make test    every test; make fast: those of a few seconds
+# make sanitize  the C++ runtime of bundles under sanitizers; two minutes
 # make lint    format, style and types; make format: put the first two right
 # make wheel   dist/*.whl
 # make benchmark  every figure of docs/performance.md, ours and peers'; about an hour
@@ -20,7 +21,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test fast lint format wheel benchmark benchmark-quick setup device speech-tools clean
+.PHONY: demo test fast sanitize lint format wheel benchmark benchmark-quick setup device speech-tools clean
 
 demo: setup
 	$(PY) -m gq_tvm.demo
@@ -30,6 +31,13 @@ test: setup speech-tools
 
 fast: setup
 	$(PY) -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
+
+# With GCC's sanitizers; without them it says so and is skipped, but never in CI.
+sanitize: .venv/.installed
+	@if [[ -n "$${CI:-}" && $$(id -u) == 0 ]] && ! command -v g++ >/dev/null; then \
+	    apt-get -q update >/dev/null; \
+	    apt-get -q install -y --no-install-recommends g++ >/dev/null; fi
+	$(PY) tests/native/sanitize.py
 
 lint: .venv/.installed
 	$(PY) -m ruff format --check .

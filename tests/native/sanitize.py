@@ -1,0 +1,170 @@
+"""The C++ runtime of bundles under sanitizers: damaged plans, damaged files, several threads.
+
+    make sanitize
+
+AddressSanitizer and UndefinedBehaviorSanitizer watch what plans.cc and files.cc feed it, the same
+from run to run; ThreadSanitizer watches threads.cc. They are those of GCC on this machine. All is
+left in build/sanitize.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import gq_tvm
+from gq_tvm import deploy
+from gq_tvm.build import build
+from gq_tvm.command import command
+from gq_tvm.deploy.native_code import CORE, NATIVE
+from gq_tvm.errors import Error
+from gq_tvm.targets.zig import ffi_headers
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parents[1] / "build" / "sanitize"
+DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits" / "digits.pt2"
+
+COMPILER = "g++"
+OPTIONS = ("-std=c++17", "-O1", "-g", "-pthread", "-D_FILE_OFFSET_BITS=64", f"-I{NATIVE}")
+LIBRARIES = ("-pthread", "-ldl")
+MEMORY = ("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
+THREADS = ("-fsanitize=thread",)
+
+# Memory that runs out is refused as it is anywhere, and at the same size on every machine.
+SETTINGS = {
+    "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=256",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+# Of WAV files; the last three are refused.
+INTEGERS, FLOATS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32"), ("FLOAT", "DOUBLE")
+KINDS = (*INTEGERS, *FLOATS, "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610")
+
+WORKERS = 2
+PLANS, FILES = 6000, 8000  # seeds
+
+
+def compiled(sources: Sequence[Path], options: Sequence[str]) -> list[str]:
+    """The object files of C++ files, compiled side by side."""
+    folder = FOLDER / options[0].rpartition("=")[2]
+    folder.mkdir(exist_ok=True)
+    flags = [*OPTIONS, *options, *(f"-I{place}" for place in ffi_headers())]
+
+    def compile_one(source: Path) -> str:
+        result = folder / f"{source.stem}.o"
+        subprocess.run([COMPILER, *flags, "-c", source, "-o", result], check=True)
+        return str(result)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(compile_one, sources))
+
+
+def linked(name: str, objects: Sequence[str], options: Sequence[str]) -> Path:
+    """A program of this folder and of what it drives."""
+    program = FOLDER / name
+    own = compiled([HERE / f"{name}.cc"], options)
+    subprocess.run([COMPILER, *options, *own, *objects, *LIBRARIES, "-o", program], check=True)
+    return program
+
+
+def watched(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """A program that ran under a sanitizer, whose words are those of a shell that runs it again."""
+    line = ["env", *(f"{name}={value}" for name, value in SETTINGS.items()), *map(str, words)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.stderr.write(done.stdout[-2000:] + done.stderr[:10000])
+    return done
+
+
+def sweep(program: Path, seeds: int, rest: Sequence[Path]) -> None:
+    """Run the cases of so many seeds, a part of them in each of some processes.
+
+    Raises:
+        Error: a case failed; says its seed.
+    """
+
+    def part(number: int) -> str:
+        work = FOLDER / f"{program.name}-{number}"
+        work.mkdir()
+        first, last = seeds * number // WORKERS, seeds * (number + 1) // WORKERS
+        done = watched([program, work, str(first), str(last), *rest])
+        if not done.returncode:
+            return done.stdout.strip()
+        seed = int((work / "seed").read_text())
+        again = shlex.join(map(str, [program, "DIR", seed, seed + 1, *rest]))
+        raise Error(
+            f"{program.name}.cc fails with the seed {seed} (exit code {done.returncode}); what it "
+            f"was given is in {work}; again, in an empty folder DIR: {again}"
+        )
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for said in pool.map(part, range(WORKERS)):
+            print(said, flush=True)
+
+
+def samples() -> list[Path]:
+    """Recordings and arrays of every kind that is read, and recordings of some that are not."""
+    folder = FOLDER / "samples"
+    folder.mkdir()
+    sound = np.random.default_rng(0).uniform(-1, 1, (300, 2))
+    for kind in KINDS:
+        soundfile.write(folder / f"{kind}.wav", sound[:, 0], 16000, kind)
+    for form in ("WAVEX", "RF64"):
+        soundfile.write(folder / f"{form}.wav", sound, 11025, "PCM_16", format=form)
+    for dtype in ("float32", "float64", "int64", "uint8", "bool"):
+        np.save(folder / f"{dtype}.npy", np.ones((3, 1, 5), dtype))
+    np.save(folder / "scalar.npy", np.float32(1))
+    return sorted(folder.iterdir())
+
+
+def able(options: Sequence[str]) -> bool:
+    """Whether programs can be compiled with a sanitizer and run with it."""
+    probe = FOLDER / "probe"
+    line = [COMPILER, *options, "-x", "c++", "-", "-o", probe]
+    try:
+        subprocess.run(line, input="int main() {}", text=True, check=True, capture_output=True)
+        subprocess.run([probe], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Build the programs and a bundle, and run all."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    if not able(MEMORY) or not able(THREADS):
+        reason = f"{COMPILER} with its sanitizers is not there; apt-get install g++"
+        if os.environ.get("CI"):
+            raise Error(reason)
+        print(f"Skipped: bundles under sanitizers; {reason}")
+        return 0
+    print("Compiling the runtime of bundles with sanitizers", flush=True)
+    core = [NATIVE / name for name in CORE]
+    readers = [NATIVE / name for name in ("npy.cc", "resample.cc", "wav.cc")]
+    objects = compiled([*core, *readers], MEMORY)
+    plans, files = (linked(name, objects, MEMORY) for name in ("plans", "files"))
+    threads = linked("threads", compiled([*core, NATIVE / "api.cc"], THREADS), THREADS)
+    bundle = FOLDER / "bundle"
+    deploy.write(build(DIGITS, threads=2), bundle)
+    sweep(files, FILES, samples())
+    sweep(plans, PLANS, [bundle])
+    done = watched([threads, bundle])
+    if done.returncode:
+        raise Error(f"threads.cc fails (exit code {done.returncode}); run {threads} {bundle}")
+    print(done.stdout.strip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
