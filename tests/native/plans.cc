@@ -27,61 +27,21 @@ constexpr int kSeconds = 60;             // after which a case hangs
 constexpr int64_t kMostBytes = 1 << 20;  // of an input
 constexpr int kSamples = 4000;
 
-// Words that mean something in other places, and numbers at which something ends.
-const Lines kWords = {"0",
-                      "1",
-                      "-1",
-                      "2",
-                      "20",
-                      "63",
-                      "64",
-                      "65",
-                      "160",
-                      "512",
-                      "513",
-                      "1048576",
-                      "2147483647",
-                      "4294967296",
-                      "9223372036854775807",
-                      "-9223372036854775808",
-                      "9223372036854775808",
-                      "0x10",
-                      "1e300",
-                      "nan",
-                      "inf",
-                      "-700",
-                      "r0",
-                      "r1",
-                      "r2",
-                      "r99",
-                      "-",
-                      "=r0",
-                      "=5",
-                      ">1",
-                      ">30",
-                      "x",
-                      "input",
-                      "weight",
-                      "constant",
-                      "temporary",
-                      "output",
-                      "view",
-                      "float32",
-                      "float64",
-                      "int8",
-                      "uint8",
-                      "int64",
-                      "bool",
-                      "lstm",
-                      "_library_ctx"};
-const Lines kOperators = {"add", "sub", "mul", "div", "mod", "min", "max"};
-
 Lines split(const std::string& text, char separator) {
   Lines parts;
   std::istringstream stream(text);
   for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
   return parts;
 }
+
+// Words that mean something in other places, and numbers at which something ends.
+const Lines kWords = split(
+    "0 1 -1 2 20 63 64 65 160 512 513 1048576 2147483647 4294967296 9223372036854775807 "
+    "-9223372036854775808 9223372036854775808 0x10 1e300 nan inf -700 r0 r1 r2 r99 - =r0 =5 >1 >30 "
+    "x input weight constant temporary output view float32 float64 int8 uint8 int64 bool lstm "
+    "_library_ctx",
+    ' ');
+const Lines kOperators = {"add", "sub", "mul", "div", "mod", "min", "max"};
 
 std::string joined(const Lines& parts, char separator) {
   std::string text;
@@ -146,9 +106,9 @@ void compute_size(Lines& lines, size_t number, Chance& chance) {
   lines[number] = joined(words, ' ');
   auto behind = std::clamp<int64_t>(static_cast<int64_t>(number) + 1 + registers, 1,
                                     static_cast<int64_t>(lines.size()));
-  lines.insert(lines.begin() + behind, "let " + std::to_string(registers) + " " +
-                                           chance.of(kOperators) + " " + chance.of(kWords) + " " +
-                                           chance.of(kWords));
+  Lines let = {"let", std::to_string(registers), chance.of(kOperators), chance.of(kWords),
+               chance.of(kWords)};
+  lines.insert(lines.begin() + behind, joined(let, ' '));
 }
 
 void alter(Lines& lines, Chance& chance) {
@@ -166,7 +126,7 @@ void alter(Lines& lines, Chance& chance) {
       std::swap(lines[number], lines[any()]);
       break;
     case 3: {
-      Lines::iterator function = std::find_if(at(number), lines.end(), [](const std::string& line) {
+      auto function = std::find_if(at(number), lines.end(), [](const std::string& line) {
         return line.compare(0, 9, "function ") == 0;
       });
       if (function != lines.end()) number = static_cast<size_t>(function - lines.begin());
@@ -182,7 +142,7 @@ struct Counts {
   long refused = 0, answered = 0, heard = 0;
 };
 
-// Whatever the runtime says of a plan by throwing what a caller of gq.h is told in a sentence.
+// Thrown are what a caller of gq.h is told in a sentence, and nothing else.
 template <class Body>
 void tried(Counts& counts, Body body) {
   try {
@@ -256,30 +216,38 @@ void speak(gq::Model& model, Counts& counts) {
   ++counts.heard;
 }
 
+void use(const std::string& work, const Lines& lines, Chance& chance, Counts& counts) {
+  write(work + "/plan.txt", sealed(joined(lines, '\n') + "\n"));
+  alarm(kSeconds);
+  tried(counts, [&] {
+    gq::Model model(work, 1);
+    for (const auto& [_, plan] : model.plan().functions)
+      tried(counts, [&, &plan = plan] { call(model, plan, chance, counts); });
+    tried(counts, [&] { speak(model, counts); });
+  });
+}
+
 }  // namespace
 
 int main(int, char** words) {
   std::string work = words[1], bundle = words[4];
+  long first = std::atol(words[2]), last = std::atol(words[3]);
+  write(work + "/seed", words[2]);
   for (const char* name : {"/kernels.so", "/weights.safetensors"})
     if (symlink((bundle + name).c_str(), (work + name).c_str()))
       return std::perror("a file of the bundle cannot be linked"), 2;
   Lines whole = split(content(bundle + "/plan.txt"), '\n');
   whole.pop_back();  // the checksum
   Counts counts;
-  long first = std::atol(words[2]), last = std::atol(words[3]);
+  Chance any(0);
+  use(work, whole, any, counts);
+  if (counts.refused) return std::puts("the plan as it was is refused"), 2;
   for (long seed = first; seed < last; ++seed) {
     write(work + "/seed", std::to_string(seed));
     Chance chance(static_cast<uint64_t>(seed));
     Lines lines = whole;
     for (size_t i = 0, changes = 1 + chance.below(3); i < changes; ++i) alter(lines, chance);
-    write(work + "/plan.txt", sealed(joined(lines, '\n') + "\n"));
-    alarm(kSeconds);
-    tried(counts, [&] {
-      gq::Model model(work, 1);
-      for (const auto& [_, plan] : model.plan().functions)
-        tried(counts, [&, &plan = plan] { call(model, plan, chance, counts); });
-      tried(counts, [&] { speak(model, counts); });
-    });
+    use(work, lines, chance, counts);
   }
   std::printf("%ld plans: %ld refusals, %ld calls and %ld recordings answered\n", last - first,
               counts.refused, counts.answered, counts.heard);

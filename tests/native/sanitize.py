@@ -22,9 +22,11 @@ import numpy as np
 import soundfile
 
 import gq_tvm
-from gq_tvm import deploy
+from gq_tvm import deploy, targets
 from gq_tvm.build import build
 from gq_tvm.command import command
+from gq_tvm.deploy import plan_file
+from gq_tvm.deploy.bundle import KERNELS, PLAN, WEIGHTS
 from gq_tvm.deploy.native_code import CORE, NATIVE
 from gq_tvm.errors import Error
 from gq_tvm.targets.zig import ffi_headers
@@ -34,7 +36,8 @@ FOLDER = HERE.parents[1] / "build" / "sanitize"
 DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits" / "digits.pt2"
 
 COMPILER = "g++"
-OPTIONS = ("-std=c++17", "-O1", "-g", "-pthread", "-D_FILE_OFFSET_BITS=64", f"-I{NATIVE}")
+INCLUDE = [f"-I{place}" for place in (NATIVE, *ffi_headers())]
+OPTIONS = ("-std=c++17", "-O1", "-g", "-fPIC", "-pthread", "-D_FILE_OFFSET_BITS=64", *INCLUDE)
 LIBRARIES = ("-pthread", "-ldl")
 MEMORY = ("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 THREADS = ("-fsanitize=thread",)
@@ -43,7 +46,7 @@ THREADS = ("-fsanitize=thread",)
 SETTINGS = {
     "ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=256",
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": "halt_on_error=1",
+    "TSAN_OPTIONS": f"halt_on_error=1:suppressions='{HERE / 'threads.supp'}'",
 }
 # Of WAV files; the last three are refused.
 INTEGERS, FLOATS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32"), ("FLOAT", "DOUBLE")
@@ -57,11 +60,10 @@ def compiled(sources: Sequence[Path], options: Sequence[str]) -> list[str]:
     """The object files of C++ files, compiled side by side."""
     folder = FOLDER / options[0].rpartition("=")[2]
     folder.mkdir(exist_ok=True)
-    flags = [*OPTIONS, *options, *(f"-I{place}" for place in ffi_headers())]
 
     def compile_one(source: Path) -> str:
         result = folder / f"{source.stem}.o"
-        subprocess.run([COMPILER, *flags, "-c", source, "-o", result], check=True)
+        subprocess.run([COMPILER, *OPTIONS, *options, "-c", source, "-o", result], check=True)
         return str(result)
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -126,6 +128,32 @@ def samples() -> list[Path]:
     return sorted(folder.iterdir())
 
 
+# A bundle of turn.cc.
+TURN = """\
+function turn 0 1
+value 0 input float32 0 x 64
+value 1 temporary float32 0 - 64
+value 2 output float32 0 - 64
+inputs 0
+outputs 2
+call turn - 0 >1 >2
+"""
+
+
+def turn() -> Path:
+    """A bundle whose one kernel runs on as many threads as it is opened with."""
+    folder = FOLDER / "turn"
+    folder.mkdir()
+    (folder / WEIGHTS).touch()
+    objects = compiled([HERE / "turn.cc"], THREADS)
+    subprocess.run([COMPILER, *THREADS, "-shared", *objects, "-o", folder / KERNELS], check=True)
+    lines = [f"machine {targets.get('native').machine}", "features"]
+    lines += [plan_file.content("weights", folder / WEIGHTS)]
+    lines += [plan_file.content("kernels", folder / KERNELS), *TURN.splitlines()]
+    (folder / PLAN).write_bytes(plan_file.sealed(lines))
+    return folder
+
+
 def able(options: Sequence[str]) -> bool:
     """Whether programs can be compiled with a sanitizer and run with it."""
     probe = FOLDER / "probe"
@@ -159,9 +187,11 @@ def main(argv: list[str] | None = None) -> int:
     deploy.write(build(DIGITS, threads=2), bundle)
     sweep(files, FILES, samples())
     sweep(plans, PLANS, [bundle])
-    done = watched([threads, bundle])
+    bundles = bundle, turn()
+    done = watched([threads, *bundles])
     if done.returncode:
-        raise Error(f"threads.cc fails (exit code {done.returncode}); run {threads} {bundle}")
+        again = shlex.join(map(str, [threads, *bundles]))
+        raise Error(f"threads.cc fails (exit code {done.returncode}); again: {again}")
     print(done.stdout.strip())
     return 0
 
