@@ -174,6 +174,7 @@ def test_plan_that_was_altered_with_care_is_refused(recogniser, tmp_path, change
     [
         lambda text: text,
         let("mod", LEAST, -1),
+        let("mod", "r0", LEAST),
         let("div", LEAST, 1),
         let("add", MOST, LEAST),
         let("max", LEAST, MOST),

@@ -41,6 +41,7 @@ const Lines kWords = split(
     "x input weight constant temporary output view float32 float64 int8 uint8 int64 bool lstm "
     "_library_ctx",
     ' ');
+const std::vector<unsigned long long> kSteps = {1, 64, 1ull << 36, -1ull, -64ull};
 const Lines kOperators = {"add", "sub", "mul", "div", "mod", "min", "max"};
 
 std::string joined(const Lines& parts, char separator) {
@@ -84,7 +85,7 @@ void alter_word(Lines& lines, size_t number, Chance& chance) {
       break;
     case 3: {
       auto value = static_cast<unsigned long long>(std::strtoll(word.c_str(), nullptr, 10));
-      word = std::to_string(static_cast<long long>(value + chance.below(5) - 2));
+      word = std::to_string(static_cast<long long>(value + chance.of(kSteps)));
       break;
     }
     case 4:

@@ -19,8 +19,13 @@ std::string spelled(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-// The greatest whole number that is no more than x / y; for y = -1 the least x has none.
+// Rounded down, as in Python; for y = -1 the least x has no quotient.
 int64_t floor_div(int64_t x, int64_t y) { return x / y - (x % y != 0 && (x < 0) != (y < 0)); }
+
+int64_t floor_mod(int64_t x, int64_t y) {
+  int64_t left = x % y;
+  return left && (left < 0) != (y < 0) ? left + y : left;
+}
 
 int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
   int64_t a = let.left.of(registers), b = let.right.of(registers), result = 0;
@@ -42,7 +47,7 @@ int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
       else result = floor_div(a, b);
       break;
     case Let::kMod:
-      result = b == -1 ? 0 : a - floor_div(a, b) * b;
+      result = b == -1 ? 0 : floor_mod(a, b);
       break;
     case Let::kMin:
       result = std::min(a, b);
