@@ -17,8 +17,8 @@ def kernel_calls(module: IRModule) -> dict[str, list[dict[str, Any]]]:
 
     Returns:
         By function: the ``symbol`` in the library, its ``arguments``, ``outputs`` and ``sizes``,
-        and how many ``times`` it is called. An argument is a parameter's name, or ``[dtype, size,
-        ...]``; sizes known only at run time are strings.
+        and how many ``times`` it is called. An argument is a parameter's name, ``[dtype, size,
+        ...]`` of a tensor, or ``["size", size]``; sizes known only at run time are strings.
     """
     module = relax.transform.RewriteDataflowReshape()(module)  # views call no kernel
     return {
@@ -51,7 +51,7 @@ def _calls(function: relax.Function) -> list[dict[str, Any]]:
 def _argument(expr: relax.Expr, parameters: set[relax.Var]) -> str | list[Any]:
     if isinstance(expr, relax.Var) and expr in parameters:
         return expr.name
-    return _tensor(expr.ty)
+    return _tensor(expr.ty) if isinstance(expr.ty, relax.TensorType) else ["size", spelled(expr)]
 
 
 def _tensor(ty: relax.TensorType) -> list[Any]:

@@ -42,7 +42,7 @@ class KernelCall:
 
     Attributes:
         symbol: In the library.
-        arguments: A parameter's name, or dtype and sizes of a tensor.
+        arguments: A parameter's name, dtype and sizes of a tensor, or ``"size"`` and one.
         outputs: Dtype and sizes of each.
         sizes: Numbers it takes behind these.
         times: How often the function makes this very call.
@@ -241,7 +241,10 @@ def _check_layer(layer: Layer, layers: set[str], weights: set[str], key: str) ->
 def _check_call(call: _Call | KernelCall, weights: set[str], key: str) -> None:
     made = [one for one in call.arguments if isinstance(one, list)]
     for dtype, *shape in (one or [""] for one in (*made, *call.outputs)):
-        _check_tensor(dtype, shape, key)
+        if dtype == "size" and len(shape) == 1:
+            _check_sizes(shape, key)
+        else:
+            _check_tensor(dtype, shape, key)
     _known([one for one in call.arguments if isinstance(one, str)], weights, key)
 
 

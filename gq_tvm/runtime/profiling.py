@@ -219,7 +219,7 @@ def _parameters(arguments: Sequence[Any]) -> list[str]:
 
 
 def _timer(model: Model, call: KernelCall, arrays: _Arrays) -> Timer:
-    arguments = [one if isinstance(one, str) else arrays.like(*one) for one in call.arguments]
+    arguments = [one if isinstance(one, str) else arrays.made(*one) for one in call.arguments]
     outputs = [arrays.like(*one) for one in call.outputs]
     sizes = [arrays.number(size) for size in call.sizes]
     return model.kernels.timer(call.symbol, [*arguments, *outputs, *sizes])
@@ -252,6 +252,10 @@ class _Arrays:
     def number(self, size: int | str) -> int:
         """What a size is."""
         return evaluate(size, self._sizes, self._otherwise)
+
+    def made(self, dtype: int | str, *shape: int | str) -> np.ndarray | int:
+        """An argument as `KernelCall.arguments` has it: an array, or a size."""
+        return self.number(shape[0]) if dtype == "size" else self.like(dtype, *shape)
 
     def like(self, dtype: int | str, *shape: int | str) -> np.ndarray:
         """An array of a dtype and sizes."""

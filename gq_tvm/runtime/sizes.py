@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gq_tvm.errors import Error
 
@@ -14,6 +14,19 @@ _OPERATORS = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+# As TVM prints them, behind "T.".
+_FUNCTIONS: dict[tuple[str, int], Callable[..., int]] = {
+    ("min", 2): min,
+    ("max", 2): max,
+    ("if_then_else", 3): lambda condition, then, otherwise: then if condition else otherwise,
 }
 
 
@@ -21,7 +34,7 @@ def evaluate(size: int | str, sizes: Mapping[str, int], otherwise: int | None = 
     """Return a size of the manifest as a number; names not in ``sizes`` count as ``otherwise``.
 
     Raises:
-        Error: it is no sum or product of known names and numbers.
+        Error: it is made of more than known names, numbers, arithmetic and choices between two.
     """
 
     def value(node: ast.expr) -> int:
@@ -32,6 +45,14 @@ def evaluate(size: int | str, sizes: Mapping[str, int], otherwise: int | None = 
                 return sizes.get(name, otherwise or 0)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(left), value(right))
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="T"), attr=name), args=args) if (
+                function := _FUNCTIONS.get((name, len(args)))
+            ):
+                return function(*map(value, args))
         raise ValueError("an operator or a name that is unknown")
 
     if isinstance(size, int):
