@@ -78,10 +78,14 @@ def linked(name: str, objects: Sequence[str], options: Sequence[str]) -> Path:
     return program
 
 
-def watched(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    """A program that ran under a sanitizer, whose words are those of a shell that runs it again."""
-    line = ["env", *(f"{name}={value}" for name, value in SETTINGS.items()), *map(str, words)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+def line(*words: object) -> list[str]:
+    """The command that runs a program under its sanitizer."""
+    return ["env", *(f"{name}={value}" for name, value in SETTINGS.items()), *map(str, words)]
+
+
+def watched(*words: object) -> subprocess.CompletedProcess[str]:
+    """A program that ran; what it said is shown where it failed."""
+    done = subprocess.run(line(*words), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stdout[-2000:] + done.stderr[:10000])
     return done
@@ -98,11 +102,11 @@ def sweep(program: Path, seeds: int, rest: Sequence[Path]) -> None:
         work = FOLDER / f"{program.name}-{number}"
         work.mkdir()
         first, last = seeds * number // WORKERS, seeds * (number + 1) // WORKERS
-        done = watched([program, work, str(first), str(last), *rest])
+        done = watched(program, work, first, last, *rest)
         if not done.returncode:
             return done.stdout.strip()
         seed = int((work / "seed").read_text())
-        again = shlex.join(map(str, [program, "DIR", seed, seed + 1, *rest]))
+        again = shlex.join(line(program, "DIR", seed, seed + 1, *rest))
         raise Error(
             f"{program.name}.cc fails with the seed {seed} (exit code {done.returncode}); what it "
             f"was given is in {work}; again, in an empty folder DIR: {again}"
@@ -157,9 +161,9 @@ def turn() -> Path:
 def able(options: Sequence[str]) -> bool:
     """Whether programs can be compiled with a sanitizer and run with it."""
     probe = FOLDER / "probe"
-    line = [COMPILER, *options, "-x", "c++", "-", "-o", probe]
+    compiling = [COMPILER, *options, "-x", "c++", "-", "-o", str(probe)]
     try:
-        subprocess.run(line, input="int main() {}", text=True, check=True, capture_output=True)
+        subprocess.run(compiling, input="int main() {}", text=True, check=True, capture_output=True)
         subprocess.run([probe], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return False
@@ -188,9 +192,9 @@ def main(argv: list[str] | None = None) -> int:
     sweep(files, FILES, samples())
     sweep(plans, PLANS, [bundle])
     bundles = bundle, turn()
-    done = watched([threads, *bundles])
+    done = watched(threads, *bundles)
     if done.returncode:
-        again = shlex.join(map(str, [threads, *bundles]))
+        again = shlex.join(line(threads, *bundles))
         raise Error(f"threads.cc fails (exit code {done.returncode}); again: {again}")
     print(done.stdout.strip())
     return 0
