@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <new>
 #include <sstream>
 #include <stdexcept>
@@ -112,10 +114,19 @@ void compute_size(Lines& lines, size_t number, Chance& chance) {
   lines.insert(lines.begin() + behind, joined(let, ' '));
 }
 
+// A line of any kind, each as often as another; the first is none, it says the version.
+size_t any_line(const Lines& lines, Chance& chance) {
+  std::map<std::string, std::vector<size_t>> numbers;
+  for (size_t i = 1; i < lines.size(); ++i) numbers[split(lines[i], ' ')[0]].push_back(i);
+  auto kind = numbers.begin();
+  std::advance(kind, chance.below(numbers.size()));
+  return chance.of(kind->second);
+}
+
 void alter(Lines& lines, Chance& chance) {
-  auto any = [&] { return 1 + chance.below(lines.size() - 1); };  // the first says the version
+  auto any = [&] { return 1 + chance.below(lines.size() - 1); };
   auto at = [&](size_t number) { return lines.begin() + static_cast<std::ptrdiff_t>(number); };
-  size_t number = any();
+  size_t number = chance.below(2) ? any() : any_line(lines, chance);
   switch (chance.below(10)) {
     case 0:
       lines.erase(at(number));
