@@ -15,8 +15,10 @@ import soundfile
 from gq_tvm import reading
 from gq_tvm.errors import Error
 from gq_tvm.speech import wav_header
-from gq_tvm.speech.resampling import resampled_pieces
+from gq_tvm.speech.resampling import resample, resampled_pieces
 from gq_tvm.speech.samples import first_odd, spelled
+
+__all__ = ["duration", "pieces", "read", "resample", "write"]  # resample: callers know it from here
 
 LEAST_RATE, MOST_RATE = 1000, 768_000  # Hz; others are damage
 _PIECE = 1 << 20  # values read at once, over all channels
