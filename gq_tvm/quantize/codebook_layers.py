@@ -87,6 +87,11 @@ class CodebookLayer(Replacement):
             self._parameters.pop(name, None)
             self.register_buffer(name, bias)
         self.activation = activation
+        self._settle([weight.bits for weight in weights.values()])
+
+    def _settle(self, bits: list[int]) -> None:
+        """Note what a kind of layer derives from what it holds: the weights' bits, in order."""
+        raise NotImplementedError
 
     def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
         """Each weight with the name it had in the PyTorch layer."""
@@ -122,15 +127,8 @@ class OneWeight(CodebookLayer):
     bits: int
     weight = looked_up("weight")
 
-    def hold(
-        self,
-        weights: Mapping[str, CodebookWeight],
-        biases: Mapping[str, Tensor | None],
-        activation: str,
-    ) -> None:
-        """As ``CodebookLayer.hold``."""
-        super().hold(weights, biases, activation)
-        self.bits = weights["weight"].bits
+    def _settle(self, bits: list[int]) -> None:
+        (self.bits,) = bits
 
     def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
         """The one weight."""
@@ -203,14 +201,8 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
         vars(self).update(vars(like))
         self.hold({"weight": weight}, {"bias": bias}, activation)
 
-    def hold(
-        self,
-        weights: Mapping[str, CodebookWeight],
-        biases: Mapping[str, Tensor | None],
-        activation: str,
-    ) -> None:
-        """As ``CodebookLayer.hold``."""
-        super().hold(weights, biases, activation)
+    def _settle(self, bits: list[int]) -> None:
+        super()._settle(bits)
         self._padded = symmetric_padding(self)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -22,19 +22,11 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
 
     bits: list[tuple[int, int]]
 
-    def hold(
-        self,
-        weights: Mapping[str, CodebookWeight],
-        biases: Mapping[str, Tensor | None],
-        activation: str,
-    ) -> None:
-        """As ``CodebookLayer.hold``; weights in the order of ``codebook_weights``."""
+    def _settle(self, bits: list[int]) -> None:
         # PyTorch fills this list with weights at every move to a device: none is to be kept.
         self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
         for name in [name for name in self._parameters if name.startswith("bias_")]:
             del self._parameters[name]
-        super().hold(weights, biases, activation)
-        bits = [weight.bits for weight in weights.values()]
         self.bits = list(zip(bits[::2], bits[1::2], strict=True))
         self._offer_floats()
 
