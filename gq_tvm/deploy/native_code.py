@@ -14,6 +14,7 @@ RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
 
 CORE = (
     "backend.cc",
+    "bound.cc",
     "callable.cc",
     "cpu.cc",
     "decoding.cc",
