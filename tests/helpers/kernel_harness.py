@@ -17,7 +17,7 @@ from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.schedules import Family, Product, Schedule
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target, native
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 #: One target an instruction set, and the plain one.
 TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a7")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gq_tvm.elf import MACHINES, machine
 from gq_tvm.errors import Error
-from gq_tvm.targets.zig import zig
+from gq_tvm.toolchain.elf import MACHINES, machine
+from gq_tvm.toolchain.zig import zig
 
 _LARGEST_OBJECT = 1 << 26  # bytes; a model's code seldom has a hundredth
 
