@@ -8,7 +8,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from codebook_models import Embedding, Linear, Lstm, compiled, everything, export, linear_program
+from helpers.codebook_models import (
+    Embedding,
+    Linear,
+    Lstm,
+    compiled,
+    everything,
+    export,
+    linear_program,
+)
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 

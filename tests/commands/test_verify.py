@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear as CodebookLinear
-from codebook_models import export, linear_program
+from helpers.codebook_models import Linear as CodebookLinear
+from helpers.codebook_models import export, linear_program
 
 import gq_tvm
 from gq_tvm import compile as compile_command

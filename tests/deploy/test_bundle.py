@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundled import run
-from codebook_models import Linear, export, frames
-from conformer_model import Conformer
+from helpers.bundled import run
+from helpers.codebook_models import Linear, export, frames
+from helpers.conformer_model import Conformer
 
 import gq_tvm
 from gq_tvm import Error, cache, deploy, targets

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from bundled import run
+from helpers.bundled import run
 
 from gq_tvm import cache
 from gq_tvm.deploy.native_code import NATIVE

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from codebook_models import export, frames, relative_error
+from helpers.codebook_models import export, frames, relative_error
 from torch import nn
 
 import gq_tvm
