@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
+import threading
 import weakref
 from collections.abc import Sequence
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 
 from gq_tvm.deploy import native_code
 from gq_tvm.errors import Error
+from gq_tvm.targets import native
 
 _MOST_DIMENSIONS = 6  # GQ_MOST_DIMENSIONS of gq.h
-ALIGNMENT = 64  # bytes; what kernels assume of every tensor
 
 
 class _Tensor(ctypes.Structure):
@@ -70,7 +69,7 @@ _FUNCTIONS = {
 
 @cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(native_code.provide(platform.machine()) / native_code.LIBRARY))
+    library = ctypes.CDLL(str(native_code.provide(native.machine()) / native_code.LIBRARY))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -78,23 +77,47 @@ def _library() -> ctypes.CDLL:
 
 
 def reason() -> str:
-    """What went wrong in the last call of this thread."""
+    """What went wrong in the last call of this thread, in a sentence."""
     return _library().gq_error().decode(errors="replace")
 
 
 class Core:
-    """A model that the core has opened; for one thread at a time but for what it has bound.
+    """A model that the core has opened.
 
-    Raises:
-        Error: the folder holds no whole model for this CPU.
+    Attributes:
+        lock: Held by whoever uses it, but for what it has bound.
     """
 
     def __init__(self, folder: str | os.PathLike[str], threads: int) -> None:
+        """Open the model in a folder.
+
+        Raises:
+            Error: it is damaged, or not for this CPU.
+        """
         library = _library()
+        self.lock = threading.Lock()
         self.handle = library.gq_open(os.fsencode(folder), threads)
         if not self.handle:
             raise Error(reason())
         weakref.finalize(self, library.gq_close, self.handle)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second that a recogniser expects.
+
+        Raises:
+            Error: the model is none.
+        """
+        return _number(_library().gq_sample_rate(self.handle))
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples of the pieces in which a recogniser computes.
+
+        Raises:
+            Error: the model is none.
+        """
+        return _number(_library().gq_chunk_samples(self.handle))
 
     def bind(
         self,
@@ -118,9 +141,14 @@ class Core:
 
 
 class Run:
-    """A function tied to memory; ``run()`` is 0, or what is not, with the cause in `reason`."""
+    """A function tied to memory.
+
+    Attributes:
+        run: Runs it; 0, or if it fails something else.
+    """
 
     def __init__(self, core: Core, handle: int, memory: object) -> None:
+        """See `Core.bind`."""
         library = _library()
         self._kept = core, memory
         self._handle = ctypes.c_void_p(handle)
@@ -144,36 +172,43 @@ class Run:
             raise Error(reason())
 
 
-class Listener:
-    """Recognises speech while it arrives, by a recogniser that the core has opened.
-
-    Raises:
-        Error: the model is none.
-    """
+class Stream:
+    """Recognises speech while it arrives, by a recogniser that the core has opened."""
 
     def __init__(self, core: Core) -> None:
+        """Begin to listen.
+
+        Raises:
+            Error: the model is no recogniser.
+        """
         library = _library()
         self._core = core
-        self.sample_rate = library.gq_sample_rate(core.handle)
-        self.chunk_samples = library.gq_chunk_samples(core.handle)
-        self._handle = library.gq_stream_open(core.handle)
+        with core.lock:
+            self._handle = library.gq_stream_open(core.handle)
         if not self._handle:
             raise Error(reason())
         weakref.finalize(self, library.gq_stream_close, self._handle)
 
     def accept(self, samples: np.ndarray) -> str:
-        """Take the next samples f32 [n] in [-1, 1]; return the text so far.
+        """Take the next samples, contiguous f32 [n] in [-1, 1]; return the text so far.
 
         Raises:
             Error: there are samples that are no sound; nothing has changed then.
         """
-        samples = np.ascontiguousarray(samples, np.float32)
         accept = _library().gq_stream_accept
-        return _text(accept(self._handle, samples.ctypes.data, samples.size))
+        with self._core.lock:
+            return _text(accept(self._handle, samples.ctypes.data, samples.size))
 
     def finish(self) -> str:
         """Return the whole text; what comes then is another recording."""
-        return _text(_library().gq_stream_finish(self._handle))
+        with self._core.lock:
+            return _text(_library().gq_stream_finish(self._handle))
+
+
+def _number(answer: int) -> int:
+    if answer < 0:
+        raise Error(reason())
+    return answer
 
 
 def _text(answer: bytes | None) -> str:
