@@ -87,7 +87,7 @@ def check(target: Target) -> None:
     """Raise `Error` if there is no model of a target."""
     if target.core is None or not target.core.mca:
         raise Error(f"nothing is known of the speed of {target.name}; choose a target with a core")
-    if target.machine == "arm":
+    if target.machine == "armhf":
         raise Error(f"{target.name} cannot be modelled: no instructions of 32-bit ARM are counted")
     if target.instruction_set == "avx512":
         raise Error(f"QEMU has no AVX-512, so {target.name} cannot be modelled; use x86-64-v3")
