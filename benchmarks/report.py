@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import ceilings, goals, roofline
 from benchmarks.goals import OURS, Compared, Reached, Side
 from benchmarks.results import Figures, Results, Row
+from gq_tvm import files
 
 _BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 _PLOT = "roofline.svg"
@@ -18,7 +19,7 @@ def write_report(results: Results, path: Path) -> None:
     """Write the page, and the plot beside it where there is one to draw."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = roofline.draw(results, path.with_name(_PLOT))
-    path.write_text(render(results, _PLOT if drawn else None), encoding="utf-8")
+    files.write_text(path, render(results, _PLOT if drawn else None))
 
 
 def render(results: Results, plot: str | None = None) -> str:

@@ -10,6 +10,7 @@ from benchmarks.arm.candidate import INPUTS, OUTPUTS
 from benchmarks.arm.goals import Compared
 from benchmarks.arm.ours import SYSTEM
 from benchmarks.arm.results import Results, Row
+from gq_tvm import files
 
 _BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 _MARKS = {True: "met", False: "**missed**", None: "-"}
@@ -17,10 +18,7 @@ _MARKS = {True: "met", False: "**missed**", None: "-"}
 
 def write_report(results: Results, path: Path) -> None:
     """Write the page: whole, or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(render(results), encoding="utf-8")
-    temporary.replace(path)
+    files.write_text(path, render(results))
 
 
 def render(results: Results) -> str:
