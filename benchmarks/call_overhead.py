@@ -19,7 +19,7 @@ import torch
 
 import gq_tvm
 from gq_tvm import files, quantize
-from gq_tvm.runtime.columns import columns
+from gq_tvm.columns import columns
 from gq_tvm.targets import native
 
 SIZES = (64, 256, 512)
