@@ -17,12 +17,13 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from numpy.typing import NDArray
 
-from gq_tvm import cache
+from gq_tvm import cache, files
 from gq_tvm.errors import Error
 from gq_tvm.modelled import tools
 from gq_tvm.modelled.counting import LINE, Counts, count
@@ -247,10 +248,5 @@ def _read(text: str) -> Modelled:
 
 def _write(path: Path, text: str) -> None:
     """Keep a result; a cache that cannot be written is no reason to fail."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError:
-        return
+    with suppress(Error):
+        files.write_text(path, text)
