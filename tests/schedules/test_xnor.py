@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kernel_harness import SHAPES, TARGETS, VECTOR_TARGETS, XNOR, device_for, run_linear, target
 
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import Product, Schedule, families_for, family
 from gq_tvm.schedules.family import MOST_INT8_K
@@ -41,7 +42,9 @@ def case(shape, bits, activation, symbolic=False, mirrored=False, seed=0):
 
 def expected(case):
     product, x, indices, codebook, bias = case
-    return reference.codebook_linear(x, indices, codebook, bias, product.bits, product.activation)
+    return reference.codebook_linear(
+        x, Weight.from_tables(indices, codebook, product.activation), bias, product.activation
+    )
 
 
 def check(chosen, where, device, cases, **options):
