@@ -15,8 +15,8 @@ from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 
 if TYPE_CHECKING:
-    from gq_tvm.models.allocation import Proposal
-    from gq_tvm.models.sensitivity import Sensitivity
+    from gq_tvm.models.allocation.allocate import Proposal
+    from gq_tvm.models.allocation.sensitivity import Sensitivity
 
 DESCRIPTION = """\
 Propose bits for each weight of a trained float network. Each weight is quantised alone with each
@@ -91,9 +91,10 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch  # after parsing: --help should not wait for it
 
-    from gq_tvm.models import allocation, sensitivity
-    from gq_tvm.models.config import read
-    from gq_tvm.models.start import float_checkpoint
+    from gq_tvm.models.allocation import allocate as allocation
+    from gq_tvm.models.allocation import sensitivity
+    from gq_tvm.models.configuration.config import read
+    from gq_tvm.models.training.start import float_checkpoint
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

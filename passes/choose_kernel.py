@@ -18,13 +18,13 @@ from gq_tvm.errors import Error
 from gq_tvm.passes.operators import WEIGHTS, attributes, part_name, with_attrs
 from gq_tvm.passes.parameters import digest
 from gq_tvm.passes.products import products_of
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass, calls_of
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass, calls_of
 from gq_tvm.schedules import Family, Product, families_for, family
-from gq_tvm.schedules.choosing import Chooser, Decision, origin
-from gq_tvm.schedules.cost import USUAL_ROWS
-from gq_tvm.schedules.database import Database
+from gq_tvm.schedules.choosing.chooser import Chooser, Decision, origin
+from gq_tvm.schedules.choosing.cost import USUAL_ROWS
+from gq_tvm.schedules.choosing.database import Database
+from gq_tvm.schedules.cpu.family import VectorFamily
 from gq_tvm.schedules.family import MOST_INT8_K
-from gq_tvm.schedules.vector_family import VectorFamily
 from gq_tvm.targets import Target
 
 

@@ -28,8 +28,10 @@ from gq_tvm.passes.operators import (
 )
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import products_of
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Schedule, depthwise, direct, family
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
+from gq_tvm.schedules import Schedule, family
+from gq_tvm.schedules.cpu import depthwise
+from gq_tvm.schedules.scalar import direct
 from gq_tvm.targets import Target
 
 

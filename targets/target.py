@@ -24,7 +24,7 @@ class Target:
         name: What users type, e.g. ``"cortex-a76"``.
         machine: Machine of the ELF file: ``"x86_64"``, ``"aarch64"``, or ``"arm"`` of 32 bits.
         instruction_set: The vector primitives its kernels are written in
-            (``gq_tvm.schedules.instruction_sets``); ``"scalar"`` where there are none.
+            (``gq_tvm.schedules.cpu.instruction_sets``); ``"scalar"`` where there are none.
         features: CPU features that must be present before any code runs: on x86 by the names of
             ``/proc/cpuinfo``, on ARM out of ``neon``, ``vfpv4``, ``fp16``, ``dotprod``, ``i8mm``.
         description: One line for ``--target help``.

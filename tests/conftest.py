@@ -25,7 +25,7 @@ class Boards:
         Of 32 bits (`machine` "arm") there is no server: what runs single kernels is returned. Where
         the emulator is not set up the test is skipped, and fails in CI.
         """
-        from kernel_program import KernelProgram
+        from helpers.kernel_program import KernelProgram
 
         from gq_tvm.runtime import board, emulator
 

@@ -16,7 +16,7 @@ from gq_tvm.deploy import native_code, plan, plan_file
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact, replace_folder
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 _TASKS = ("rnnt", "ctc")  # of the decoders in native/decoding.cc
 

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gq_tvm import cache, debian
+from gq_tvm import cache
 from gq_tvm.errors import Error
 from gq_tvm.runtime import kernel_runner
-from gq_tvm.targets.zig import GLIBC, compile_native
+from gq_tvm.toolchain import debian
+from gq_tvm.toolchain.zig import GLIBC, compile_native
 
 SETUP_COMMAND = "python -m gq_tvm.device --setup-only --modelled"
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from gq_tvm.quantize.codebook_layers import CodebookLayer
-from gq_tvm.quantize.copying import check_is_model
-from gq_tvm.quantize.quant_layers import QuantLayer
-from gq_tvm.quantize.supported import Weight, find_weights
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
+from gq_tvm.quantize.drop_in.copying import check_is_model
+from gq_tvm.quantize.drop_in.supported import Weight, find_weights
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 _LARGE_BUFFER = 2**16  # bytes
 

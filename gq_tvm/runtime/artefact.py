@@ -21,11 +21,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gq_tvm import files, records
-from gq_tvm.elf import machine
 from gq_tvm.errors import Error
 from gq_tvm.records import Wrong
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.manifest import FORMAT, Manifest
+from gq_tvm.toolchain.elf import machine
 
 MANIFEST, CODE, WEIGHTS = "manifest.json", "model.so", "weights.safetensors"
 _LARGEST_MANIFEST = 1 << 26  # bytes; a layer has a thousand

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from gq_tvm import cache, debian
+from gq_tvm import cache
 from gq_tvm.errors import Error
 from gq_tvm.runtime import kernel_runner
-from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
+from gq_tvm.toolchain import debian
+from gq_tvm.toolchain.zig import GLIBC, compile_native, ffi_headers
 
 # Every model QEMU 7.2 has that our targets name; `max` is everything QEMU knows.
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")

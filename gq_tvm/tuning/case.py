@@ -9,7 +9,7 @@ from gq_tvm import targets
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Schedule, family
-from gq_tvm.schedules.cost import USUAL_ROWS
+from gq_tvm.schedules.choosing.cost import USUAL_ROWS
 from gq_tvm.tuning.task import Task
 
 # Relative L2 errors: fp32 sums in another order; what a

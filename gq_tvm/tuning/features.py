@@ -11,7 +11,7 @@ from tvm_ffi import structural_hash
 
 from gq_tvm import targets
 from gq_tvm.schedules import FAMILIES, Schedule, family
-from gq_tvm.schedules.cost import USUAL_ROWS, kernel_counts
+from gq_tvm.schedules.choosing.cost import USUAL_ROWS, kernel_counts
 from gq_tvm.tuning.task import Task
 
 _NAMES = [one.name for one in FAMILIES]

@@ -19,7 +19,7 @@ from typing import Any
 from gq_tvm import schedules
 from gq_tvm.errors import Error
 from gq_tvm.schedules import Schedule
-from gq_tvm.schedules.database import cost
+from gq_tvm.schedules.choosing.database import cost
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.task import Task
 

@@ -10,7 +10,7 @@ from tvm import tirx
 
 from gq_tvm import targets
 from gq_tvm.schedules import Product, Schedule, family
-from gq_tvm.schedules.threads import worth_threads
+from gq_tvm.schedules.choosing.threads import worth_threads
 
 _KINDS = {3: ", GRU", 4: ", LSTM"}  # by gates
 

@@ -7,7 +7,7 @@ from itertools import product as every
 from typing import Any
 
 import pytest
-from relax_modules import assert_same, calls, gru, linear, lstm, module, var
+from helpers.relax_modules import assert_same, calls, gru, linear, lstm, module, var
 from tvm import relax
 
 from gq_tvm import schedules, targets
@@ -15,10 +15,11 @@ from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.passes import operators
 from gq_tvm.passes.choose_kernel import ChooseKernel
-from gq_tvm.schedules import Product, Schedule, choosing
-from gq_tvm.schedules.choosing import Chooser
-from gq_tvm.schedules.database import Database, Entry
-from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.schedules import Product, Schedule
+from gq_tvm.schedules.choosing import chooser as choosing
+from gq_tvm.schedules.choosing.chooser import Chooser
+from gq_tvm.schedules.choosing.database import Database, Entry
+from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.targets import Target
 
 NATIVE = targets.get("native")

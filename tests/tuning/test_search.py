@@ -15,10 +15,11 @@ import pytest
 from gq_tvm import targets
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
-from gq_tvm.schedules import FAMILIES, Product, Schedule, database, family
-from gq_tvm.schedules.choosing import Chooser
-from gq_tvm.schedules.database import Database, Entry
-from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.schedules import FAMILIES, Product, Schedule, family
+from gq_tvm.schedules.choosing import database
+from gq_tvm.schedules.choosing.chooser import Chooser
+from gq_tvm.schedules.choosing.database import Database, Entry
+from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.tune import TRIALS
 from gq_tvm.tuning import Progress, Task, log, tasks_for, tune
 from gq_tvm.tuning.bench import Measurement
