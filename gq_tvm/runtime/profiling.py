@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from gq_tvm.columns import columns
 from gq_tvm.plan.plan import Call, Operand, Tensor
 from gq_tvm.plan.size import evaluate
-from gq_tvm.runtime.columns import columns
 from gq_tvm.runtime.model import Model
 
 ROUNDS = 5
