@@ -23,6 +23,10 @@ from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.operators import is_operator
 from gq_tvm.passes.relax_tools.rewriter import inputs_of
 from gq_tvm.passes.relax_tools.sizes import spelled
+from gq_tvm.plan import from_module
+from gq_tvm.plan.plan import Layer as PlanLayer
+from gq_tvm.plan.plan import Plan
+from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, KernelCall, Layer, Manifest, Tensor
 from gq_tvm.runtime.manifest import Product as ProductRecord
@@ -93,6 +97,35 @@ def build(
     say(f"compiling {len(parameters.layers)} layers")
     with _stage("compile", translated, device):
         executable = _compile(module, device)
+        with device.tvm:
+            lowered = from_module.lower(module)
+        kernels = from_module.kernels(lowered)
+        layers: dict[str, list[tuple[str, PlanLayer]]] = {}
+        for one in parameters.layers:
+            layers.setdefault(one.call["symbol"], []).append(
+                (
+                    one.call["layer"],
+                    PlanLayer(
+                        one.name,
+                        one.kind,
+                        tuple(one.shape),
+                        one.bits,
+                        one.activation,
+                        one.kernel,
+                        tuple(one.parameters),
+                        one.schedule,
+                        one.origin,
+                    ),
+                )
+            )
+        plan = Plan(
+            machine=device.machine,
+            features=tuple(sorted(device.features)),
+            functions=from_module.functions(
+                lowered, list(program.programs), weights.offsets(parameters.arrays), layers
+            ),
+            runtime=from_module.runtime_functions(kernels),
+        )
         calls = passes.kernel_calls(module)
     manifest = Manifest(
         target={
@@ -110,7 +143,7 @@ def build(
         versions={"gq-tvm": _own_version(), "tvm": version("apache-tvm")},
     )
     link = functools.partial(export, executable, triple=device.triple)
-    return Artefact(manifest, parameters.arrays, link, module)
+    return Artefact(manifest, plan, parameters.arrays, link, kernels)
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:

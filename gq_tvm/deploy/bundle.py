@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import tvm
 
 from gq_tvm import targets
-from gq_tvm.deploy import native_code, plan, plan_file
+from gq_tvm.deploy import native_code
 from gq_tvm.errors import Error
+from gq_tvm.plan import text
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact, replace_folder
 from gq_tvm.targets.linker import export
@@ -61,12 +62,11 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> None:
         place = place.resolve()  # replace what the link means, not the link
     check_place(place)
     target = targets.get(artefact.manifest.target["name"])
-    module = plan.lower(artefact.lowered, target.tvm)
     programs = native_code.provide(target.machine)
     name = place.absolute().name
 
     def fill(folder: Path) -> None:
-        _fill(folder, artefact, module, target, programs, name)
+        _fill(folder, artefact, target, programs, name)
         folder.chmod(0o755)
 
     replace_folder(place, fill)
@@ -91,29 +91,21 @@ def check_place(place: Path) -> None:
 def _fill(
     folder: Path,
     artefact: Artefact,
-    module: Any,
     target: targets.Target,
     programs: Path,
     name: str,
 ) -> None:
     manifest = artefact.manifest
     weights.write(folder / WEIGHTS, artefact.parameters)
-    built = tvm.compile(plan.kernels(module), target=target.tvm)
+    built = tvm.compile(artefact.kernels, target=target.tvm)
     export(built, folder / KERNELS, target.triple, [str(programs / native_code.REPORT)])
-    layers = {
-        name: layer.call["layer"]
-        for layer in reversed(manifest.layers)  # weights that several share are the first one's
-        for name in layer.parameters
-    }
-    text = [
-        f"machine {target.machine}",
-        " ".join(["features", *sorted(target.features)]),
-        plan_file.content("weights", folder / WEIGHTS),
-        plan_file.content("kernels", folder / KERNELS),
-        *_metadata(manifest.metadata),
-        *plan.lines(module, manifest.functions, weights.offsets(folder / WEIGHTS), layers),
-    ]
-    (folder / PLAN).write_bytes(plan_file.sealed(text))
+    plan = replace(
+        artefact.plan,
+        metadata=_metadata(manifest.metadata),
+        weights=text.content(folder / WEIGHTS),
+        kernels=text.content(folder / KERNELS),
+    )
+    (folder / PLAN).write_bytes(text.sealed(text.write(plan)))
     for program in (native_code.RUN, native_code.LIBRARY):
         shutil.copy2(programs / program, folder / program)
     # the example recognises speech
@@ -144,10 +136,10 @@ def _is_recogniser(metadata: Any) -> bool:
     return isinstance(metadata, Mapping) and metadata.get("task") in _TASKS
 
 
-def _metadata(metadata: Any) -> list[str]:
-    """What a recogniser needs to know, a line each: a name and its values."""
+def _metadata(metadata: Any) -> dict[str, tuple[str, ...]]:
+    """What a recogniser needs to know: names and values."""
     if not _is_recogniser(metadata):
-        return []
+        return {}
     features = metadata["features"]
     normalisation = features["normalisation"]
     kinds = features["kind"], normalisation["kind"]
@@ -159,8 +151,7 @@ def _metadata(metadata: Any) -> list[str]:
     plain = ("sample_rate", "num_mel_bins", "frame_length_ms", "frame_shift_ms")
     facts: dict[str, Sequence[Any]] = {
         "task": [metadata["task"]],
-        # a lone % stands for an empty token, which would be no word of the line
-        "tokens": [quote(token, safe="") or "%" for token in metadata["tokens"]],
+        "tokens": metadata["tokens"],
         "chunk_frames": [metadata.get("chunk_frames", 4)],
         "lead_ms": [metadata.get("lead_ms", 0)],
         "tail_ms": [metadata.get("tail_ms", 0)],
@@ -168,4 +159,4 @@ def _metadata(metadata: Any) -> list[str]:
         **{name: normalisation[name] for name in ("mean", "deviation")},
         **{name: [normalisation[name]] for name in ("quietest", "release")},
     }
-    return [" ".join(["metadata", name, *map(str, values)]) for name, values in facts.items()]
+    return {name: tuple(map(str, values)) for name, values in facts.items()}

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import GenericConst, IRModule, prim
 
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import inputs_of
+from gq_tvm.passes.relax_tools.rewriter import inputs_of
 from gq_tvm.plan.plan import Call, Function, Layer, Operand, Value
 from gq_tvm.plan.size import Named, Shape, Size, computed
 
@@ -32,6 +33,7 @@ _OPERATIONS = (
     (prim.LT, "lt"),
     (prim.EQ, "eq"),
 )
+_PACKED = ("tirx.tvm_call_packed", "tirx.tvm_call_cpacked")
 _TURNED = ((prim.GT, "lt"),)  # of the operands in the other order
 _INVERSE = ((prim.GE, "lt", False), (prim.LE, "lt", True), (prim.NE, "eq", False))
 
@@ -39,6 +41,7 @@ _INVERSE = ((prim.GE, "lt", False), (prim.LE, "lt", True), (prim.NE, "eq", False
 def lower(module: IRModule) -> IRModule:
     """Bring what `passes.lower` made into the form that `functions` reads: calls and views."""
     steps = [
+        relax.backend.DispatchSortScan(),  # cumulative sums and sorting, which nothing legalises
         relax.transform.RewriteDataflowReshape(),
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
@@ -56,6 +59,20 @@ def kernels(module: IRModule) -> IRModule:
         if isinstance(function, tirx.PrimFunc)
     }
     return IRModule(found)
+
+
+def runtime_functions(kernels: IRModule) -> tuple[str, ...]:
+    """The functions of TVM's runtime that kernels call, which only it has."""
+    found: dict[str, None] = {}
+
+    def visit(call: Any, visitor: Any) -> None:
+        if getattr(call.op, "name", "") in _PACKED:
+            found[str(call.args[0].value)] = None
+        visitor.default_visit(call)
+
+    for function in kernels.functions.values():
+        tvm_ffi.structural_visit(function.body, [(tvm.ir.Call, visit)])
+    return tuple(found)
 
 
 def functions(
@@ -237,7 +254,7 @@ class _Describer:
         if isinstance(size, prim.Select):
             parts = size.condition, size.true_value, size.false_value
             return computed("select", *map(self._term, parts))
-        if isinstance(size, tvm.ir.Call) and size.op.name == "tirx.if_then_else":
+        if isinstance(size, tvm.ir.Call) and size.op.name == "prim.if_then_else":
             return computed("select", *map(self._term, size.args))
         raise self._refusal(f"has the size {size}")
 

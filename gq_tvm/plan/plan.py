@@ -214,6 +214,7 @@ class Plan:
         features: What they need of its CPU.
         functions: By name.
         metadata: Words of a recogniser's description, by name.
+        runtime: Functions of TVM's runtime that the kernels call: only TVM can run them then.
         weights: The file of the weights; None until it is written.
         kernels: The library of the kernels; None until it is written.
     """
@@ -222,6 +223,7 @@ class Plan:
     features: tuple[str, ...]
     functions: dict[str, Function]
     metadata: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    runtime: tuple[str, ...] = ()
     weights: Content | None = None
     kernels: Content | None = None
 

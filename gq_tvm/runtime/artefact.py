@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gq_tvm import files, records
 from gq_tvm.elf import machine
 from gq_tvm.errors import Error
+from gq_tvm.plan.plan import Plan
 from gq_tvm.records import Wrong
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.manifest import FORMAT, Manifest
@@ -37,15 +38,17 @@ class Artefact:
 
     Attributes:
         manifest: What it is.
+        plan: What its functions do.
         parameters: Its packed weights, by name.
         link: Writes the code, a shared library, to the path it is given.
-        lowered: The functions it was compiled from, an ``IRModule`` of kernels and their calls.
+        kernels: The kernels, an ``IRModule``.
     """
 
     manifest: Manifest
+    plan: Plan
     parameters: Mapping[str, NDArray]
     link: Callable[[Path], None]
-    lowered: Any = None
+    kernels: Any
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artefact; see `save`."""
