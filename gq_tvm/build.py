@@ -33,7 +33,7 @@ from gq_tvm.runtime.manifest import Product as ProductRecord
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.choosing.database import load as load_schedules
 from gq_tvm.targets import Target, get
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 Progress = Callable[[str], object]
 

@@ -17,7 +17,7 @@ from gq_tvm.schedules.choosing.chooser import Chooser
 from gq_tvm.schedules.choosing.database import load
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
 

@@ -13,7 +13,7 @@ from helpers.codebook_models import Linear, everything, export, linear_program
 import gq_tvm
 from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
-from gq_tvm import verification
+from gq_tvm.verification import bound as verification
 
 
 @pytest.fixture(scope="module")

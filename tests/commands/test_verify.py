@@ -15,9 +15,10 @@ from helpers.codebook_models import export, linear_program
 
 import gq_tvm
 from gq_tvm import compile as compile_command
-from gq_tvm import profile, tune, verification, verify
+from gq_tvm import profile, tune, verify
 from gq_tvm.runtime import profiling
 from gq_tvm.runtime.emulator import EmulatedDevice
+from gq_tvm.verification import bound as verification
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from gq_tvm.build import build
 from gq_tvm.runtime import board
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.speech import audio
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.toolchain.zig import compile_native
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 

@@ -18,7 +18,7 @@ from gq_tvm import cache
 from gq_tvm.deploy.native_code import NATIVE
 from gq_tvm.speech import audio
 from gq_tvm.speech.resampling import resample
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.toolchain.zig import compile_native
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 

@@ -17,7 +17,7 @@ from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.schedules import Family, Product, Schedule
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target, native
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 #: One target an instruction set, and the plain one.
 TARGETS = ("x86-64-v4", "x86-64-v3", "x86-64", "arm", "cortex-a76", "cortex-a7")
@@ -56,8 +56,8 @@ def device_for(target: Target, emulated: Callable[..., Device]) -> Device:
     """Return what runs `target`'s code; the test is skipped where nothing does."""
     if target.machine == "aarch64" and target.emulator_cpu:
         return emulated(target.emulator_cpu)
-    if target.machine == "arm":
-        return emulated(target.emulator_cpu, "arm")
+    if target.machine == "armhf":
+        return emulated(target.emulator_cpu, "armhf")
     missing = target.features - native.features()
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}: run on one that has it")

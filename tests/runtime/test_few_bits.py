@@ -15,7 +15,7 @@ import gq_tvm.quantize
 from gq_tvm import schedules, targets
 from gq_tvm.build import build
 from gq_tvm.schedules import Product
-from gq_tvm.verification import verify
+from gq_tvm.verification.bound import verify
 
 pytestmark = pytest.mark.slow  # together minutes; test_lstm and test_memory have quick ones
 

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from gq_tvm import frontend
-from gq_tvm.drawn_inputs import draw, read
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
-from gq_tvm.replay import Replay, activations
 from gq_tvm.runtime.devices import Device
 from gq_tvm.runtime.manifest import Manifest
 from gq_tvm.runtime.model import load
 from gq_tvm.schedules import FAMILIES
+from gq_tvm.verification.drawn_inputs import draw, read
+from gq_tvm.verification.replay import Replay, activations
 
 FLOOR = 1e-4  # relative L2 error that needs no explanation
 LOUD, QUIET = 1000.0, 8.0  # in last bits; compiled code differs by about one

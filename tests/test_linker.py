@@ -12,13 +12,13 @@ import tvm
 from tvm import te
 
 from gq_tvm import Error
-from gq_tvm.elf import machine
-from gq_tvm.targets.linker import Linker, architecture, export, linker
+from gq_tvm.toolchain.elf import machine
+from gq_tvm.toolchain.linker import Linker, architecture, export, linker
 
 TRIPLES: dict[str, dict[str, Any]] = {
     "x86_64": {"mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"},
     "aarch64": {"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"},
-    "arm": {
+    "armhf": {
         "mtriple": "armv7a-linux-gnueabihf",
         "mcpu": "cortex-a7",
         "mattr": ["+neon"],
