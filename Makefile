@@ -2,7 +2,7 @@
 # make test    every test; make fast: those of a few seconds
 # make sanitize  the C++ runtime of bundles under sanitizers; two minutes
 # make lint    format, style and types; make format: put the first two right
-# make wheel   dist/*.whl
+# make wheel   dist/*.whl, for x86_64 and for aarch64
 # make benchmark  every figure of docs/performance.md, ours and peers'; about an hour
 # make benchmark-quick  a few of them in minutes, into build/benchmark
 #
@@ -53,9 +53,11 @@ format: .venv/.installed
 # Setuptools keeps what it copied once, deleted modules too: it gets an empty folder, and not build/,
 # where the artefacts of the demo and the benchmarks lie.
 wheel: .venv/.installed
-	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	    $(PY) -m build --wheel --no-isolation \
-	    --config-setting=--build-option=build --config-setting=--build-option=--build-base="$$folder"
+	@for machine in x86_64 aarch64; do \
+	    folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	    GQ_MACHINE=$$machine $(PY) -m build --wheel --no-isolation \
+	    --config-setting=--build-option=build --config-setting=--build-option=--build-base="$$folder"; \
+	    rm -rf "$$folder"; done
 
 # BENCHMARK takes options of `python -m benchmarks`, e.g. BENCHMARK="--models --threads 1".
 benchmark: .venv-benchmarks/.installed
@@ -81,7 +83,7 @@ setup: .venv/.installed device
 	@echo "Installing the peers into .venv-benchmarks (minutes the first time)"
 	@test -x .venv-benchmarks/bin/python || $(PYTHON) -m venv .venv-benchmarks
 	@.venv-benchmarks/bin/python -m pip install -qq $(TORCH)
-	@.venv-benchmarks/bin/python -m pip install -qq --editable ".[torch]" -r benchmarks/requirements.txt
+	@.venv-benchmarks/bin/python -m pip install -qq --editable ".[compile,train]" -r benchmarks/requirements.txt
 	@touch $@
 
 # The emulated ARM board, and what models times on ARM cores. Where they cannot be had their tests are

@@ -220,12 +220,6 @@ def _bound(net: Any, *inputs: np.ndarray) -> tuple[Callable[[], Any], Callable[[
 
 
 def _kernel(net: Any, x: np.ndarray) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
-    """The kernel of a one-layer model as a call without arguments, and what it wrote."""
-    kernels, call = net.kernels, net.layers[0].call
-    y = aligned(np.zeros(call["outputs"][0][1:]))
-    arguments = [
-        kernels._parameters[one] if isinstance(one, str) else kernels._device.tensor(x)
-        for one in call["arguments"]
-    ]
-    function = kernels._code.imports[0][call["symbol"]]
-    return partial(function, *arguments, kernels._device.tensor(y)), lambda: y
+    """The same without Python's share of the call."""
+    bound = net.bind(x)
+    return bound.run, lambda: bound.outputs

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sys
 
-# What a package is called by pip where it is imported by another name.
-_PIP_NAMES = {
-    "tvm": "apache-tvm",
+# What a package is called where it is imported by another name.
+_NAMES = {
+    "torch": "PyTorch",
+    "tvm": "Apache TVM",
     "tvm_ffi": "apache-tvm-ffi",
     "kaldi_native_fbank": "kaldi-native-fbank",
     "xgboost": "xgboost-cpu",
+}
+# The extra of gq-tvm that a package comes with, where it is none of those that always do.
+_EXTRAS = {
+    **dict.fromkeys(
+        ("tvm", "tvm_ffi", "ziglang", "onnx", "xgboost", "cloudpickle", "psutil", "tornado"),
+        "compile",
+    ),
+    **dict.fromkeys(("torch", "safetensors", "kaldi_native_fbank", "jiwer"), "train"),
 }
 
 
@@ -25,12 +34,12 @@ def missing_package(module: str | None) -> str | None:
     name = (module or "gq_tvm").partition(".")[0]
     if name == "gq_tvm" or name in sys.stdlib_module_names:
         return None
-    if name == "torch":
+    if name in _EXTRAS:
         return (
-            "this needs PyTorch, which is not installed: run "
-            f"{sys.executable} -m pip install 'gq-tvm[torch]'"
+            f"this needs {_NAMES.get(name, name)}, which is not installed: run "
+            f"{sys.executable} -m pip install 'gq-tvm[{_EXTRAS[name]}]'"
         )
     return (
-        f"{sys.executable} has no package {_PIP_NAMES.get(name, name)}: activate the environment "
-        "that gq-tvm was installed in (. .venv/bin/activate), or install gq-tvm again"
+        f"{sys.executable} has no package {name}: activate the environment that gq-tvm was "
+        "installed in (. .venv/bin/activate), or install gq-tvm again"
     )

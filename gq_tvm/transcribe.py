@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     import numpy as np
 
+    from gq_tvm.recognition import recogniser_of
     from gq_tvm.runtime import load
 
     with chosen_device(options, options.artefact) as device:
@@ -39,26 +40,6 @@ def main(argv: list[str] | None = None) -> int:
             elif "text" in row:
                 print(_line(path, row), flush=True)
     return code
-
-
-def recogniser_of(net: Any, name: str) -> Any:
-    """Return the `speech.Recogniser` whose networks are the functions of a loaded artefact.
-
-    Raises:
-        Error: the artefact is no recogniser; the text calls it ``name``.
-    """
-    from gq_tvm.speech.decoding import DECODERS
-    from gq_tvm.speech.recogniser import Recogniser
-
-    metadata = net.metadata if isinstance(net.metadata, dict) else {}
-    task = metadata.get("task")
-    decoding = DECODERS.get(task) if isinstance(task, str) else None
-    if decoding is None or not set(decoding.NETWORKS) <= set(net.functions):
-        raise Error(
-            f"{name} is no speech recogniser (it has the functions {', '.join(net.functions)}); "
-            "compile what python -m gq_tvm.train exported"
-        )
-    return Recogniser(metadata, {part: net[part] for part in decoding.NETWORKS})
 
 
 def _transcribe(recogniser: Any, path: str, live: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gq_tvm.command import command
 from gq_tvm.errors import Error
 from gq_tvm.runtime.artefact import read_manifest
-from gq_tvm.runtime.placement import add_device_options, chosen_device, emulated
+from gq_tvm.runtime.placement import add_device_options, chosen_device, emulated, runs_here
 
 if TYPE_CHECKING:
     from gq_tvm.runtime.devices import Device
@@ -55,12 +55,11 @@ def run(program: Any, artefact: str, options: argparse.Namespace) -> int:
     Raises:
         Error: the artefact does not run there, or the inputs do not fit.
     """
-    from gq_tvm.runtime.devices import LocalDevice
     from gq_tvm.verification.bound import verify
 
     with _device(options, artefact) as device:
         report = verify(program, artefact, device, options.inputs, options.threads)
-        where = "" if isinstance(device, LocalDevice) else f" on {device.name}"
+        where = f" on {device.name}" if device else ""
     return _print(report, where)
 
 
@@ -73,22 +72,18 @@ def _print(report: Report, where: str) -> int:
 
 
 @contextmanager
-def _device(options: argparse.Namespace, artefact: str) -> Iterator[Device]:
+def _device(options: argparse.Namespace, artefact: str) -> Iterator[Device | None]:
     """The device the options name; else this process where it can run the artefact, or an emulator.
 
     Raises:
         Error: there is none of these; the text says what to do.
     """
-    from gq_tvm.runtime.devices import LocalDevice
-
-    if not (options.rpc or options.emulate):
-        target, local = read_manifest(artefact).target, LocalDevice()
-        if target["machine"] != local.machine or not set(target["features"]) <= local.features:
-            with emulated(artefact) as device:
-                yield device
-            return
-    with chosen_device(options, artefact) as device:
-        yield device
+    if options.rpc or options.emulate or runs_here(artefact):
+        with chosen_device(options, artefact) as device:
+            yield device
+    else:
+        with emulated(artefact) as device:
+            yield device
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -59,6 +59,11 @@ def name() -> str:
         return "unknown CPU"
 
 
+def machine() -> str:
+    """Return the architecture of this CPU, as ``Target.machine`` has it."""
+    return {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+
+
 @cache
 def features() -> frozenset[str]:
     """Return the features of this CPU, under the names ``Target.features`` uses."""

@@ -34,7 +34,7 @@ def network(request, tmp_path_factory) -> Any:
 
 def test_text_is_that_of_pytorch_chunk_by_chunk(network):
     model, folder = network
-    here = transcribe.recogniser_of(gq_tvm.load(folder / "model.gq"), "model.gq")
+    here = recognition.recogniser_of(gq_tvm.load(folder / "model.gq"), "model.gq")
     there = recogniser(model, FEATURES)
     texts = chunks(there, noise())
     assert len(set(texts)) > 3

@@ -20,7 +20,7 @@ from gq_tvm.models import export
 from gq_tvm.models.allocation.sizes import deployed_bytes
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.training.batched_decoding import transcribe_batched
-from gq_tvm.transcribe import recogniser_of
+from gq_tvm.recognition import recogniser_of
 
 ROLES = ("development", "test")
 

@@ -1,19 +1,25 @@
-"""The programs and libraries that run bundles, compiled for any device and kept in the cache."""
+"""The programs and libraries that run models, compiled for any machine.
+
+Wheels bring those of their own machine along; the others, and all in a checkout, are compiled when
+they are first needed, and kept in the cache.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from importlib import metadata
 from pathlib import Path
 
 from gq_tvm import cache
 from gq_tvm.toolchain.zig import GLIBC, compile_native, ffi_headers
 
 NATIVE = Path(__file__).with_name("native")
+#: A folder for each machine whose programs came with gq-tvm.
+BUILT = Path(__file__).with_name("built")
 RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"
 
 CORE = (
     "backend.cc",
+    "bound.cc",
     "callable.cc",
     "cpu.cc",
     "decoding.cc",
@@ -38,18 +44,25 @@ def provide(machine: str) -> Path:
     Raises:
         Error: there is no compiler or the cache cannot be written.
     """
-    digest = hashlib.sha256(f"{GLIBC} {metadata.version('ziglang')}".encode())
+    if _complete(BUILT / machine):
+        return BUILT / machine
+    digest = hashlib.sha256(GLIBC.encode())
     for path in sorted(NATIVE.iterdir()):
         digest.update(path.read_bytes())
     folder = cache.root() / f"native-{machine}-{digest.hexdigest()[:12]}"
-    return cache.provide(folder, lambda made: _compile(made, machine), _complete)
+    return cache.provide(folder, lambda made: compile_for(machine, made), _complete)
 
 
 def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (RUN, LIBRARY, REPORT))
 
 
-def _compile(folder: Path, machine: str) -> None:
+def compile_for(machine: str, folder: Path) -> None:
+    """Compile `RUN`, `LIBRARY` and `REPORT` for a ``Target.machine`` into a folder.
+
+    Raises:
+        Error: there is no compiler, or it refuses.
+    """
     include = ffi_headers()
     kept = cache.root() / "zig"
     core = folder / "core.o"  # both have it: compiled once

@@ -22,8 +22,6 @@ _LAZY = {"Artefact": "artefact", "save": "artefact", "Model": "model", "load": "
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'gq_tvm.runtime' has no attribute {name!r}")
-    if _LAZY[name] == "model":
-        import_tvm()
     return getattr(import_module(f"gq_tvm.runtime.{_LAZY[name]}"), name)
 
 

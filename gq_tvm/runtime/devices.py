@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
@@ -21,10 +20,10 @@ from tvm import relax
 from gq_tvm.errors import Error
 from gq_tvm.runtime import probe, threads
 from gq_tvm.runtime.connection import Connection, reachable
+from gq_tvm.runtime.memory import shareable
 from gq_tvm.targets import native
 
 SILENCE = 300.0  # seconds a device may take for one call before it is given up
-ALIGNMENT = 64  # bytes; what TVM's generated code assumes of every tensor
 _RELEASE = "vm.builtin.memory_manager.clear"
 _BIG_CORES = 1  # tvm/src/runtime/threading_backend.h, kBig
 
@@ -99,11 +98,6 @@ class Device(ABC):
         self.close()
 
 
-def shareable(array: np.ndarray) -> bool:
-    """Whether TVM's code can use an array where it lies."""
-    return bool(array.size and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0)
-
-
 class LocalDevice(Device):
     """This process."""
 
@@ -115,7 +109,7 @@ class LocalDevice(Device):
     @property
     def machine(self) -> str:
         """See `Device.machine`."""
-        return {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+        return native.machine()
 
     @property
     def features(self) -> frozenset[str]:

@@ -3,57 +3,87 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime import threads as thread_pool
-from gq_tvm.runtime.calls import LocalCalls, Prepared, RemoteCalls, aligned
-from gq_tvm.runtime.devices import Device
+from gq_tvm.plan.plan import Function, Tensor
+from gq_tvm.plan.size import evaluate
+from gq_tvm.runtime import core
 from gq_tvm.runtime.inputs import InputCheck
-from gq_tvm.runtime.manifest import Function, Tensor
-from gq_tvm.runtime.sizes import evaluate
+from gq_tvm.runtime.memory import aligned
 
 Timer = Callable[[int], list[float]]
 
-# What TVM raises where code and arguments do not fit, and NumPy where memory is short.
-FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, BufferError, MemoryError)
 _MOST_SHAPES = 32  # combinations of input shapes a function keeps memory for
+
+
+class Run(Protocol):
+    """A function tied to memory; see `core.Run`, or `kernel_by_kernel.Run` on devices of TVM's."""
+
+    run: Callable[[], int]
+
+    def time(self, runs: int) -> list[float]:
+        """The seconds of each of so many runs."""
+
+    def time_kernels(self, runs: int, kernels: int) -> np.ndarray:
+        """The seconds f64 [runs, kernels] of each kernel in so many runs, in the plan's order."""
+
+
+class Runner(Protocol):
+    """What runs a model; see `core.Core`, or `kernel_by_kernel.KernelByKernel`.
+
+    Attributes:
+        lock: Held by whoever uses it, but for what it has bound.
+    """
+
+    lock: AbstractContextManager[Any]
+
+    def bind(
+        self,
+        function: str,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
+        threads: int,
+    ) -> Run:
+        """Tie a function to contiguous arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A function tied to memory of its own, for calls with inputs of certain shapes."""
+
+    inputs: list[np.ndarray]
+    outputs: list[np.ndarray]
+    run: Callable[[], int]
+    tied: Run
 
 
 class CompiledFunction:
     """One function of a compiled model, its weights bound.
 
     Attributes:
+        about: What the plan says of it.
         name: Its name.
         inputs: What it takes.
         outputs: What it returns.
-        bounds: Least and greatest value of each named size.
     """
 
-    def __init__(
-        self,
-        name: str,
-        function: Function,
-        calls: LocalCalls | RemoteCalls,
-        device: Device,
-        threads: int,
-    ) -> None:
+    def __init__(self, function: Function, runner: Runner, threads: int) -> None:
         """See `gq_tvm.load`; ``threads`` is 0 where the code is for one thread alone."""
-        self.name = name
+        self.about = function
+        self.name = function.name
         self.inputs = function.inputs
         self.outputs = function.outputs
-        self.bounds = function.bounds
-        self._calls = calls
-        self._device = device
+        self._runner = runner
+        self._lock = runner.lock
         self._single = function.single
-        self._one_kernel = function.kernel is not None
-        self._check = InputCheck(name, function)
-        self._prepared: dict[tuple[Any, ...], Prepared] = {}
-        self._shapes = 0
+        self._check = InputCheck(function)
+        self._prepared: dict[tuple[Any, ...], _Prepared] = {}
         self._threads = threads
 
     def __call__(self, *inputs: Any, threads: int | None = None) -> Any:
@@ -71,22 +101,25 @@ class CompiledFunction:
             Error: the inputs do not fit, and the text names the input; the function fails; or the
                 model was compiled for one thread and more are asked for.
         """
+        count = self._threads if threads is None else self._asked(threads)
         arrays: Sequence[Any] = inputs
-        signature = _signature(arrays)
+        signature = _signature(count, arrays)
         if None in signature:
             arrays = [_array(x, force=True) for x in inputs]
-            signature = _signature(arrays)
-        prepared = self._prepared.get(signature)
-        if prepared is None:
-            prepared = self._prepare(signature, arrays)
-        count = self._threads if threads is None else self._asked(threads)
-        try:
-            outputs = self._calls(prepared, arrays, count)
-        except FAILURES as failure:
-            raise self._failed(failure) from failure
+            signature = _signature(count, arrays)
+        with self._lock:
+            prepared = self._prepared.get(signature) or self._prepare(signature, arrays)
+            for buffer, x in zip(prepared.inputs, arrays, strict=True):
+                buffer[...] = x
+            if prepared.run():
+                raise self._failed()
+            if self._single:
+                result: Any = prepared.outputs[0].copy()
+            else:
+                result = tuple([one.copy() for one in prepared.outputs])
         if arrays is inputs or isinstance(inputs[0], np.ndarray):
-            return outputs
-        return _tensors(outputs)
+            return result
+        return _tensors(result)
 
     def bind(
         self, *inputs: Any, outputs: Sequence[Any] | None = None, threads: int | None = None
@@ -110,82 +143,104 @@ class CompiledFunction:
             Error: an input or output does not fit, and the text names it.
         """
         arrays = [_array(x) for x in inputs]
-        sizes = self._check(arrays)
-        wanted = self._made(sizes)
+        shapes = self._shapes(self._check(arrays))
         count = self._threads if threads is None else self._asked(threads)
-        with self._sentences():
-            if outputs is None:
-                made = [aligned(shape, np.dtype(one.dtype)) for shape, one in wanted]
-                in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
-                outputs = made if in_numpy else _tensors(tuple(made))
-            else:
-                made = self._check_outputs(outputs, [shape for shape, _ in wanted])
-            self._meet_shapes()
-            run = self._calls.bind(arrays, made, count)
+        if outputs is None:
+            made = self._memory(shapes)
+            in_numpy = not inputs or isinstance(inputs[0], np.ndarray)
+            outputs = made if in_numpy else _tensors(tuple(made))
+        else:
+            made = self._check_outputs(outputs, shapes)
+        with self._lock:
+            run = self._tied(arrays, made, count)
         return Bound(self, run, outputs[0] if self._single else tuple(outputs))
 
-    def timer(self, inputs: Sequence[np.ndarray]) -> Timer:
-        """Return ``time(count)``: the seconds of each of ``count`` runs, without Python's share.
+    def timed(self, inputs: Sequence[np.ndarray]) -> Run:
+        """Tie the function to copies of inputs, to be timed.
 
         Raises:
             Error: the inputs do not fit.
         """
-        self._check(inputs)
-        tensors = [self._device.tensor(x) for x in inputs]
-        calls, name = self._calls, self.name
-
-        def time(count: int) -> list[float]:
-            with calls.lock, self._device.guard():
-                if self._threads:
-                    self._device.use_threads(self._threads)
-                calls.machine.set_input(name, *tensors, *calls.weights)
-                evaluator = calls.machine.time_evaluator(
-                    "invoke_stateful", self._device.cpu, number=1, repeat=count
-                )
-                return list(evaluator(name).results)
-
-        return time
+        shapes = self._shapes(self._check(inputs))
+        with self._lock:
+            return self._prepared_for(inputs, shapes, self._threads).tied
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
         outputs = ", ".join(map(str, self.outputs))
         return f"{self.name}({inputs}) -> ({outputs})"
 
-    def _prepare(self, signature: tuple[Any, ...], inputs: Sequence[Any]) -> Prepared:
-        """Check inputs of new shapes, and make ready for calls with these shapes."""
-        sizes = self._check(inputs)
-        self._meet_shapes()
-        outputs = self._made(sizes) if self._one_kernel else []
-        with self._sentences():
-            prepared = self._calls.prepare(inputs, [(shape, one.dtype) for shape, one in outputs])
+    def _prepare(self, signature: tuple[Any, ...], inputs: Sequence[Any]) -> _Prepared:
+        """Check inputs of new shapes, and make ready for calls with these shapes.
+
+        What is ready for others is forgotten where it is much: each has memory of its own.
+        """
+        shapes = self._shapes(self._check(inputs))
+        if len(self._prepared) >= _MOST_SHAPES:
+            self._prepared.clear()
+        prepared = self._prepared_for(inputs, shapes, signature[0])
         self._prepared[signature] = prepared
         return prepared
 
-    def _made(self, sizes: Mapping[str, int]) -> list[tuple[tuple[int, ...], Tensor]]:
-        """The shape of each output for inputs of certain sizes, and what else is known of it."""
-        made = [(tuple(evaluate(s, sizes) for s in one.shape), one) for one in self.outputs]
-        for shape, one in made:
+    def _prepared_for(
+        self, inputs: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]], threads: int
+    ) -> _Prepared:
+        buffers = [aligned(x.shape, x.dtype) for x in inputs]
+        for buffer, x in zip(buffers, inputs, strict=True):
+            buffer[...] = x
+        outputs = self._memory(shapes)
+        tied = self._runner.bind(self.name, buffers, outputs, threads)
+        return _Prepared(buffers, outputs, tied.run, tied)
+
+    def _tied(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int
+    ) -> Callable[[], int]:
+        """Return ``run()``, which copies what is not contiguous."""
+        taken = [x if x.flags.c_contiguous else x.copy() for x in inputs]
+        made = [y if y.flags.c_contiguous else y.copy() for y in outputs]
+        run = self._runner.bind(self.name, taken, made, threads).run
+        before = [(a, x) for a, x in zip(taken, inputs, strict=True) if a is not x]
+        after = [(y, a) for a, y in zip(made, outputs, strict=True) if a is not y]
+        if not before and not after:
+            return run
+
+        def copying() -> int:
+            for to, source in before:
+                to[...] = source
+            failed = run()
+            for to, source in after:
+                to[...] = source
+            return failed
+
+        return copying
+
+    def _shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+        """The shape of each output for inputs of certain sizes."""
+        shapes = [tuple(evaluate(s, sizes) for s in one.shape) for one in self.outputs]
+        for one, shape in zip(self.outputs, shapes, strict=True):
             if min(shape, default=0) < 0:
                 raise Error(
                     f"{one.name} of function {self.name} would have the size {min(shape)}; call it "
                     "with larger inputs"
                 )
-        return made
+        return shapes
 
-    def _meet_shapes(self) -> None:
-        """Count new shapes; forget them all when they are many.
-
-        TVM keeps the memory of every size it has met for the next call, without end.
-        """
-        self._shapes += 1
-        if self._shapes > _MOST_SHAPES:
-            self._shapes = 1
-            self._prepared.clear()
-            self._device.release_memory()
+    def _memory(self, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """Memory for outputs of these shapes."""
+        try:
+            return [
+                aligned(shape, np.dtype(one.dtype))
+                for shape, one in zip(shapes, self.outputs, strict=True)
+            ]
+        except (MemoryError, ValueError) as failure:
+            raise Error(
+                f"there is no memory for the outputs of function {self.name} ({failure}); call it "
+                "with smaller inputs"
+            ) from failure
 
     def _asked(self, threads: int) -> int:
         parallel = self._threads > 0
-        count = thread_pool.checked(threads, parallel, f"function {self.name}")
+        count = checked_threads(threads, parallel, f"function {self.name}")
         return count if parallel else 0
 
     def _check_outputs(
@@ -213,17 +268,10 @@ class CompiledFunction:
             arrays.append(array)
         return arrays
 
-    @contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except FAILURES as failure:
-            raise self._failed(failure) from failure
-
-    def _failed(self, failure: Exception) -> Error:
+    def _failed(self) -> Error:
         return Error(
-            f"function {self.name} failed: {first_line(failure)}; if its inputs are right, compile "
-            "the model again"
+            f"function {self.name} failed: {core.reason()}; if its inputs are right, compile the "
+            "model again"
         )
 
 
@@ -232,12 +280,14 @@ class Bound:
 
     Attributes:
         outputs: What a call returns: the one output, or a tuple. The next call writes it anew.
+        run: The bare call; 0, or if it fails something else.
     """
 
-    def __init__(self, function: CompiledFunction, run: Callable[[], None], outputs: Any) -> None:
+    def __init__(self, function: CompiledFunction, run: Callable[[], int], outputs: Any) -> None:
+        """See `CompiledFunction.bind`."""
         self.outputs = outputs
+        self.run = run
         self._function = function
-        self._run = run
 
     def __call__(self) -> Any:
         """Run the function on what its inputs hold now; return `outputs`.
@@ -245,21 +295,36 @@ class Bound:
         Raises:
             Error: the function fails.
         """
-        try:
-            self._run()
-        except FAILURES as failure:
-            raise self._function._failed(failure) from failure
+        if self.run():
+            raise self._function._failed()
         return self.outputs
 
 
-def first_line(failure: Exception) -> str:
-    """What TVM says of a failure, without its own account of where."""
-    return (str(failure).strip() or repr(failure)).splitlines()[0]
+def checked_threads(count: object, parallel: bool, what: str) -> int:
+    """Return a number of threads somebody asked for.
+
+    Args:
+        count: What was asked for.
+        parallel: Whether the code is for several threads, and so for any number.
+        what: Whose code it is, for the messages.
+
+    Raises:
+        Error: it is no number of at least 1, or the code is for one thread alone.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise Error(f"threads must be a whole number from 1 up, got {count!r}")
+    if count > 1 and not parallel:
+        raise Error(
+            f"{what} was compiled for one thread and cannot run on {count}: compile it with "
+            f"--threads {count}"
+        )
+    return count
 
 
-def _signature(inputs: Sequence[Any]) -> tuple[Any, ...]:
+def _signature(threads: int, inputs: Sequence[Any]) -> tuple[Any, ...]:
     """What tells calls apart that must be prepared anew; None for what is no array."""
-    return tuple([(x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs])
+    kinds = [(x.dtype, x.shape) if isinstance(x, np.ndarray) else None for x in inputs]
+    return (threads, *kinds)
 
 
 def _tensors(arrays: Any) -> Any:

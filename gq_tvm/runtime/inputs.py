@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime.manifest import Function, Tensor
-from gq_tvm.runtime.sizes import evaluate
+from gq_tvm.plan.plan import Function, Tensor
+from gq_tvm.plan.size import Computed, Named, Size, evaluate
 
 
 class InputCheck:
-    """Compares the inputs of a call with what function ``name`` wants."""
+    """Compares the inputs of a call with what a function wants."""
 
-    def __init__(self, name: str, function: Function) -> None:
-        self._name = name
+    def __init__(self, function: Function) -> None:
+        self._name = function.name
         self._inputs = function.inputs
-        self._bounds = function.bounds
 
     def __call__(self, inputs: Sequence[Any]) -> dict[str, int]:
         """Return the sizes known only at run time, by their names.
@@ -42,7 +40,9 @@ class InputCheck:
                 )
             self._check_tensor(want, got, sizes)
         for want, got in zip(self._inputs, inputs, strict=True):
-            self._check_computed(want, got, sizes)
+            for size, value in zip(want.shape, got.shape, strict=True):
+                if isinstance(size, Computed) and evaluate(size, sizes) != value:
+                    self._refuse(want, got, sizes, all_known=True)
         return sizes
 
     def _check_tensor(self, want: Tensor, got: np.ndarray, sizes: dict[str, int]) -> None:
@@ -53,42 +53,32 @@ class InputCheck:
             for size, value in zip(want.shape, got.shape, strict=True):
                 if isinstance(size, int):
                     fits = fits and size == value
-                elif _is_name(size):
-                    low, high = self._bounds.get(size, [None, None])
-                    fits = fits and (low is None or low <= value)
-                    fits = fits and (high is None or value <= high)
-                    fits = fits and sizes.setdefault(size, value) == value
+                elif isinstance(size, Named):
+                    fits = fits and size.least <= value
+                    fits = fits and (size.most is None or value <= size.most)
+                    fits = fits and sizes.setdefault(size.name, value) == value
         if not fits:
             self._refuse(want, got, known)
 
-    def _check_computed(self, want: Tensor, got: np.ndarray, sizes: dict[str, int]) -> None:
-        """Check the sizes that are expressions of named ones."""
-        for size, value in zip(want.shape, got.shape, strict=True):
-            if isinstance(size, str) and not _is_name(size) and evaluate(size, sizes) != value:
-                self._refuse(want, got, {**sizes, size: evaluate(size, sizes)})
+    def _refuse(
+        self, want: Tensor, got: np.ndarray, sizes: Mapping[str, int], all_known: bool = False
+    ) -> NoReturn:
+        def shown(size: Size) -> Size:
+            if isinstance(size, Named):
+                return sizes.get(size.name, size)
+            return evaluate(size, sizes) if all_known else size
 
-    def _refuse(self, want: Tensor, got: np.ndarray, sizes: Mapping[str, int]) -> NoReturn:
-        shape = [sizes.get(s, s) if isinstance(s, str) else s for s in want.shape]
-        sizes_text = ", ".join(map(str, got.shape))
+        shape = [shown(size) for size in want.shape]
+        named = dict.fromkeys(size for size in shape if isinstance(size, Named))
+        ranges = ", ".join(filter(None, map(_range, named)))
+        text = f"{want.dtype} [{', '.join(map(str, shape))}]{ranges and f' with {ranges}'}"
         raise Error(
-            f"input {want.name} of function {self._name} wants {self._wanted(want, shape)}, "
-            f"got {got.dtype} [{sizes_text}]"
+            f"input {want.name} of function {self._name} wants {text}, "
+            f"got {got.dtype} [{', '.join(map(str, got.shape))}]"
         )
 
-    def _wanted(self, want: Tensor, shape: list[int | str]) -> str:
-        named = [size for size in shape if isinstance(size, str) and size in self._bounds]
-        ranges = [_range(size, *self._bounds[size]) for size in dict.fromkeys(named)]
-        text = f"{want.dtype} [{', '.join(map(str, shape))}]"
-        return f"{text} with {', '.join(ranges)}" if any(ranges) else text
 
-
-def _is_name(size: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_]\w*", size) is not None
-
-
-def _range(name: str, low: int | None, high: int | None) -> str:
-    if low is None and high is None:
-        return ""
-    if high is None:
-        return f"{name} at least {low}"
-    return f"{name} from {low or 0} to {high}"
+def _range(size: Named) -> str:
+    if size.most is None:
+        return f"{size.name} at least {size.least}" if size.least else ""
+    return f"{size.name} from {size.least} to {size.most}"

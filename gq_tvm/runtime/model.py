@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import tvm_ffi
+from typing import TYPE_CHECKING, Any
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import (
-    CODE,
-    MANIFEST,
-    WEIGHTS,
-    check_device,
-    check_files,
-    read_manifest,
-)
-from gq_tvm.runtime.calls import LocalCalls, RemoteCalls
-from gq_tvm.runtime.devices import Device, LocalDevice
-from gq_tvm.runtime.function import FAILURES, Bound, CompiledFunction, Timer, first_line
-from gq_tvm.runtime.manifest import Layer, Manifest
-from gq_tvm.runtime.threads import checked
+from gq_tvm.plan.plan import Layer, Plan
+from gq_tvm.runtime import import_tvm
+from gq_tvm.runtime.artefact import Manifest, read
+from gq_tvm.runtime.core import Core
+from gq_tvm.runtime.function import Bound, CompiledFunction, Runner, checked_threads
+
+if TYPE_CHECKING:
+    from gq_tvm.runtime.devices import Device
 
 _DEFAULT = ("main", "model")
 
@@ -38,7 +26,8 @@ def load(
 
     Args:
         path: The folder that ``gq_tvm.compile`` or ``Artefact.save`` wrote.
-        device: Where to run it; None is this process, which maps the weights without copying.
+        device: A device of TVM's to run it on; None is this process, which maps the weights
+            without copying, and needs no TVM unless the kernels call functions of TVM's.
         threads: Threads that calls run on, the calling one included; None is the number it was
             compiled for. More than the device has CPUs are taken for as many as these.
 
@@ -49,33 +38,29 @@ def load(
         Error: the artefact is missing, damaged or for another CPU, or compiled for one thread where
             more are asked for; none of its code has run then.
     """
-    manifest = read_manifest(path)
+    manifest, plan = read(path)
     parallel = manifest.threads > 1
-    count = manifest.threads if threads is None else checked(threads, parallel, str(path))
-    count = count if parallel else 0  # code for one thread is never told of threads
-    device = device or LocalDevice()
-    check_device(path, manifest, device.machine, device.features)
-    check_files(path, manifest)
-    arrays = weights.mapped(Path(path) / WEIGHTS)
-    _check_weights(path, manifest, arrays)
-    code = _code(Path(path) / CODE, device)
-    tensors = {name: device.tensor(array) for name, array in arrays.items()}
-    functions: dict[str, CompiledFunction] = {}
-    lock = threading.Lock()
-    try:
-        machine = device.virtual_machine(code)
-        library = code.imports[0] if isinstance(device, LocalDevice) else None
-        for name, function in manifest.functions.items():
-            own = [tensors[parameter] for parameter in function.parameters]
-            kind = LocalCalls if isinstance(device, LocalDevice) else RemoteCalls
-            calls = kind(machine, name, function, own, device, lock, library)
-            functions[name] = CompiledFunction(name, function, calls, device, count)
-    except (*FAILURES, IndexError) as failure:  # what TVM raises of code that lacks something
-        raise Error(
-            f"{path} has code that is not what its {MANIFEST} says ({first_line(failure)}); "
-            "compile the model again"
-        ) from failure
-    return Model(manifest, functions, Kernels(code, tensors, device, count))
+    count = manifest.threads
+    if threads is not None:
+        count = checked_threads(threads, parallel, str(path))
+    runner = _runner(path, plan, device, count)
+    own = count if parallel else 0  # code for one thread is never told of threads
+    functions = {
+        name: CompiledFunction(function, runner, own) for name, function in plan.functions.items()
+    }
+    return Model(manifest, plan, functions, runner)
+
+
+def _runner(
+    path: str | os.PathLike[str], plan: Plan, device: Device | None, threads: int
+) -> Runner:
+    """The core; TVM where it has to be: on its devices, and for kernels that call it."""
+    if device is None and not plan.runtime:
+        return Core(path, threads)
+    import_tvm()
+    from gq_tvm.runtime.kernel_by_kernel import KernelByKernel, here
+
+    return KernelByKernel(plan, path, device or here())
 
 
 class Model(Mapping[str, "CompiledFunction"]):
@@ -87,14 +72,21 @@ class Model(Mapping[str, "CompiledFunction"]):
 
     Attributes:
         manifest: What the artefact says of itself.
-        kernels: Its kernels, to be timed alone.
+        plan: What its functions do.
+        runner: What runs them.
     """
 
     def __init__(
-        self, manifest: Manifest, functions: dict[str, CompiledFunction], kernels: Kernels
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        functions: dict[str, CompiledFunction],
+        runner: Runner,
     ) -> None:
+        """See `load`."""
         self.manifest = manifest
-        self.kernels = kernels
+        self.plan = plan
+        self.runner = runner
         self._functions = functions
         plain = [name for name in _DEFAULT if name in functions] or list(functions)[:1]
         self._default = functions[plain[0]] if plain[0] in _DEFAULT or len(functions) == 1 else None
@@ -107,7 +99,7 @@ class Model(Mapping[str, "CompiledFunction"]):
     @property
     def layers(self) -> list[Layer]:
         """The layers whose weights are in codebooks."""
-        return self.manifest.layers
+        return self.plan.layers
 
     @property
     def metadata(self) -> Any:
@@ -152,74 +144,3 @@ class Model(Mapping[str, "CompiledFunction"]):
 
     def _unnamed(self) -> Error:
         return Error(f"say which function to call: net[name] with one of {', '.join(self)}")
-
-
-class Kernels:
-    """The kernels behind a model's functions, for timing one layer alone.
-
-    Attributes:
-        reachable: Whether they can be called: TVM's RPC hands out a module's functions, not those
-            of the library inside it.
-    """
-
-    def __init__(
-        self, code: Any, parameters: Mapping[str, Any], device: Device, threads: int
-    ) -> None:
-        self.reachable = isinstance(device, LocalDevice)
-        self._threads = threads
-        self._code = code
-        self._parameters = parameters
-        self._device = device
-
-    def timer(self, symbol: str, arguments: Sequence[str | int | np.ndarray]) -> Timer:
-        """Return ``time(count)``: the seconds of each of ``count`` calls of a kernel.
-
-        Args:
-            symbol: As in ``Layer.call``.
-            arguments: Names of parameters, arrays, or numbers.
-        """
-        tensor = self._device.tensor
-        tensors = [
-            self._parameters[a] if isinstance(a, str) else a if isinstance(a, int) else tensor(a)
-            for a in arguments
-        ]
-        library = self._code.imports[0]
-
-        def time(count: int) -> list[float]:
-            if self._threads:
-                self._device.use_threads(self._threads)
-            evaluator = library.time_evaluator(symbol, self._device.cpu, number=1, repeat=count)
-            return list(evaluator(*tensors).results)
-
-        return time
-
-
-def _check_weights(
-    path: str | os.PathLike[str], manifest: Manifest, arrays: Mapping[str, np.ndarray]
-) -> None:
-    for name, size in manifest.parameter_bytes.items():
-        if name not in arrays:
-            raise Error(f"{path} lacks the weight {name}; compile the model again")
-        if arrays[name].nbytes != size:
-            raise Error(
-                f"{path} has {arrays[name].nbytes} bytes of the weight {name}, its manifest says "
-                f"{size}; compile the model again"
-            )
-
-
-def _code(library: Path, device: Device) -> Any:
-    """Load a library, on this machine under a name of its own.
-
-    The dynamic linker takes a path it has loaded before for the same library, even where an
-    artefact was compiled anew in the same place since; and ``tvm.runtime.load_module`` would
-    resolve a link back to that path.
-    """
-    if not isinstance(device, LocalDevice):
-        return device.load_module(library)
-    with tempfile.TemporaryDirectory() as folder:
-        alias = Path(folder) / library.name
-        alias.symlink_to(library.absolute())
-        try:
-            return tvm_ffi.load_module(str(alias))
-        except Exception as failure:
-            raise Error(f"cannot load {library}: {failure}") from failure

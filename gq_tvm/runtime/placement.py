@@ -12,6 +12,7 @@ from gq_tvm.command import positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime import import_tvm
 from gq_tvm.runtime.artefact import check_runtime, read_manifest
+from gq_tvm.targets import native
 
 if TYPE_CHECKING:  # TVM takes seconds to load: not before a command has read its options
     from gq_tvm.runtime.devices import Device
@@ -40,21 +41,25 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def chosen_device(
     options: argparse.Namespace, artefact: str | os.PathLike[str]
-) -> Iterator[Device]:
+) -> Iterator[Device | None]:
     """Yield the device the options of `add_device_options` name for an artefact.
+
+    None is this process.
 
     Raises:
         Error: it cannot be reached or set up, or no emulator runs code for that target.
     """
-    import_tvm()
-    from gq_tvm.runtime.devices import connect
+    if options.emulate:
+        with emulated(artefact) as device:
+            yield device
+    elif options.rpc:
+        import_tvm()
+        from gq_tvm.runtime.devices import connect
 
-    if not options.emulate:
         with connect(options.rpc) as device:
             yield device
-        return
-    with emulated(artefact) as device:
-        yield device
+    else:
+        yield None
 
 
 @contextmanager
@@ -64,6 +69,7 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
     Raises:
         Error: nothing emulates that CPU, or the emulator is not set up.
     """
+    import_tvm()
     from gq_tvm import targets
 
     target = read_manifest(artefact).target
@@ -78,8 +84,20 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
         yield device
 
 
-def emulates(device: Device) -> bool:
+def runs_here(artefact: str | os.PathLike[str]) -> bool:
+    """Whether this process can run an artefact.
+
+    Raises:
+        Error: there is none.
+    """
+    target = read_manifest(artefact).target
+    return target["machine"] == native.machine() and set(target["features"]) <= native.features()
+
+
+def emulates(device: Device | None) -> bool:
     """Whether a device is a CPU in a program, whose times say nothing about a real one."""
+    if device is None:
+        return False
     from gq_tvm.runtime.devices import RpcDevice
 
     return isinstance(device, RpcDevice) and device.probed.emulated

@@ -1,26 +1,24 @@
 """How long a model's functions and all they call take, side by side with other artefacts.
 
-Every figure comes from many single runs of compiled code, timed by TVM's evaluator inside the
-process (or on the board), the artefacts taking turns. Weights are warm in the caches unless a
-model is larger than they are.
+Every figure comes from many single runs of compiled code, timed inside the process (on a board by
+TVM's evaluator), the artefacts taking turns; kernels are timed where they stand in their function.
+Weights are warm in the caches unless a model is larger than they are.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from gq_tvm.columns import columns
-from gq_tvm.errors import Error
-from gq_tvm.runtime.function import FAILURES, Timer, first_line
-from gq_tvm.runtime.manifest import KernelCall
+from gq_tvm.plan.plan import Call, Operand, Tensor
+from gq_tvm.plan.size import evaluate
 from gq_tvm.runtime.model import Model
-from gq_tvm.runtime.sizes import evaluate
 
 ROUNDS = 5
 RUNS = 60  # a round
@@ -93,37 +91,24 @@ def compare(models: Mapping[str, Model], rounds: int = ROUNDS, frames: int = FRA
         frames: What to take for a size known only at run time, within its bounds.
 
     Raises:
-        Error: a function has a size that depends on others in a way not understood, or a layer is
-            not what the manifest says.
+        Error: a function fails on random inputs.
     """
-    try:
-        return _compare(models, rounds, frames)
-    except FAILURES as failure:
-        raise Error(
-            f"the layers cannot be timed ({first_line(failure)}); compile the model again"
-        ) from failure
-
-
-def _compare(models: Mapping[str, Model], rounds: int, frames: int) -> Profile:
-    lines = {label: _lines(model, frames) for label, model in models.items()}
-    seconds: dict[tuple[str, int], list[float]] = {}
+    timed = {
+        label: [_TimedFunction(model, name, frames) for name in model.functions]
+        for label, model in models.items()
+    }
     for turn in range(rounds):
-        labels = list(lines) if turn % 2 == 0 else list(reversed(lines))
-        for i in range(max(len(rows) for rows in lines.values())):
-            for label in labels:  # the same row of each: neighbours in time
-                if i < len(lines[label]):
-                    seconds.setdefault((label, i), []).extend(lines[label][i].time(RUNS))
+        labels = list(timed) if turn % 2 == 0 else list(reversed(timed))
+        for i in range(max(map(len, timed.values()))):
+            for label in labels:  # the same function of each: neighbours in time
+                if i < len(timed[label]):
+                    timed[label][i].run(RUNS)
     return Profile(
         {
-            label: _with_rests([_timing(one, seconds[label, i]) for i, one in enumerate(rows)])
-            for label, rows in lines.items()
+            label: _with_rests([one for each in functions for one in each.timings()])
+            for label, functions in timed.items()
         }
     )
-
-
-def _timing(line: _Line, seconds: Sequence[float]) -> Timing:
-    median, p90, p99 = (float(1e6 * value) for value in np.percentile(seconds, [50, 90, 99]))
-    return Timing(line.name, line.kind, line.function, line.bytes, line.calls, median, p90, p99)
 
 
 def _with_rests(timings: list[Timing]) -> list[Timing]:
@@ -141,129 +126,75 @@ def _with_rests(timings: list[Timing]) -> list[Timing]:
     return found
 
 
-@dataclass
-class _Line:
-    """What has a line of its own, and how to time it: the seconds of each of ``count`` calls."""
+class _TimedFunction:
+    """A function, tied to random inputs, and how long it and its kernels took."""
 
-    name: str
-    kind: str
-    function: str
-    bytes: int
-    calls: int
-    time: Timer
-
-
-def _lines(model: Model, frames: int) -> list[_Line]:
-    found = []
-    for name in model.functions:
-        function, about = model[name], model.manifest.functions[name]
+    def __init__(self, model: Model, name: str, frames: int) -> None:
+        function = model[name]
+        self._plan = function.about
         sizes = {
-            size: min(max(frames, low or 1), high or frames)
-            for size, (low, high) in function.bounds.items()
+            one.name: min(max(frames, one.least or 1), one.most or frames)
+            for one in self._plan.sizes.values()
         }
-        arrays = _Arrays(sizes, frames)
-        inputs = [arrays.like(tensor.dtype, *tensor.shape) for tensor in function.inputs]
-        read = sum(model.manifest.parameter_bytes[p] for p in about.parameters)
-        found.append(_Line(name, "function", name, read, 1, function.timer(inputs)))
-        if model.kernels.reachable:
-            found += _kernel_lines(model, name, arrays)
-    return found
+        rng = np.random.default_rng(0)
+        inputs = [_drawn(rng, one, sizes) for one in function.inputs]
+        self._tied = function.timed(inputs)
+        self._whole: list[float] = []  # seconds, by run
+        self._kernels: list[np.ndarray] = []  # the same, by run and call
+
+    def run(self, runs: int) -> None:
+        """Time some runs of the function, and as many in which each kernel is timed."""
+        self._whole += self._tied.time(runs)
+        self._kernels.append(self._tied.time_kernels(runs, len(self._plan.calls)))
+
+    def timings(self) -> list[Timing]:
+        """The function, its codebook layers, and its float operators by the layer they are of."""
+        name, calls = self._plan.name, self._plan.calls
+        read = sum(one.bytes for one in self._plan.weights.values())
+        found = [_timing(name, "function", name, read, 1, self._whole)]
+        groups: dict[tuple[str, str], list[int]] = {}
+        uses = Counter(weight for call in calls for weight in self._weights(call))
+        for number, call in enumerate(calls):
+            if call.layers:
+                kind, own = call.layers[0].kind, call.layer
+            else:
+                kind, own = "operator", _operator(call, self._weights(call), uses)
+            groups.setdefault((own, kind), []).append(number)
+        seconds = np.concatenate(self._kernels)
+        for (own, kind), numbers in groups.items():
+            weights = {weight for number in numbers for weight in self._weights(calls[number])}
+            read = sum(self._plan.weights[one].bytes for one in weights)
+            mean = seconds[:, numbers].mean(axis=1)
+            found.append(_timing(own, kind, name, read, len(numbers), mean))
+        return found
+
+    def _weights(self, call: Call) -> set[str]:
+        """The weights that a call reads."""
+        values = self._plan.values
+        read = [values[self._plan.root(one.value)] for one in call.arguments if isinstance(one, Operand)]
+        return {one.name for one in read if one.kind == "weight"}
 
 
-def _kernel_lines(model: Model, function: str, arrays: _Arrays) -> list[_Line]:
-    """A line for each codebook layer, and for each float operator by the layer it is of."""
-    calls = model.manifest.functions[function].calls
-    names = Counter(
-        one for call in calls for one in set(_parameters(call.arguments)) for _ in range(call.times)
-    )
-    groups: dict[tuple[str, str], list[KernelCall]] = {}
-    for call in calls:
-        layer = _layer(model, call)
-        kind, name = ("operator", _operator(call, names)) if layer is None else layer
-        groups.setdefault((name, kind), []).append(call)
-    sizes = model.manifest.parameter_bytes
-    return [
-        _Line(
-            name,
-            kind,
-            function,
-            sum(sizes[one] for one in {p for call in group for p in _parameters(call.arguments)}),
-            sum(call.times for call in group),
-            _mean([(call.times, _timer(model, call, arrays)) for call in group]),
-        )
-        for (name, kind), group in groups.items()
-    ]
+def _timing(
+    name: str, kind: str, function: str, size: int, calls: int, seconds: Sequence[float]
+) -> Timing:
+    median, p90, p99 = (float(1e6 * value) for value in np.percentile(seconds, [50, 90, 99]))
+    return Timing(name, kind, function, size, calls, median, p90, p99)
 
 
-def _layer(model: Model, call: KernelCall) -> tuple[str, str] | None:
-    """Kind and name of the codebook layer a call is, None of a float operator."""
-    read = set(_parameters(call.arguments))
-    for one in model.layers:
-        if one.call["symbol"] == call.symbol and read.issuperset(
-            _parameters(one.call["arguments"])
-        ):
-            return one.kind, one.call["layer"]
-    return None
-
-
-def _operator(call: KernelCall, uses: Mapping[str, int]) -> str:
+def _operator(call: Call, weights: Iterable[str], uses: Mapping[str, int]) -> str:
     """What a float kernel is called: its operators, and the layer only it has parameters of."""
-    name = re.sub(r"\d+(?=_|$)", "", call.symbol.removeprefix("fused_"))
-    own = [one.rpartition(".")[0] for one in _parameters(call.arguments) if uses[one] == 1]
+    name = re.sub(r"\d+(?=_|$)", "", call.kernel.removeprefix("fused_"))
+    own = sorted(one.rpartition(".")[0] for one in weights if uses[one] == 1)
     named = [one for one in own if one not in ("", "constant")]
     return f"{name} ({named[0]})" if named else name
 
 
-def _parameters(arguments: Sequence[Any]) -> list[str]:
-    return [one for one in arguments if isinstance(one, str)]
-
-
-def _timer(model: Model, call: KernelCall, arrays: _Arrays) -> Timer:
-    arguments = [one if isinstance(one, str) else arrays.made(*one) for one in call.arguments]
-    outputs = [arrays.like(*one) for one in call.outputs]
-    sizes = [arrays.number(size) for size in call.sizes]
-    return model.kernels.timer(call.symbol, [*arguments, *outputs, *sizes])
-
-
-def _mean(timers: Sequence[tuple[int, Timer]]) -> Timer:
-    """The seconds of a call on the average of kernels that are called so many times each."""
-    calls = sum(times for times, _ in timers)
-
-    def time(count: int) -> list[float]:
-        columns = [[times * one for one in timer(count)] for times, timer in timers]
-        return [sum(row) / calls for row in zip(*columns, strict=True)]
-
-    return time
-
-
-class _Arrays:
-    """Arrays to time with: normal floats, zeros of integers.
-
-    Args:
-        sizes: Those known only at run time.
-        otherwise: For names that are not among them.
-    """
-
-    def __init__(self, sizes: Mapping[str, int], otherwise: int) -> None:
-        self._rng = np.random.default_rng(0)
-        self._sizes = sizes
-        self._otherwise = otherwise
-
-    def number(self, size: int | str) -> int:
-        """What a size is."""
-        return evaluate(size, self._sizes, self._otherwise)
-
-    def made(self, dtype: int | str, *shape: int | str) -> np.ndarray | int:
-        """An argument as `KernelCall.arguments` has it: an array, or a size."""
-        return self.number(shape[0]) if dtype == "size" else self.like(dtype, *shape)
-
-    def like(self, dtype: int | str, *shape: int | str) -> np.ndarray:
-        """An array of a dtype and sizes."""
-        numbers = [self.number(size) for size in shape]
-        kind = np.dtype(str(dtype))
-        if kind.kind == "f":
-            return self._rng.standard_normal(numbers).astype(kind)
-        return np.zeros(numbers, kind)
+def _drawn(rng: np.random.Generator, tensor: Tensor, sizes: Mapping[str, int]) -> np.ndarray:
+    """An array to time with: normal floats, zeros of integers."""
+    shape = [evaluate(size, sizes) for size in tensor.shape]
+    kind = np.dtype(tensor.dtype)
+    return rng.standard_normal(shape).astype(kind) if kind.kind == "f" else np.zeros(shape, kind)
 
 
 def _beside(one: Timing, other: Timing | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""How many threads compiled code runs on in this process.
+"""How many threads kernels run on that TVM calls in this process.
 
 TVM keeps a pool of workers for each thread that calls, made when that thread first needs it; a
 call runs on the calling thread and as many workers as it was told to use. What TVM does unasked is
@@ -13,8 +13,6 @@ import os
 import threading
 
 import tvm
-
-from gq_tvm.errors import Error
 
 #: Variable that TVM reads once, when it makes its first worker: times a worker looks for work, with
 #: a ``sched_yield`` between, before it sleeps. A user's own value is kept.
@@ -53,27 +51,6 @@ def use(count: int) -> None:
         os.environ.setdefault(SPIN_VARIABLE, str(SPINS))
         _configure(_SHARE_ALL, 1 if _caller.forked else min(count, len(cpus)), cpus)
         _caller.count = count
-
-
-def checked(count: object, parallel: bool, what: str) -> int:
-    """Return a number of threads somebody asked for.
-
-    Args:
-        count: What was asked for.
-        parallel: Whether the code is for several threads, and so for any number.
-        what: Whose code it is, for the messages.
-
-    Raises:
-        Error: it is no number of at least 1, or the code is for one thread alone.
-    """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise Error(f"threads must be a whole number from 1 up, got {count!r}")
-    if count > 1 and not parallel:
-        raise Error(
-            f"{what} was compiled for one thread and cannot run on {count}: compile it with "
-            f"--threads {count}"
-        )
-    return count
 
 
 def _after_fork() -> None:

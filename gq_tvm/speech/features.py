@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import kaldi_native_fbank as knf
 import numpy as np
 
 from gq_tvm.errors import Error
@@ -146,6 +145,8 @@ class LogMel:
     """Log-mel frames f32 [n, num_mel_bins] of a growing signal, not normalised."""
 
     def __init__(self, settings: FeatureSettings):
+        import kaldi_native_fbank as knf  # training's: recognisers are run by the core
+
         options = knf.FbankOptions()
         options.frame_opts.samp_freq = settings.sample_rate
         options.frame_opts.frame_length_ms = settings.frame_length_ms

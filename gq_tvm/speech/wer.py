@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import jiwer
 import numpy as np
 
 from gq_tvm.errors import Error
@@ -12,6 +12,8 @@ from gq_tvm.errors import Error
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Substitutions, deletions and insertions over reference words, in percent."""
+    import jiwer
+
     _check(references, hypotheses)
     return 100.0 * jiwer.wer(list(references), list(hypotheses))
 
@@ -48,12 +50,14 @@ def utterance_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Word errors and words of each utterance, i64 [utterances] twice; raises Error as above."""
     _check(references, hypotheses)
+    import jiwer
+
     compared = jiwer.process_words(list(references), list(hypotheses))
     words = np.array([len(reference) for reference in compared.references])
     return np.array([sum(map(_errors, chunks)) for chunks in compared.alignments]), words
 
 
-def _errors(chunk: jiwer.AlignmentChunk) -> int:
+def _errors(chunk: Any) -> int:
     if chunk.type == "equal":
         return 0
     return max(

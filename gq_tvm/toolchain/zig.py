@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import tvm_ffi
-
-from gq_tvm.errors import Error
+from gq_tvm.errors import Error, missing_package
 
 #: The oldest GNU C library that what we compile runs on, as TVM's own wheels do (Ubuntu 18.04).
 GLIBC = "2.27"
@@ -31,16 +28,24 @@ _CPUS = {"armhf": ("-mcpu=cortex_a7",)}
 
 def zig() -> str:
     """Return the path of the wheel's program. Raises `Error` if it is not installed."""
-    spec = find_spec("ziglang")
-    if spec is None or spec.origin is None:
-        name = Path(sys.executable).name
-        raise Error(f"there is no compiler and no linker: run `{name} -m pip install ziglang`")
-    return str(Path(spec.origin).with_name("zig"))
+    return str(_package("ziglang") / "zig")
 
 
 def ffi_headers() -> list[str]:
-    """Return the folders of the headers that say how kernels are called (tvm-ffi, DLPack)."""
-    return [tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()]
+    """Return the folders of the headers that say how kernels are called (tvm-ffi, DLPack).
+
+    Raises:
+        Error: they are not installed.
+    """
+    return [str(_package("tvm_ffi") / "include")]
+
+
+def _package(name: str) -> Path:
+    """The folder of an installed package, which is not imported."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise Error(missing_package(name))
+    return Path(spec.origin).parent
 
 
 def compile_native(

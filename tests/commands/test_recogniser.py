@@ -44,7 +44,7 @@ def read(recogniser: Recogniser, path: Path) -> np.ndarray:
 
 
 def test_hears_what_pytorch_hears(native, in_pytorch):
-    compiled = transcribe.recogniser_of(gq_tvm.load(native), "digits.gq")
+    compiled = recognition.recogniser_of(gq_tvm.load(native), "digits.gq")
     for path in SAMPLES:
         samples = read(compiled, path)
         assert compiled.transcribe(samples) == in_pytorch.transcribe(samples)
@@ -89,7 +89,7 @@ def test_emulated_boards_hear_the_same(in_pytorch, emulated, tmp_path):
     for name in ("cortex-a53", "cortex-a76", "cortex-a510"):
         gq_tvm.build(DIGITS / "digits.pt2", target=name).save(tmp_path / f"{name}.gq")
         net = gq_tvm.load(tmp_path / f"{name}.gq", emulated(targets.get(name).emulator_cpu))
-        board = transcribe.recogniser_of(net, name)
+        board = recognition.recogniser_of(net, name)
         assert board.transcribe(samples) == in_pytorch.transcribe(samples)
         if targets.get(name).instruction_set in INSTRUCTION_SETS:  # scalar code rounds otherwise
             rng = np.random.default_rng(0)

@@ -69,7 +69,7 @@ def test_conformer_of_any_length(tmp_path):
 
 
 def python_text(artefact: Path, path: Path) -> str:
-    from gq_tvm.transcribe import recogniser_of
+    from gq_tvm.recognition import recogniser_of
 
     recogniser = recogniser_of(gq_tvm.load(artefact), "digits")
     return recogniser.transcribe(audio.read(path, recogniser.sample_rate))

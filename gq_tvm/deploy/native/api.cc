@@ -19,6 +19,10 @@ struct gq_model {
   }
 };
 
+struct gq_bound {
+  std::unique_ptr<gq::Bound> bound;
+};
+
 struct gq_stream {
   gq::Stream stream;
 };
@@ -46,15 +50,37 @@ void need(bool holds, const std::string& what) {
   if (!holds) throw gq::Error(what);
 }
 
-gq::Tensor taken(const gq_tensor& input, int number) {
-  need(input.dtype && input.dimensions >= 0 && input.dimensions <= GQ_MOST_DIMENSIONS,
-       "input " + std::to_string(number) + " lacks a dtype or has too many dimensions");
+gq::Tensor taken(const gq_tensor& tensor, const std::string& name) {
+  need(tensor.dtype && tensor.dimensions >= 0 && tensor.dimensions <= GQ_MOST_DIMENSIONS,
+       name + " lacks a dtype or has too many dimensions");
   try {
-    auto type = gq::Type::of(input.dtype);
-    return {type, {input.shape, input.shape + input.dimensions}, input.data};
+    auto type = gq::Type::of(tensor.dtype);
+    return {type, {tensor.shape, tensor.shape + tensor.dimensions}, tensor.data};
   } catch (const gq::Error& problem) {
-    throw gq::Error("input " + std::to_string(number) + " " + problem.what());
+    throw gq::Error(name + " " + problem.what());
   }
+}
+
+std::vector<gq::Tensor> taken(const gq_tensor* inputs, int count) {
+  std::vector<gq::Tensor> given;
+  for (int i = 0; i < count; ++i) given.push_back(taken(inputs[i], "input " + std::to_string(i)));
+  return given;
+}
+
+void give(const gq::Tensor& made, const gq::Type& type, gq_tensor& output) {
+  output.dtype = type.name.c_str();
+  output.dimensions = static_cast<int>(made.shape.size());
+  std::copy(made.shape.begin(), made.shape.end(), output.shape);
+  output.data = made.data;
+}
+
+// Throws unless there is room for a function's outputs.
+void need_outputs(const gq::Function& plan, int count) {
+  need(count >= 0 && static_cast<size_t>(count) == plan.outputs.size(),
+       plan.name + " has " + std::to_string(plan.outputs.size()) + " outputs");
+  for (size_t i = 0; i < plan.outputs.size(); ++i)
+    need(plan.output(i).shape.size() <= GQ_MOST_DIMENSIONS,
+         "an output has too many dimensions for gq_tensor");
 }
 
 }  // namespace
@@ -76,30 +102,61 @@ int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int 
     need(model && function && (inputs || input_count <= 0) && (outputs || output_count <= 0),
          "gq_call needs a model, a function, inputs and outputs");
     gq::Callable& callable = model->model.function(function);
-    std::vector<gq::Tensor> given;
-    for (int i = 0; i < input_count; ++i) given.push_back(taken(inputs[i], i));
-    const gq::Function& plan = callable.plan();
-    need(output_count >= 0 && static_cast<size_t>(output_count) == plan.outputs.size(),
-         std::string(function) + " has " + std::to_string(plan.outputs.size()) + " outputs");
-    for (size_t i = 0; i < plan.outputs.size(); ++i)
-      need(plan.output(i).shape.size() <= GQ_MOST_DIMENSIONS,
-           "an output has too many dimensions for gq_tensor");
+    std::vector<gq::Tensor> given = taken(inputs, input_count);
+    need_outputs(callable.plan(), output_count);
     auto made = callable(given);
-    for (size_t i = 0; i < made.size(); ++i) {
-      gq_tensor& one = outputs[i];
-      one.dtype = plan.output(i).type.name.c_str();
-      one.dimensions = static_cast<int>(made[i].shape.size());
-      std::copy(made[i].shape.begin(), made[i].shape.end(), one.shape);
-      one.data = made[i].data;
-    }
+    for (size_t i = 0; i < made.size(); ++i)
+      give(made[i], callable.plan().output(i).type, outputs[i]);
     return 0;
   });
 }
+
+gq_bound* gq_bind(gq_model* model, const char* function, const gq_tensor* inputs, int input_count,
+                  gq_tensor* outputs, int output_count, int threads) {
+  return guarded<gq_bound*>(nullptr, [&] {
+    need(model && function && (inputs || input_count <= 0) && (outputs || output_count <= 0),
+         "gq_bind needs a model, a function, inputs and outputs");
+    const gq::Function& plan = model->model.planned(function);
+    need_outputs(plan, output_count);
+    std::vector<gq::Tensor> made(plan.outputs.size());
+    for (size_t i = 0; i < made.size(); ++i)
+      if (outputs[i].data) made[i] = taken(outputs[i], "output " + std::to_string(i));
+    auto bound = std::make_unique<gq_bound>();
+    bound->bound = model->model.bind(plan, taken(inputs, input_count), made, threads);
+    for (size_t i = 0; i < made.size(); ++i) give(made[i], plan.output(i).type, outputs[i]);
+    return bound.release();
+  });
+}
+
+int gq_run(gq_bound* bound) {
+  return guarded(-1, [&] {
+    need(bound, "gq_run needs what gq_bind returned");
+    (*bound->bound)();
+    return 0;
+  });
+}
+
+int gq_time(gq_bound* bound, int runs, double* seconds, double* kernels) {
+  return guarded(-1, [&] {
+    need(bound && seconds, "gq_time needs what gq_bind returned, and room for seconds");
+    bound->bound->time(runs, seconds, kernels);
+    return 0;
+  });
+}
+
+void gq_unbind(gq_bound* bound) { delete bound; }
 
 int gq_sample_rate(gq_model* model) {
   return guarded(-1, [&] {
     need(model, "gq_sample_rate needs a model");
     return model->speech().features.sample_rate;
+  });
+}
+
+int64_t gq_chunk_samples(gq_model* model) {
+  return guarded<int64_t>(-1, [&] {
+    need(model, "gq_chunk_samples needs a model");
+    return model->speech().chunk_samples();
   });
 }
 

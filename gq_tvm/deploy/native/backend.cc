@@ -1,8 +1,10 @@
 #include "backend.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -25,14 +27,24 @@ std::string& last_error() {
   return text;
 }
 
+// How often this process is a fork of another: workers are those of the process that made them.
+std::atomic<int>& forks() {
+  static std::atomic<int> count{0};
+  static int counted = pthread_atfork(nullptr, nullptr, [] { ++count; });
+  (void)counted;
+  return count;
+}
+
 }  // namespace
 
 namespace gq {
 
-// Workers that wait for a task; the caller is the first of the threads.
+// Workers that wait for a task; the caller is the first of the threads. For about half a
+// millisecond after a task they look for the next one, longer than the serial stretches between the
+// kernels of a call, so that only the first kernel pays for waking them; then they sleep.
 class Pool {
  public:
-  explicit Pool(int threads) : threads_(threads) {
+  explicit Pool(int threads) : threads_(threads), made_in_(forks()) {
     try {
       for (int number = 1; number < threads; ++number)
         workers_.emplace_back([this, number] { work(number); });
@@ -42,77 +54,84 @@ class Pool {
     }
   }
 
-  ~Pool() { stop(); }
+  ~Pool() {
+    if (made_in_ == forks()) stop();
+    else new std::vector<std::thread>(std::move(workers_));  // nobody is there to be waited for
+  }
 
   int run(Task task, void* closure) {
-    {
-      std::lock_guard lock(mutex_);
-      task_ = task;
-      closure_ = closure;
-      failed_ = 0;
-      left_ = threads_ - 1;
-      ++round_;
-    }
-    begin_.notify_all();
+    if (made_in_ != forks()) return alone(task, closure);
+    std::lock_guard turn(turn_);
+    task_ = task;
+    closure_ = closure;
+    failed_ = 0;
+    left_ = threads_ - 1;
+    begin();
     Group group{this, threads_};
     int result = task(0, &group, closure);
-    std::unique_lock lock(mutex_);
-    end_.wait(lock, [this] { return left_ == 0; });
-    return result ? result : failed_;
+    while (left_) std::this_thread::yield();
+    return result ? result : failed_.load();
+  }
+
+  static int alone(Task task, void* closure) {
+    Group group{nullptr, 1};
+    return task(0, &group, closure);
   }
 
   void barrier() {
-    std::unique_lock lock(mutex_);
-    uint64_t generation = generation_;
+    int met = meetings_;
     if (++waiting_ == threads_) {
       waiting_ = 0;
-      ++generation_;
-      meet_.notify_all();
-    } else {
-      meet_.wait(lock, [&] { return generation != generation_; });
+      ++meetings_;
     }
+    while (meetings_ == met) std::this_thread::yield();
   }
 
  private:
-  void stop() {
-    {
-      std::lock_guard lock(mutex_);
-      task_ = nullptr;
-      ++round_;
-    }
+  static constexpr int kLooks = 2000;
+
+  void begin() {
+    ++round_;
+    if (!sleeping_) return;
+    std::lock_guard lock(mutex_);
     begin_.notify_all();
+  }
+
+  void stop() {
+    task_ = nullptr;
+    begin();
     for (auto& worker : workers_) worker.join();
   }
 
+  void wait_for(unsigned round) {
+    for (int looks = 0; looks < kLooks; ++looks) {
+      if (round_ == round) return;
+      std::this_thread::yield();
+    }
+    std::unique_lock lock(mutex_);
+    ++sleeping_;
+    begin_.wait(lock, [&] { return round_ == round; });
+    --sleeping_;
+  }
+
   void work(int number) {
-    uint64_t seen = 0;
-    for (;;) {
-      Task task;
-      void* closure;
-      {
-        std::unique_lock lock(mutex_);
-        begin_.wait(lock, [&] { return round_ != seen; });
-        seen = round_;
-        if (!task_) return;
-        task = task_;
-        closure = closure_;
-      }
+    for (unsigned round = 1;; ++round) {
+      wait_for(round);
+      if (!task_) return;
       Group group{this, threads_};
-      int result = task(number, &group, closure);
-      std::lock_guard lock(mutex_);
-      if (result) failed_ = result;
-      if (--left_ == 0) end_.notify_one();
+      if (int result = task_(number, &group, closure_)) failed_ = result;
+      --left_;
     }
   }
 
-  int threads_;
+  int threads_, made_in_;
   std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable begin_, end_, meet_;
+  std::mutex turn_, mutex_;
+  std::condition_variable begin_;
   Task task_ = nullptr;
   void* closure_ = nullptr;
-  uint64_t round_ = 0, generation_ = 0;
-  int left_ = 0, failed_ = 0, waiting_ = 0;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> left_{0}, failed_{0}, sleeping_{0}, waiting_{0}, meetings_{0};
 };
 
 }  // namespace gq
@@ -139,9 +158,7 @@ int release(int, int, void* memory) {
 }
 
 int launch(Task task, void* closure, int) {
-  if (pool()) return pool()->run(task, closure);
-  Group alone{nullptr, 1};
-  return task(0, &alone, closure);
+  return pool() ? pool()->run(task, closure) : gq::Pool::alone(task, closure);
 }
 
 int barrier(int, Group* group) {

@@ -16,8 +16,9 @@ struct PoolDeleter {
 };
 using Threads = std::unique_ptr<Pool, PoolDeleter>;
 
-// So many threads, the caller's among them; none for 1. Throws std::system_error if there are too
-// many.
+// So many threads, the caller's among them; none for 1. Callers may share them: they take turns. In
+// a process forked off later, where they are not, callers compute alone. Throws std::system_error
+// if there are too many.
 Threads make_threads(int threads);
 
 // While it lives, kernels that this thread calls run on a pool; on this thread alone for null.

@@ -11,14 +11,6 @@
 namespace gq {
 namespace {
 
-constexpr size_t kAlignment = 64;
-
-std::string spelled(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 // Rounded down, as in Python; for y = -1 the least x has no quotient.
 int64_t floor_div(int64_t x, int64_t y) { return x / y - (x % y != 0 && (x < 0) != (y < 0)); }
 
@@ -71,6 +63,8 @@ int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
   return result;
 }
 
+}  // namespace
+
 size_t bytes_of(const Type& type, const std::vector<int64_t>& shape) {
   auto size = static_cast<size_t>(type.bytes());
   for (int64_t one : shape)
@@ -79,7 +73,11 @@ size_t bytes_of(const Type& type, const std::vector<int64_t>& shape) {
   return size;
 }
 
-}  // namespace
+std::string spelled(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
 
 Memory::~Memory() { free(data_); }
 
@@ -108,6 +106,7 @@ Callable::Callable(const Function& plan, void* library, const char* weights, con
   registers_.resize(plan.lets.size());
   shapes_.resize(plan.values.size());
   tensors_.resize(plan.values.size());
+  given_.resize(plan.values.size());
   for (size_t i = 0; i < static_cast<size_t>(plan.slots) + plan.values.size(); ++i)
     memory_.push_back(std::make_unique<Memory>());
 }
@@ -212,7 +211,7 @@ void Callable::place_values() {
         break;
       case Value::kInput:
       case Value::kOutput:
-        data = memory_[slots + i]->of(sizes[i]);
+        data = given_[i] ? given_[i] : memory_[slots + i]->of(sizes[i]);
     }
   }
 }
@@ -253,24 +252,25 @@ void Callable::take(const std::vector<Tensor>& inputs) {
   }
 }
 
-void Callable::run() {
+void Callable::run(double* seconds) {
   using Clock = std::chrono::steady_clock;
   UseThreads use(threads_);
   for (size_t i = 0; i < kernels_.size(); ++i) {
     TVMFFIAny result = {};
-    auto begin = profiling_ ? Clock::now() : Clock::time_point();
+    auto begin = seconds ? Clock::now() : Clock::time_point();
     if (kernels_[i](nullptr, arguments_[i].data(), static_cast<int32_t>(arguments_[i].size()),
                     &result))
       throw Error("the kernel " + plan_.calls[i].kernel + " failed: " + kernel_error());
-    if (profiling_)
-      timings_[i].push_back(std::chrono::duration<float>(Clock::now() - begin).count());
+    if (seconds) seconds[i] = std::chrono::duration<double>(Clock::now() - begin).count();
   }
 }
 
 std::vector<Tensor> Callable::operator()(const std::vector<Tensor>& inputs) {
   check(inputs);
   take(inputs);
-  run();
+  std::vector<double> seconds(profiling_ ? plan_.calls.size() : 0);
+  run(profiling_ ? seconds.data() : nullptr);
+  for (size_t i = 0; i < seconds.size(); ++i) timings_[i].push_back(static_cast<float>(seconds[i]));
   std::vector<Tensor> outputs;
   for (size_t i = 0; i < plan_.outputs.size(); ++i) {
     auto number = static_cast<size_t>(plan_.outputs[i]);

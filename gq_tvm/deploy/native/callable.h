@@ -20,6 +20,12 @@ struct Tensor {
   void* data = nullptr;
 };
 
+constexpr size_t kAlignment = 64;  // of what kernels read and write
+
+// Bytes of a tensor; throws Error where memory cannot hold so many.
+size_t bytes_of(const Type& type, const std::vector<int64_t>& shape);
+std::string spelled(const std::vector<int64_t>& shape);
+
 // Memory whose start is aligned as kernels want it; it only grows.
 class Memory {
  public:
@@ -37,6 +43,7 @@ class Memory {
 class Callable {
  public:
   Callable(const Function& plan, void* library, const char* weights, const Threads& threads);
+  Callable(const Callable&) = delete;
 
   // Outputs live until the next call, whose inputs they may be.
   std::vector<Tensor> operator()(const std::vector<Tensor>& inputs);
@@ -46,24 +53,29 @@ class Callable {
   // Seconds of each run so far, by the plan's call.
   const std::vector<std::vector<float>>& timings() const { return timings_; }
 
- private:
-  using Kernel = int (*)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
-
+ protected:
   void check(const std::vector<Tensor>& inputs);
-  void compute_sizes(const std::vector<Tensor>& inputs);
-  void resize();
   void describe_values();
   void place_values();
   void prepare_arguments();
-  void take(const std::vector<Tensor>& inputs);
-  void run();
+  // Run the kernels; where there is memory for a number each, note their seconds.
+  void run(double* seconds = nullptr);
 
   const Function& plan_;
+  std::vector<std::vector<int64_t>> shapes_;
+  std::vector<DLTensor> tensors_;
+  std::vector<void*> given_;  // by value: memory of the caller's for an input or output, or null
+
+ private:
+  using Kernel = int (*)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
+
+  void compute_sizes(const std::vector<Tensor>& inputs);
+  void resize();
+  void take(const std::vector<Tensor>& inputs);
+
   const Threads& threads_;
   std::vector<Kernel> kernels_;
   std::vector<int64_t> registers_, sizes_seen_;
-  std::vector<std::vector<int64_t>> shapes_;
-  std::vector<DLTensor> tensors_;
   std::vector<std::vector<TVMFFIAny>> arguments_;
   std::vector<std::unique_ptr<Memory>> memory_;  // of slots, then of inputs and outputs by value
   const char* weights_;

@@ -1,10 +1,13 @@
 #include "cpu.h"
 
+#include <sched.h>
 #include <sys/auxv.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <thread>
 
 namespace gq {
 
@@ -40,5 +43,11 @@ bool cpu_has(const std::string& feature) {
 }
 
 #endif
+
+int usable_cpus() {
+  cpu_set_t cpus;
+  if (sched_getaffinity(0, sizeof cpus, &cpus) == 0) return CPU_COUNT(&cpus);
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
 
 }  // namespace gq

@@ -7,4 +7,7 @@ namespace gq {
 
 bool cpu_has(const std::string& feature);
 
+// CPUs that this thread may run on.
+int usable_cpus();
+
 }  // namespace gq

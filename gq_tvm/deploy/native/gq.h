@@ -1,11 +1,14 @@
-/* gq-tvm models in a program of your own, without Python and without TVM.
+/* gq-tvm models in a program of your own, without Python and without TVM. Python's gq_tvm.load runs
+ * models by this interface too.
  *
  * A bundle (python -m gq_tvm.compile --bundle FOLDER) holds this header, libgq.so and the model.
  * The weights are mapped, not copied: processes that use a bundle share them.
  *
  * Threads: a model and its streams and outputs are for one thread at a time, whichever it is; the
- * caller sees to that. Different models, of one bundle too, may be opened, used and closed by
- * different threads at the same time.
+ * caller sees to that. So is what gq_bind() returns, but different ones, of one model too, may run
+ * in different threads, and while the model does something else. Different models, of one bundle
+ * too, may be opened, used and closed by different threads at the same time. In a process that was
+ * forked off, kernels run on the calling thread alone.
  *
  * Trust: a copy that was cut, padded or altered by accident is noticed when it is opened (each file
  * has a checksum in plan.txt, which has one itself), and so is a plan whose numbers lead out of its
@@ -29,6 +32,7 @@ extern "C" {
 enum { GQ_MOST_DIMENSIONS = 6 };
 
 typedef struct gq_model gq_model;
+typedef struct gq_bound gq_bound;
 typedef struct gq_stream gq_stream;
 
 /* dtype: "float32", "int64", "int32", "uint8", ... as NumPy calls it. Data lies in C order. */
@@ -43,7 +47,8 @@ typedef struct {
 GQ_API const char* gq_error(void);
 
 /* Open the bundle in a folder. Its kernels run on so many threads, the caller's among them, which
- * are this model's own; those compiled for one use one. */
+ * are this model's own, and at most one for each CPU the caller may run on; those compiled for one
+ * use one. */
 GQ_API gq_model* gq_open(const char* folder, int threads);
 GQ_API void gq_close(gq_model* model);
 
@@ -53,8 +58,25 @@ GQ_API void gq_close(gq_model* model);
 GQ_API int gq_call(gq_model* model, const char* function, const gq_tensor* inputs, int input_count,
                    gq_tensor* outputs, int output_count);
 
-/* Of a recogniser: samples a second it expects, -1 for other models. */
+/* Tie a function to memory and to so many threads, for calls that cost little beside the kernels.
+ * Inputs are read where they lie, and must live as long; those that are not aligned to 64 bytes,
+ * and those that share memory with an output, are copied at each run. Outputs whose data is not
+ * NULL say what they are and where they go; the others are described, and their data belongs to
+ * what is returned. Outputs may be inputs too, as the state of a stream. */
+GQ_API gq_bound* gq_bind(gq_model* model, const char* function, const gq_tensor* inputs,
+                         int input_count, gq_tensor* outputs, int output_count, int threads);
+/* Run the function on what its inputs hold now. */
+GQ_API int gq_run(gq_bound* bound);
+/* The same `runs` times: `seconds` [runs] is how long each took. If `kernels` is not NULL, only the
+ * kernels are run, in the order of the plan, and `kernels` [runs][calls] is how long each took. */
+GQ_API int gq_time(gq_bound* bound, int runs, double* seconds, double* kernels);
+/* Before its model is closed. */
+GQ_API void gq_unbind(gq_bound* bound);
+
+/* Of a recogniser: samples a second it expects, and samples of the pieces in which it computes; -1
+ * for other models. */
 GQ_API int gq_sample_rate(gq_model* model);
+GQ_API int64_t gq_chunk_samples(gq_model* model);
 
 /* Recognise speech as it arrives. accept() takes samples in [-1, 1], any number of them, and
  * returns the text so far, which only ever grows; finish() returns the whole text and makes the

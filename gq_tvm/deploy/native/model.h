@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "callable.h"
+#include "bound.h"
 #include "mapped.h"
 
 namespace gq {
@@ -18,6 +18,10 @@ class Model {
 
   const Plan& plan() const { return plan_; }
   Callable& function(const std::string& name);
+  const Function& planned(const std::string& name) const;
+  // Tie a function of the plan to memory, on so many threads; see Bound.
+  std::unique_ptr<Bound> bind(const Function& function, const std::vector<Tensor>& inputs,
+                              std::vector<Tensor>& outputs, int threads);
   const std::vector<std::string>& metadata(const std::string& name) const;
 
  private:
@@ -29,10 +33,13 @@ class Model {
     void* handle;
   };
 
+  const Threads& pool(int threads);
+
   Plan plan_;
   MappedFile weights_;
   Library library_;
-  Threads threads_;
+  std::map<int, Threads> pools_;  // by number of threads
+  const Threads& threads_;
   std::map<std::string, std::unique_ptr<Callable>> functions_;
 };
 
