@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.ir import IRModule
 
 from gq_tvm import frontend, passes
 from gq_tvm.deploy import native_code
@@ -86,12 +84,12 @@ def build(
             threads=threads,
             database=load_schedules(device, database),
         )
-    if not parameters.layers:
+    if not parameters.packed:
         raise Error(
             "the model has no codebook layer; convert it with quantize.prepare and "
             "quantize.convert, or with quantize.compress, before exporting it"
         )
-    say(f"compiling {len(parameters.layers)} layers")
+    say(f"compiling {len(parameters.packed)} layers")
     with _stage("compile", translated, device), device.tvm:
         lowered = from_module.lower(module)
         kernels = from_module.kernels(lowered)
@@ -143,7 +141,7 @@ def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
     for name, size in sizes:
         if not isinstance(size, int) and set(tvm.tirx.analysis.undefined_vars(size)) - told:
             raise Error(
-                f"input {name} of function {function} has the size {spelled(size)}, and no input "
+                f"input {name} of function {function} has the size {size}, and no input "
                 "has the size this is computed from; export the model with a Dim of its own for it"
             )
 

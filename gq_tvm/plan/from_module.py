@@ -79,7 +79,7 @@ def functions(
     module: IRModule,
     names: Sequence[str],
     weights: Mapping[str, int],
-    layers: Mapping[str, Sequence[tuple[str, Layer]]],
+    layers: Mapping[str, Sequence[tuple[str, tuple[Layer, ...]]]],
 ) -> dict[str, Function]:
     """Describe functions.
 
@@ -87,7 +87,7 @@ def functions(
         module: What `lower` made.
         names: Of the functions.
         weights: Where each parameter lies in the file of the weights, in bytes.
-        layers: By kernel: the layers it computes, their weights beside their names.
+        layers: By kernel: the layers it computes, their names and their weights.
 
     Raises:
         Error: a function does what no plan can say.
@@ -103,7 +103,7 @@ class _Describer:
         name: str,
         function: relax.Function,
         weights: Mapping[str, int],
-        layers: Mapping[str, Sequence[tuple[str, Layer]]],
+        layers: Mapping[str, Sequence[tuple[str, tuple[Layer, ...]]]],
     ) -> None:
         self._name = name
         self._layers = layers
@@ -205,12 +205,9 @@ class _Describer:
     ) -> tuple[str, tuple[Layer, ...]]:
         """The layer that a call computes and its weights, of those its kernel computes."""
         read = {self._values[one.value].name for one in arguments if isinstance(one, Operand)}
-        found: dict[str, list[Layer]] = {}
-        for name, layer in self._layers.get(kernel, ()):
-            if read.issuperset(layer.parameters):
-                found.setdefault(name, []).append(layer)
-        for name, uses in found.items():  # weights that several share are the first one's
-            return name, tuple(uses)
+        for name, layers in self._layers.get(kernel, ()):
+            if all(read.issuperset(one.parameters) for one in layers):
+                return name, layers  # weights that several share are the first one's
         return "", ()
 
     def _resolve(self, expr: Any) -> Any:

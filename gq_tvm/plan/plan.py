@@ -250,17 +250,14 @@ class Plan:
             for name, value in function.weights.items()
         }
 
-    @property
-    def owners(self) -> dict[str, str]:
-        """Of each layer whose packed weight is an earlier layer's: that layer, by name."""
+    @cached_property
+    def owners(self) -> dict[Layer, str]:
+        """Of each layer whose packed weight is an earlier layer's: that layer's name."""
         first: dict[str, str] = {}
         for one in self.layers:
             first.setdefault(one.parameters[0], one.name)
-        return {
-            one.name: first[one.parameters[0]]
-            for one in self.layers
-            if first[one.parameters[0]] != one.name
-        }
+        owners = {one: first[one.parameters[0]] for one in self.layers}
+        return {one: owner for one, owner in owners.items() if owner != one.name}
 
     def bytes_of(self, parameters: Iterable[str]) -> int:
         """Bytes of weights, by their names."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gq_tvm.errors import Error
-from gq_tvm.plan.plan import Function, Tensor
+from gq_tvm.plan.plan import Function
 from gq_tvm.plan.size import evaluate
 from gq_tvm.runtime import core
 from gq_tvm.runtime.inputs import InputCheck

@@ -171,7 +171,9 @@ class _TimedFunction:
     def _weights(self, call: Call) -> set[str]:
         """The weights that a call reads."""
         values = self._plan.values
-        read = [values[self._plan.root(one.value)] for one in call.arguments if isinstance(one, Operand)]
+        read = [
+            values[self._plan.root(one.value)] for one in call.arguments if isinstance(one, Operand)
+        ]
         return {one.name for one in read if one.kind == "weight"}
 
 
