@@ -59,11 +59,9 @@ def main(argv: list[str] | None = None) -> int:
             from gq_tvm import targets
 
             target = targets.get(options.target)
-            check_runtime(options.output, {"name": target.name, "machine": target.machine})
+            check_runtime(options.output, target.machine)
     if options.bundle:
-        from gq_tvm.deploy.bundle import check_place as check_bundle_place
-
-        check_bundle_place(Path(options.bundle))
+        check_place(Path(options.bundle))
         if options.output:
             _check_apart(Path(options.output).resolve(), Path(options.bundle).resolve())
     if options.kernel != "auto":
@@ -89,15 +87,15 @@ def main(argv: list[str] | None = None) -> int:
     if options.output:
         artefact.save(options.output)
         say(f"wrote {options.output}")
-        if artefact.manifest.target["machine"] == "armhf" and not options.bundle:
-            say("32-bit ARM runs bundles only: write one with --bundle DIR")
+        if artefact.plan.machine == "armhf" and not options.bundle:
+            say("32-bit ARM has no Python here: --bundle DIR adds the program that runs it")
     if options.bundle:
         from gq_tvm import deploy
 
         say("bundling (the first time for a machine takes a minute)")
         deploy.write(artefact, options.bundle)
         say(f"wrote {options.bundle}: copy it to the device; its README.md says how to run it")
-    print(inspect.summary(artefact.manifest))
+    print(inspect.summary(artefact.plan))
     return _verify(program, options, say) if options.verify else 0
 
 

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
     _title("1. Compile for this machine")
     native = _compile(build, program, folder / "digits.gq", target="native")
-    print(inspect.layer_table(native.manifest))
+    print(inspect.layer_table(native.plan))
 
     _title(f"2. Transcribe {source}")
     recogniser = recogniser_of(native, "digits.gq")
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
     _title("3. Size and latency against the same model in fp32, compiled by the same TVM")
     baseline = _compile(build, program, folder / "digits-fp32.gq", kernel="dense_f32")
-    print(inspect.summary(native.manifest))
+    print(inspect.summary(native.plan))
     print(compare({"gq": native, "fp32": baseline}).table())
 
     _title("4. Compile for ARM and run on an emulated Cortex-A")

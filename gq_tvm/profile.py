@@ -21,11 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
     from gq_tvm.runtime import load
-    from gq_tvm.runtime.artefact import read_manifest
+    from gq_tvm.runtime.artefact import read
     from gq_tvm.runtime.profiling import compare
 
     with ExitStack() as stack:
-        manifest = read_manifest(options.artefact)
+        manifest, _ = read(options.artefact)
         paths = {Path(options.artefact).name: options.artefact}
         for other in options.against:
             label, path = _artefact(other, manifest, stack)
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print("What a function calls is only timed by itself on this machine.")
     if options.json:
         result = {
-            "target": manifest.target["name"],
+            "target": manifest.target,
             "emulated": emulated,
             "timings": profile.to_json(),
         }
@@ -67,7 +67,7 @@ def _artefact(other: str, manifest: Manifest, stack: ExitStack) -> tuple[str, st
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     path = str(Path(folder) / "fp32.gq")
     print(f"compiling {other} with fp32 weights", file=sys.stderr)
-    name, threads = manifest.target["name"], manifest.threads
+    name, threads = manifest.target, manifest.threads
     build(other, name, kernel="dense_f32", threads=threads).save(path)
     return "fp32", path
 

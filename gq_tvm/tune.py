@@ -13,8 +13,8 @@ from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 
 if TYPE_CHECKING:
+    from gq_tvm.plan.plan import Plan
     from gq_tvm.runtime.devices import RpcDevice
-    from gq_tvm.runtime.manifest import Manifest
     from gq_tvm.schedules import Product
     from gq_tvm.schedules.choosing.chooser import Chooser
     from gq_tvm.targets import Target
@@ -54,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         target = targets.get(options.target or "native")
         products = common_products(options.activation or "int8")
     elif Path(options.model).is_dir():
-        from gq_tvm.runtime.artefact import read_manifest
+        from gq_tvm.runtime.artefact import read
 
-        manifest = read_manifest(options.model)
-        target = targets.get(options.target or manifest.target["name"])
-        products = products_of(manifest)
+        manifest, plan = read(options.model)
+        target = targets.get(options.target or manifest.target)
+        products = products_of(plan)
         threads = threads or (1 if options.modelled else manifest.threads)
     else:
         from gq_tvm.build import products as read_products
@@ -138,20 +138,11 @@ def tune_products(
     return None if progress.stopped else results
 
 
-def products_of(manifest: Manifest) -> list[Product]:
-    """The products of an artefact's layers, as `gq_tvm.build.products` finds them in the model.
-
-    Raises:
-        Error: the artefact does not know them.
-    """
+def products_of(plan: Plan) -> list[Product]:
+    """The products of a compiled model, as `gq_tvm.build.products` finds them in its source."""
     from gq_tvm.schedules import Product
 
-    if manifest.products is None:
-        raise Error(
-            "the artefact was compiled by an older gq-tvm, which did not note what can be tuned; "
-            "compile it again, or give the exported .pt2"
-        )
-    return [Product(**vars(one)) for one in manifest.products]
+    return [Product(*one.shape, one.bits, **vars(one.use)) for one in plan.uses if one.use]
 
 
 def _unmeasured(tasks: list[Task], chooser: Chooser, progress: Progress) -> list[Task]:

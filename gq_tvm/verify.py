@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.runtime.artefact import read_manifest
+from gq_tvm.runtime.artefact import read
 from gq_tvm.runtime.placement import add_device_options, chosen_device, emulated, runs_here
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     for file in (options.model, options.inputs):
         if file and not Path(file).exists():
             raise Error(f"{file} does not exist; give the path of a file")
-    read_manifest(options.artefact)
+    read(options.artefact)
     from gq_tvm import frontend
 
     return run(frontend.read(options.model), options.artefact, options)

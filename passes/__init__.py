@@ -14,14 +14,13 @@ from gq_tvm.passes.expand_conv import ExpandConv
 from gq_tvm.passes.fold_batch_norm import FoldBatchNorm
 from gq_tvm.passes.fuse_epilogue import FuseEpilogue
 from gq_tvm.passes.harden import Harden
-from gq_tvm.passes.kernel_calls import kernel_calls
 from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.lower_copies import LowerCopies
 from gq_tvm.passes.lower_float import LowerFloat
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
-from gq_tvm.passes.parameters import Layer, Parameters
+from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.relax_tools.rewriter import calls_of
 from gq_tvm.passes.sink_transposes import SinkTransposes
@@ -29,7 +28,7 @@ from gq_tvm.schedules import Product
 from gq_tvm.schedules.choosing.database import Database
 from gq_tvm.targets import Target
 
-__all__ = ["Layer", "Parameters", "kernel_calls", "lower", "products"]
+__all__ = ["Parameters", "lower", "products"]
 
 
 def lower(

@@ -11,17 +11,14 @@ from tvm.ir import GlobalVar, IRModule
 from gq_tvm.passes.operators import (
     GATES,
     PACKED,
-    WEIGHTS,
     attributes,
     is_operator,
-    part_name,
     shape_of,
     volume,
 )
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
-from gq_tvm.passes.relax_tools.sizes import spelled
 from gq_tvm.schedules import Choice, Product, Schedule, family
 from gq_tvm.schedules.choosing.threads import worth_threads
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise
@@ -168,27 +165,9 @@ class LowerCodebook(ModulePass):
     ) -> relax.Expr:
         types = [relax.TensorType(shape, "float32") for shape in shapes]
         out = types[0] if len(types) == 1 else types
-        self._record(at, kernel, args, types)
+        layer = at["layer"], self.parameters.packed[at["packed"]]
+        self.parameters.uses.setdefault(kernel.name_hint, []).append(layer)
         return rewriter.emit(relax.call_tir(kernel, relax.Tuple(list(args)), out))
-
-    def _record(
-        self, at: dict[str, Any], kernel: GlobalVar, args: Any, outputs: list[relax.TensorType]
-    ) -> None:
-        """Note how to call the layer's kernel alone, for profiling."""
-        parts = WEIGHTS[f"relax.gq.codebook_{at['kind']}"]
-        names = [part_name(at["layer"], part) for part in parts]
-        for entry in self.parameters.layers:
-            if entry.name in names:
-                entry.call = {
-                    "layer": at["layer"],
-                    "symbol": kernel.name_hint,
-                    "arguments": [self._argument(arg) for arg in args],
-                    "outputs": [_tensor(ty) for ty in outputs],
-                }
-
-    def _argument(self, arg: relax.Expr) -> str | list[Any]:
-        name = arg.name if isinstance(arg, relax.Var) else ""
-        return name if name in self.parameters.arrays else _tensor(arg.ty)
 
 
 def _choice(at: dict[str, Any], part: str, n: int, k: int, gates: int) -> Choice:
@@ -200,10 +179,6 @@ def _choice(at: dict[str, Any], part: str, n: int, k: int, gates: int) -> Choice
 def _known(size: Any) -> int | None:
     """A size a kernel is made for; None if it is known only at run time."""
     return size if isinstance(size, int) else None
-
-
-def _tensor(ty: relax.TensorType) -> list[Any]:
-    return [str(ty.dtype), *map(spelled, ty.shape)]
 
 
 def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> tuple[relax.Expr, Any]:

@@ -26,9 +26,10 @@ from gq_tvm.passes.operators import (
     packed,
     part_name,
 )
-from gq_tvm.passes.parameters import Layer, Parameters
+from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
+from gq_tvm.plan.plan import Layer, Use
 from gq_tvm.schedules import Schedule, family
 from gq_tvm.schedules.cpu import depthwise
 from gq_tvm.schedules.scalar import direct
@@ -67,10 +68,12 @@ class PackWeights(ModulePass):
         inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
         attrs = {**at, "kind": _kind(call), "shape": weights[0].shape}
+        attrs["packed"] = len(self.parameters.packed)
+        self.parameters.packed.append(tuple(weights))
         return packed([*inputs, *arguments, *residual], call.ty, attrs)
 
     def _weight(self, call: relax.Call, at: dict[str, Any], part: str) -> Layer:
-        """Lay out the weight behind the ending `part` of `WEIGHTS`, and put it in the table."""
+        """Lay out the weight behind the ending `part` of `WEIGHTS`."""
         name, place = part_name(at["layer"], part), WEIGHTS[call.op.name][part]
         indices, codebook = (_constant(one, name) for one in call.args[place : place + 2])
         bits, kernel = at[f"bits{part}"], at.get(f"kernel{part}", "")
@@ -89,27 +92,19 @@ class PackWeights(ModulePass):
             except Error as refusal:
                 raise Error(f"layer {name}: {refusal}") from None
         names = [self.parameters.add(f"{name}.{key}", operands[key]) for key in operands]
-        owner = next(
-            (one.name for one in self.parameters.layers if one.parameters[0] == names[0]), None
-        )
-        layer = Layer(
+        use = product and Use(product.activation, product.rows, product.gates, product.glu)
+        return Layer(
             name=name,
             kind="conv1d" if is_operator(call, DEPTHWISE) else _kind(call),
-            shape=list(indices.shape),
+            shape=tuple(map(int, indices.shape)),
             bits=bits,
             activation=at.get("activation", "fp32"),
             kernel=kernel,
             schedule=schedule,
             origin=at.get(f"origin{part}", ""),
-            parameters=names,
-            bytes=sum(array.nbytes for array in operands.values()),
-            tied_to=owner if owner != name else None,
+            parameters=tuple(names),
+            use=use,
         )
-        # Another function may use the same weight for other numbers of rows, scheduled otherwise.
-        known = ((one.name, one.parameters) for one in self.parameters.layers)
-        if (layer.name, names) not in known:
-            self.parameters.layers.append(layer)
-        return layer
 
     def _bias(self, call: relax.Call, weight: Layer, bias: NDArray) -> NDArray[np.float32]:
         """Lay a bias out as the kernel of its weight reads it."""

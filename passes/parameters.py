@@ -4,56 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import GenericConst
 
+from gq_tvm.plan.plan import Layer
 from gq_tvm.schedules import Product
-
-
-@dataclass
-class Layer:
-    """A weight in a codebook, as ``inspect`` shows it.
-
-    Attributes:
-        name: The layer's name in the model.
-        kind: ``"linear"``, ``"lstm"``, ``"gru"``, ``"embedding"`` or ``"conv1d"``; a convolution in
-            one group is ``"linear"``, a depthwise one ``"conv1d"``.
-        shape: The weight's shape.
-        bits: Bits of an index.
-        activation: one of ``ops.checks.ACTIVATIONS``.
-        kernel: The kernel family.
-        schedule: Its knobs, "" where it has none.
-        parameters: Names of the operands the kernel reads.
-        bytes: Bytes of those operands.
-        tied_to: The layer whose packed weight this one uses, or None if it has its own.
-        origin: Whence family and schedule are known: ``"measured"``, ``"modelled"`` (tuned with no
-            such device at hand), ``"nearest: ..."``, ``"nearest modelled: ..."``, ``"model"``,
-            ``"asked for"``; "" where there was no choice.
-        call: How to call its kernel alone: the ``layer`` it computes (a recurrent one reads two
-            weights), its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
-            parameter's name or ``[dtype, size, ...]``; sizes known only at run time are strings.
-    """
-
-    name: str
-    kind: str
-    shape: list[int]
-    bits: int
-    activation: str
-    kernel: str
-    schedule: str
-    parameters: list[str]
-    bytes: int
-    tied_to: str | None = None
-    origin: str = ""
-    call: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def float_bytes(self) -> int:
-        """Bytes of the weight in float32."""
-        return 4 * int(np.prod(self.shape))
 
 
 @dataclass
@@ -63,13 +20,15 @@ class Parameters:
     Attributes:
         names: What constants are called in the model, by `digest`.
         arrays: The parameters by name.
-        layers: The codebook layers packed so far.
+        packed: The weights in codebooks of each call that was packed so far.
+        uses: By kernel: the layers it computes, their names and their weights.
         products: The weight matrix products that kernel families compute, call by call.
     """
 
     names: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)
-    layers: list[Layer] = field(default_factory=list)
+    packed: list[tuple[Layer, ...]] = field(default_factory=list)
+    uses: dict[str, list[tuple[str, tuple[Layer, ...]]]] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
     _by_content: dict[str, str] = field(default_factory=dict)
 

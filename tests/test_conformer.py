@@ -37,7 +37,7 @@ def test_kernels_of_a_block(causal, symbolic):
     kernels = [name for name in used if "reshape" not in name]  # these only change the view
     fused = ["layer_norm"] * 5 + ["linear"] * 10 + ["attention", "depthwise_conv1d"]
     assert sorted(kernels) == sorted(fused)
-    assert len(parameters.layers) == 11
+    assert len(parameters.packed) == 11
 
 
 @pytest.mark.parametrize("activation", ["int8", pytest.param("fp32", marks=pytest.mark.slow)])

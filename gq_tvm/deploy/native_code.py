@@ -53,6 +53,30 @@ def provide(machine: str) -> Path:
     return cache.provide(folder, lambda made: compile_for(machine, made), _complete)
 
 
+def report(machine: str) -> Path:
+    """Return the object file of `REPORT` alone, which the kernels of an artefact are linked with.
+
+    Raises:
+        Error: there is no compiler or the cache cannot be written.
+    """
+    if _complete(BUILT / machine):
+        return BUILT / machine / REPORT
+    source = NATIVE / "report.c"
+    digest = hashlib.sha256(GLIBC.encode() + source.read_bytes()).hexdigest()[:12]
+    folder = cache.root() / f"report-{machine}-{digest}"
+    kept = cache.provide(
+        folder,
+        lambda made: _compile_report(machine, made),
+        lambda found: (found / REPORT).is_file(),
+    )
+    return kept / REPORT
+
+
+def _compile_report(machine: str, folder: Path) -> None:
+    options, kept = ["-c", "-fPIC"], cache.root() / "zig"
+    compile_native([NATIVE / "report.c"], folder / REPORT, machine, (), options, kept)
+
+
 def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (RUN, LIBRARY, REPORT))
 
@@ -73,5 +97,4 @@ def compile_for(machine: str, folder: Path) -> None:
     shared = [*OPTIONS, "-shared", "-fPIC"]
     compile_native([core, NATIVE / "api.cc"], folder / LIBRARY, machine, include, shared, kept)
     core.unlink()
-    options = ["-c", "-fPIC"]
-    compile_native([NATIVE / "report.c"], folder / REPORT, machine, (), options, kept)
+    _compile_report(machine, folder)

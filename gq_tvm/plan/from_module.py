@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import GenericConst, IRModule, prim
 
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import inputs_of
+from gq_tvm.passes.relax_tools.rewriter import inputs_of
 from gq_tvm.plan.plan import Call, Function, Layer, Operand, Value
 from gq_tvm.plan.size import Named, Shape, Size, computed
 
@@ -32,6 +33,7 @@ _OPERATIONS = (
     (prim.LT, "lt"),
     (prim.EQ, "eq"),
 )
+_PACKED = ("tirx.tvm_call_packed", "tirx.tvm_call_cpacked")
 _TURNED = ((prim.GT, "lt"),)  # of the operands in the other order
 _INVERSE = ((prim.GE, "lt", False), (prim.LE, "lt", True), (prim.NE, "eq", False))
 
@@ -39,6 +41,7 @@ _INVERSE = ((prim.GE, "lt", False), (prim.LE, "lt", True), (prim.NE, "eq", False
 def lower(module: IRModule) -> IRModule:
     """Bring what `passes.lower` made into the form that `functions` reads: calls and views."""
     steps = [
+        relax.backend.DispatchSortScan(),  # cumulative sums and sorting, which nothing legalises
         relax.transform.RewriteDataflowReshape(),
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
@@ -58,11 +61,25 @@ def kernels(module: IRModule) -> IRModule:
     return IRModule(found)
 
 
+def runtime_functions(kernels: IRModule) -> tuple[str, ...]:
+    """The functions of TVM's runtime that kernels call, which only it has."""
+    found: dict[str, None] = {}
+
+    def visit(call: Any, visitor: Any) -> None:
+        if getattr(call.op, "name", "") in _PACKED:
+            found[str(call.args[0].value)] = None
+        visitor.default_visit(call)
+
+    for function in kernels.functions.values():
+        tvm_ffi.structural_visit(function.body, [(tvm.ir.Call, visit)])
+    return tuple(found)
+
+
 def functions(
     module: IRModule,
     names: Sequence[str],
     weights: Mapping[str, int],
-    layers: Mapping[str, Sequence[tuple[str, Layer]]],
+    layers: Mapping[str, Sequence[tuple[str, tuple[Layer, ...]]]],
 ) -> dict[str, Function]:
     """Describe functions.
 
@@ -70,7 +87,7 @@ def functions(
         module: What `lower` made.
         names: Of the functions.
         weights: Where each parameter lies in the file of the weights, in bytes.
-        layers: By kernel: the layers it computes, their weights beside their names.
+        layers: By kernel: the layers it computes, their names and their weights.
 
     Raises:
         Error: a function does what no plan can say.
@@ -86,7 +103,7 @@ class _Describer:
         name: str,
         function: relax.Function,
         weights: Mapping[str, int],
-        layers: Mapping[str, Sequence[tuple[str, Layer]]],
+        layers: Mapping[str, Sequence[tuple[str, tuple[Layer, ...]]]],
     ) -> None:
         self._name = name
         self._layers = layers
@@ -188,12 +205,9 @@ class _Describer:
     ) -> tuple[str, tuple[Layer, ...]]:
         """The layer that a call computes and its weights, of those its kernel computes."""
         read = {self._values[one.value].name for one in arguments if isinstance(one, Operand)}
-        found: dict[str, list[Layer]] = {}
-        for name, layer in self._layers.get(kernel, ()):
-            if read.issuperset(layer.parameters):
-                found.setdefault(name, []).append(layer)
-        for name, uses in found.items():  # weights that several share are the first one's
-            return name, tuple(uses)
+        for name, layers in self._layers.get(kernel, ()):
+            if all(read.issuperset(one.parameters) for one in layers):
+                return name, layers  # weights that several share are the first one's
         return "", ()
 
     def _resolve(self, expr: Any) -> Any:
@@ -237,7 +251,7 @@ class _Describer:
         if isinstance(size, prim.Select):
             parts = size.condition, size.true_value, size.false_value
             return computed("select", *map(self._term, parts))
-        if isinstance(size, tvm.ir.Call) and size.op.name == "tirx.if_then_else":
+        if isinstance(size, tvm.ir.Call) and size.op.name == "prim.if_then_else":
             return computed("select", *map(self._term, size.args))
         raise self._refusal(f"has the size {size}")
 

@@ -214,6 +214,7 @@ class Plan:
         features: What they need of its CPU.
         functions: By name.
         metadata: Words of a recogniser's description, by name.
+        runtime: Functions of TVM's runtime that the kernels call: only TVM can run them then.
         weights: The file of the weights; None until it is written.
         kernels: The library of the kernels; None until it is written.
     """
@@ -222,6 +223,7 @@ class Plan:
     features: tuple[str, ...]
     functions: dict[str, Function]
     metadata: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    runtime: tuple[str, ...] = ()
     weights: Content | None = None
     kernels: Content | None = None
 
@@ -248,17 +250,14 @@ class Plan:
             for name, value in function.weights.items()
         }
 
-    @property
-    def owners(self) -> dict[str, str]:
-        """Of each layer whose packed weight is an earlier layer's: that layer, by name."""
+    @cached_property
+    def owners(self) -> dict[Layer, str]:
+        """Of each layer whose packed weight is an earlier layer's: that layer's name."""
         first: dict[str, str] = {}
         for one in self.layers:
             first.setdefault(one.parameters[0], one.name)
-        return {
-            one.name: first[one.parameters[0]]
-            for one in self.layers
-            if first[one.parameters[0]] != one.name
-        }
+        owners = {one: first[one.parameters[0]] for one in self.layers}
+        return {one: owner for one, owner in owners.items() if owner != one.name}
 
     def bytes_of(self, parameters: Iterable[str]) -> int:
         """Bytes of weights, by their names."""

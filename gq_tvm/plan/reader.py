@@ -80,6 +80,10 @@ class _Reader:
     def features(self, words: Sequence[str]) -> None:
         self._once("features", tuple(map(plain, words)))
 
+    def runtime(self, words: Sequence[str]) -> None:
+        """Which functions of TVM's runtime are called."""
+        self._once("runtime", tuple(map(plain, words)))
+
     def weights(self, words: Sequence[str]) -> None:
         self._once("weights", _content(words))
 
@@ -253,6 +257,7 @@ class _FunctionReader:
 _LINES: dict[str, Callable[[_Reader, Sequence[str]], None]] = {
     "machine": _Reader.machine,
     "features": _Reader.features,
+    "runtime": _Reader.runtime,
     "weights": _Reader.weights,
     "kernels": _Reader.kernels,
     "metadata": _Reader.metadata,

@@ -25,7 +25,8 @@ def write(plan: Plan) -> str:
     Raises:
         AssertionError: the contents of its files are not known.
     """
-    assert plan.weights and plan.kernels
+    assert plan.weights
+    assert plan.kernels
     numbers = {layer: number for number, layer in enumerate(plan.uses)}
     lines = [
         FIRST_LINE,
@@ -33,6 +34,7 @@ def write(plan: Plan) -> str:
         " ".join(["features", *map(_word, plan.features)]),
         f"weights {plan.weights.size} {plan.weights.crc:08x}",
         f"kernels {plan.kernels.size} {plan.kernels.crc:08x}",
+        *([" ".join(["runtime", *map(_word, plan.runtime)])] if plan.runtime else []),
         *(
             " ".join(["metadata", _word(name), *map(_word, words)])
             for name, words in plan.metadata.items()

@@ -1,4 +1,4 @@
-"""An artefact on disk: a folder with ``manifest.json``, ``model.so`` and ``weights.safetensors``.
+"""An artefact on disk: a folder with a manifest, a plan, kernels and weights.
 
 It is written beside its place and renamed, so that a crash leaves the old one whole, and checked
 before any of its code runs.
@@ -7,28 +7,37 @@ before any of its code runs.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from numpy.typing import NDArray
 
 from gq_tvm import files, records
 from gq_tvm.errors import Error
+from gq_tvm.plan import reader, text
+from gq_tvm.plan.plan import Plan
 from gq_tvm.records import Wrong
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.manifest import FORMAT, Manifest
 from gq_tvm.toolchain.elf import machine
 
-MANIFEST, CODE, WEIGHTS = "manifest.json", "model.so", "weights.safetensors"
-_LARGEST_MANIFEST = 1 << 26  # bytes; a layer has a thousand
+MANIFEST, PLAN, README = "manifest.json", "plan.txt", "README.md"
+KERNELS, WEIGHTS = "kernels.so", "weights.safetensors"
+_LARGEST_TEXT = 1 << 26  # bytes; a layer has a thousand
+
+_README = """\
+# A model for {target}
+
+gq-tvm compiled it. In Python: `gq_tvm.load("{name}")`; `gq-tvm inspect {name}` shows what is in it.
+A program that runs it without Python comes with `gq-tvm compile --bundle`.
+"""
 
 
 @dataclass
@@ -37,23 +46,32 @@ class Artefact:
 
     Attributes:
         manifest: What it is.
+        plan: What its functions do.
         parameters: Its packed weights, by name.
-        link: Writes the code, a shared library, to the path it is given.
-        lowered: The functions it was compiled from, an ``IRModule`` of kernels and their calls.
+        link: Writes the kernels, a shared library, to the path it is given.
     """
 
     manifest: Manifest
+    plan: Plan
     parameters: Mapping[str, NDArray]
     link: Callable[[Path], None]
-    lowered: Any = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artefact; see `save`."""
         save(self, path)
 
 
-def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
+def save(
+    artefact: Artefact,
+    path: str | os.PathLike[str],
+    complete: Callable[[Path, str], None] = lambda folder, name: None,
+) -> None:
     """Write `artefact` as the folder `path`; an older artefact there is replaced when all is done.
+
+    Args:
+        artefact: What `gq_tvm.build` returned.
+        path: The folder.
+        complete: Given the new folder and what it will be called: writes what else is to be in it.
 
     Raises:
         Error: something else is at `path`, or it cannot be written.
@@ -62,10 +80,18 @@ def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     if os.path.islink(place):
         place = Path(os.path.realpath(place))  # replace what the link means, not the link
     check_place(place)
-    replace_folder(place, lambda folder: _write(artefact, folder))
+
+    def fill(folder: Path) -> None:
+        _write(artefact, folder, place.absolute().name)
+        complete(folder, place.absolute().name)
+        for file in folder.iterdir():
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+
+    _replace_folder(place, fill)
 
 
-def replace_folder(place: Path, fill: Callable[[Path], None]) -> None:
+def _replace_folder(place: Path, fill: Callable[[Path], None]) -> None:
     """Fill a new folder and put it at `place`, whole; what was there stays until that is done.
 
     Raises:
@@ -82,11 +108,11 @@ def replace_folder(place: Path, fill: Callable[[Path], None]) -> None:
         ) from failure
 
 
-def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read what an artefact is, without looking at its other files.
+def read(path: str | os.PathLike[str]) -> tuple[Manifest, Plan]:
+    """Read what an artefact is and does, without looking at its other files.
 
     Raises:
-        Error: there is no artefact at `path`, or its manifest is damaged.
+        Error: there is no artefact at `path`, or its manifest or plan is damaged.
     """
     folder = Path(path)
     try:
@@ -99,85 +125,71 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise Error(f"{path} is no artefact; compile it first: python -m gq_tvm.compile {path}")
     if not is_folder:
         raise Error(f"{path} is no folder; give the folder that gq_tvm.compile wrote")
-    if (folder / "plan.txt").is_file() and not (folder / MANIFEST).exists():
-        raise Error(
-            f"{path} is a bundle, for gq-run on the device; give the folder that compile -o wrote"
-        )
     try:
-        text = files.read(folder / MANIFEST, _LARGEST_MANIFEST)
-    except OSError as failure:
-        raise Error(
-            f"{path} is not a gq-tvm artefact: it has no readable {MANIFEST} ({failure.strerror})"
-        ) from None
-    try:
-        data = records.loads(text)
+        data = records.loads(_contents(folder, MANIFEST))
     except Wrong as wrong:
         raise Error(f"{path} has a damaged manifest ({wrong}); compile the model again") from None
-    return Manifest.from_json(data, str(path))
+    manifest = Manifest.from_json(data, str(path))
+    return manifest, reader.read(_contents(folder, PLAN), str(folder / PLAN))
 
 
-def check_files(path: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Compare an artefact's files with the hashes and the machine its manifest gives.
+def _contents(folder: Path, name: str) -> bytes:
+    try:
+        return files.read(folder / name, _LARGEST_TEXT)
+    except OSError as failure:
+        raise Error(
+            f"{folder} is not a gq-tvm artefact: it has no readable {name} ({failure.strerror}); "
+            "compile the model again"
+        ) from None
+
+
+def check_files(path: str | os.PathLike[str], plan: Plan) -> None:
+    """Compare an artefact's files with what its plan says of them.
 
     Raises:
         Error: a file is missing or altered, or the code is for another machine.
     """
-    for name in (CODE, WEIGHTS):
+    for name, wanted in ((KERNELS, plan.kernels), (WEIGHTS, plan.weights)):
         file = Path(path) / name
-        if name not in manifest.files:
-            raise Error(
-                f"{path} has a damaged manifest (files.{name} is missing); compile the model again"
-            )
         if not file.is_file():
             raise Error(f"{path} lacks {name}; compile the model again")
-        if sha256(file) != manifest.files[name]:
+        if text.content(file) != wanted:
             raise Error(f"{file} is damaged or was altered; compile the model again")
-    code, target = Path(path) / CODE, manifest.target
-    found = machine(code)
-    if found != target["machine"]:
+    kernels = Path(path) / KERNELS
+    found = machine(kernels)
+    if found != plan.machine:
         raise Error(
-            f"{code} is {f'code for {found}' if found else 'no code of a machine known here'}, "
-            f"not for {target['name']} ({target['machine']}) as {MANIFEST} says; compile the "
-            "model again"
+            f"{kernels} is {f'code for {found}' if found else 'no code of a machine known here'}, "
+            f"not for {plan.machine} as {PLAN} says; compile the model again"
         )
 
 
 def check_device(
-    path: str | os.PathLike[str], manifest: Manifest, machine: str, features: frozenset[str]
+    path: str | os.PathLike[str], plan: Plan, machine: str, features: frozenset[str]
 ) -> None:
-    """Compare what an artefact's code needs with the CPU it is to run on.
+    """Compare what an artefact's code needs with the CPU it is to run on by TVM.
 
     Raises:
         Error: it is of another architecture or lacks features.
     """
-    target = manifest.target
-    check_runtime(path, target)
-    if target["machine"] != machine:
+    check_runtime(path, plan.machine)
+    if plan.machine != machine:
         raise Error(
-            f"{path} is for {target['name']} ({target['machine']}), this device is {machine}; "
-            "compile the model for it, or run it on such a device (--rpc, --emulate)"
+            f"{path} is for {plan.machine}, this device is {machine}; compile the model for it, or "
+            "run it on such a device (--rpc, --emulate)"
         )
-    missing = sorted(set(target["features"]) - features)
+    missing = sorted(set(plan.features) - features)
     if missing:
+        raise Error(f"{path}: this CPU lacks {', '.join(missing)}; compile the model for it")
+
+
+def check_runtime(path: str | os.PathLike[str], machine: str) -> None:
+    """Refuse a machine that TVM has no runtime for. Raises `Error`."""
+    if machine == "armhf":
         raise Error(
-            f"{path} is for {target['name']}, this CPU lacks {', '.join(missing)}; compile the "
-            "model for it"
+            f"{path} is for 32-bit ARM, and TVM has no runtime for that: copy a folder that "
+            "compile --bundle wrote to the device, and run it there"
         )
-
-
-def check_runtime(path: str | os.PathLike[str], target: Mapping[str, Any]) -> None:
-    """Refuse a ``Manifest.target`` that TVM has no runtime for. Raises `Error`."""
-    if target["machine"] == "armhf":
-        raise Error(
-            f"{path} is for {target['name']} (arm), and TVM has no runtime for 32-bit ARM: make a "
-            "bundle of the model (compile --bundle DIR) and run that on the device"
-        )
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_place(place: Path) -> None:
@@ -202,23 +214,27 @@ def check_place(place: Path) -> None:
 
 def _is_artefact(folder: Path) -> bool:
     """Whether a folder is an artefact of any version, even a damaged one."""
-    try:
-        return FORMAT.encode() in files.read(folder / MANIFEST, _LARGEST_MANIFEST)[:200]
-    except OSError:
-        return False
+    for name, mark in ((MANIFEST, FORMAT), (PLAN, "gq-plan")):
+        with suppress(OSError):
+            if mark.encode() in files.read(folder / name, _LARGEST_TEXT)[:200]:
+                return True
+    return False
 
 
-def _write(artefact: Artefact, folder: Path) -> None:
-    artefact.link(folder / CODE)
+def _write(artefact: Artefact, folder: Path, name: str) -> None:
+    artefact.link(folder / KERNELS)
     weights.write(folder / WEIGHTS, artefact.parameters)
-    artefact.manifest.files = {name: sha256(folder / name) for name in (CODE, WEIGHTS)}
-    text = json.dumps(artefact.manifest.to_json(), indent=1)
-    Manifest.from_json(records.loads(text), "what was compiled")  # what is written can be read
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    plan = replace(
+        artefact.plan,
+        weights=text.content(folder / WEIGHTS),
+        kernels=text.content(folder / KERNELS),
+    )
+    (folder / PLAN).write_bytes(text.sealed(text.write(plan)))
+    written = json.dumps(artefact.manifest.to_json(), indent=1)
+    (folder / MANIFEST).write_text(written + "\n", encoding="utf-8")
+    (folder / README).write_text(_README.format(target=artefact.manifest.target, name=name))
+    read(folder)  # what is written can be read
     folder.chmod(0o777 & ~_umask())
-    for file in folder.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
 
 
 def _swap(new: Path, place: Path) -> None:

@@ -108,7 +108,7 @@ class Model(Mapping[str, "CompiledFunction"]):
 
     def __repr__(self) -> str:
         functions = "; ".join(map(repr, self._functions.values()))
-        return f"<gq_tvm model for {self.manifest.target['name']}: {functions}>"
+        return f"<gq_tvm model for {self.manifest.target}: {functions}>"
 
     def __getitem__(self, name: str) -> CompiledFunction:
         if name not in self._functions:

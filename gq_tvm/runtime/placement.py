@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gq_tvm.command import positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime import import_tvm
-from gq_tvm.runtime.artefact import check_runtime, read_manifest
+from gq_tvm.runtime.artefact import check_runtime, read
 from gq_tvm.targets import native
 
 if TYPE_CHECKING:  # TVM takes seconds to load: not before a command has read its options
@@ -72,12 +72,13 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
     import_tvm()
     from gq_tvm import targets
 
-    target = read_manifest(artefact).target
-    check_runtime(artefact, target)
-    name = target["name"]
-    cpu = targets.get(name).emulator_cpu
+    manifest, plan = read(artefact)
+    check_runtime(artefact, plan.machine)
+    cpu = targets.get(manifest.target).emulator_cpu
     if cpu is None:
-        raise Error(f"{artefact} is for {name}, which nothing here can emulate; use such a CPU")
+        raise Error(
+            f"{artefact} is for {manifest.target}, which nothing here can emulate; use such a CPU"
+        )
     from gq_tvm.runtime.emulator import EmulatedDevice
 
     with EmulatedDevice(cpu) as board, board.connect() as device:
@@ -90,8 +91,8 @@ def runs_here(artefact: str | os.PathLike[str]) -> bool:
     Raises:
         Error: there is none.
     """
-    target = read_manifest(artefact).target
-    return target["machine"] == native.machine() and set(target["features"]) <= native.features()
+    _, plan = read(artefact)
+    return plan.machine == native.machine() and set(plan.features) <= native.features()
 
 
 def emulates(device: Device | None) -> bool:

@@ -53,6 +53,29 @@ def write(path: Path, arrays: Mapping[str, NDArray]) -> None:
     Raises:
         Error: an array has a dtype that safetensors lacks, or a name that the file needs itself.
     """
+    header, chunks = _header(arrays)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk).data)
+
+
+def offsets(arrays: Mapping[str, NDArray]) -> dict[str, int]:
+    """Where each of `arrays` begins in the file that `write` writes: bytes from its start.
+
+    Raises:
+        Error: see `write`.
+    """
+    header, chunks = _header(arrays)
+    at, found = 8 + len(header), {}
+    for (name, _), chunk in zip(_filled(arrays), chunks, strict=True):
+        found[name] = at
+        at += chunk.nbytes
+    return found
+
+
+def _header(arrays: Mapping[str, NDArray]) -> tuple[bytes, list[NDArray]]:
+    """The header of a file, padded, and what stands behind it."""
     for name in arrays:
         if name.startswith(FILL) or name == _METADATA:
             raise Error(f"the file of weights needs the name {name}; give the parameter another")
@@ -71,11 +94,7 @@ def write(path: Path, arrays: Mapping[str, NDArray]) -> None:
         end += array.nbytes
         chunks.append(array)
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for chunk in chunks:
-            file.write(np.ascontiguousarray(chunk).data)
+    return text + b" " * (-(8 + len(text)) % ALIGNMENT), chunks
 
 
 def _filled(arrays: Mapping[str, NDArray]) -> Iterator[tuple[str, NDArray]]:
@@ -84,14 +103,6 @@ def _filled(arrays: Mapping[str, NDArray]) -> Iterator[tuple[str, NDArray]]:
         gap = -array.nbytes % ALIGNMENT
         if gap:
             yield f"{FILL}{count}", np.zeros(gap, np.uint8)
-
-
-def offsets(path: Path) -> dict[str, int]:
-    """Where each tensor of a file that `write` wrote begins, in bytes from the file's start."""
-    with open(path, "rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    start, entries = _entries(data)
-    return {name: start + entry.data_offsets[0] for name, entry in entries.items()}
 
 
 def mapped(path: Path) -> dict[str, NDArray]:

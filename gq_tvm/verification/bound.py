@@ -26,8 +26,8 @@ from torch.export import ExportedProgram
 from gq_tvm import frontend
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
+from gq_tvm.plan.plan import Plan
 from gq_tvm.runtime.devices import Device
-from gq_tvm.runtime.manifest import Manifest
 from gq_tvm.runtime.model import load
 from gq_tvm.schedules import FAMILIES
 from gq_tvm.verification.drawn_inputs import draw, read
@@ -149,10 +149,10 @@ def verify(
     """
     programs = frontend.read(source).programs
     model = load(path, device, threads)
-    given = read(inputs, model.manifest) if inputs else {}
-    activation, floor = _arithmetic(model.manifest, programs)
+    given = read(inputs, model.plan) if inputs else {}
+    activation, floor = _arithmetic(model.plan, programs)
     comparisons = []
-    for name, function in model.manifest.functions.items():
+    for name, function in model.plan.functions.items():
         if name not in programs:
             raise Error(f"{path} has a function {name} that the exported model lacks")
         drawn, own = draw(function, programs[name]), given.get(name, [])
@@ -231,15 +231,13 @@ def _outputs(result: Any) -> Outputs:
     return result if isinstance(result, tuple) else (result,)
 
 
-def _arithmetic(
-    manifest: Manifest, programs: Mapping[str, ExportedProgram]
-) -> tuple[str | None, float]:
+def _arithmetic(plan: Plan, programs: Mapping[str, ExportedProgram]) -> tuple[str | None, float]:
     """The activation ``build`` was told, None for as exported; and the error always allowed.
 
     That is larger where the artefact rounds what PyTorch cannot be made to round: in a kernel that
     is approximate, or before a look-up spelled in plain PyTorch.
     """
-    compiled = Counter(one.activation for one in manifest.layers if one.kind != "embedding")
+    compiled = Counter(one.activation for one in plan.layers if one.kind != "embedding")
     for activation in (None, *ACTIVATIONS):
         replayed = sum((activations(one, activation) for one in programs.values()), Counter())
         if replayed <= compiled:
@@ -247,7 +245,7 @@ def _arithmetic(
     else:
         activation, replayed = None, compiled
     approximate = any(
-        one.approximate for one in FAMILIES if one.name in {x.kernel for x in manifest.layers}
+        one.approximate for one in FAMILIES if one.name in {x.kernel for x in plan.layers}
     )
     rounds = approximate or set(compiled - replayed) - {"fp32"}
     return activation, BOUND_OTHER if rounds else FLOOR

@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime.manifest import Function, Manifest
+from gq_tvm.plan.plan import Function, Plan
+from gq_tvm.plan.size import Computed, Named, evaluate
 
 _CALLS = 4
 _MOST_FRAMES = 16  # how far a size known at run time is drawn above its least value
@@ -38,19 +39,13 @@ def draw(function: Function, program: ExportedProgram) -> list[list[NDArray]]:
 
     shapes = [example.shape for example in examples if example is not None]
     known = len(shapes) == len(function.inputs)
-    named = {size for tensor in function.inputs for size in tensor.shape if isinstance(size, str)}
-    free = named <= function.bounds.keys()  # else a size computed from others
+    free = not any(isinstance(s, Computed) for tensor in function.inputs for s in tensor.shape)
     while len(calls) < _CALLS and (known or free):
         if known and not (free and calls):
             add(shapes)
             continue
-        sizes = {name: _size(rng, *function.bounds[name]) for name in sorted(named)}
-        add(
-            [
-                tuple(s if isinstance(s, int) else sizes[s] for s in tensor.shape)
-                for tensor in function.inputs
-            ]
-        )
+        sizes = {name: _size(rng, one) for name, one in sorted(function.sizes.items())}
+        add([tuple(evaluate(s, sizes) for s in tensor.shape) for tensor in function.inputs])
     return calls
 
 
@@ -62,9 +57,9 @@ def _examples(function: Function, program: ExportedProgram) -> list[NDArray | No
     return [leaf.numpy() if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
 
 
-def _size(rng: np.random.Generator, low: int | None, high: int | None) -> int:
-    least = max(low or 1, 1)
-    most = min(high or least + _MOST_FRAMES, least + _MOST_FRAMES)
+def _size(rng: np.random.Generator, size: Named) -> int:
+    least = max(size.least, 1)
+    most = min(size.most or least + _MOST_FRAMES, least + _MOST_FRAMES)
     return int(rng.integers(least, most + 1))
 
 
@@ -77,7 +72,7 @@ def _random(
     return rng.integers(int(low), int(high) + 1, shape).astype(dtype)
 
 
-def read(file: str | os.PathLike[str], manifest: Manifest) -> dict[str, list[list[NDArray]]]:
+def read(file: str | os.PathLike[str], plan: Plan) -> dict[str, list[list[NDArray]]]:
     """The inputs in an ``.npz`` file, for the functions it has all inputs of.
 
     Raises:
@@ -89,7 +84,7 @@ def read(file: str | os.PathLike[str], manifest: Manifest) -> dict[str, list[lis
     except (OSError, EOFError, ValueError, AttributeError, TypeError, BadZipFile) as failure:
         raise Error(f"{file} is not a readable .npz file; write it with numpy.savez") from failure
     found = {}
-    for name, function in manifest.functions.items():
+    for name, function in plan.functions.items():
         keys = [
             key if key in arrays else f"{name}.{key}"
             for key in (tensor.name for tensor in function.inputs)
@@ -97,6 +92,6 @@ def read(file: str | os.PathLike[str], manifest: Manifest) -> dict[str, list[lis
         if all(key in arrays for key in keys):
             found[name] = [[arrays[key] for key in keys]]
     if not found:
-        names = ", ".join(t.name for f in manifest.functions.values() for t in f.inputs)
+        names = ", ".join(t.name for f in plan.functions.values() for t in f.inputs)
         raise Error(f"{file} has the inputs of no function; name the arrays {names}")
     return found

@@ -22,7 +22,7 @@ int64_t floor_mod(int64_t x, int64_t y) {
 int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
   int64_t a = let.left.of(registers), b = let.right.of(registers), result = 0;
   if ((let.kind == Let::kDiv || let.kind == Let::kMod) && b == 0)
-    throw Error("the plan divides a size by zero; bundle the model again");
+    throw Error("the plan divides a size by zero; compile the model again");
   bool fits = true;
   switch (let.kind) {
     case Let::kAdd:
@@ -47,8 +47,17 @@ int64_t compute(const Let& let, const std::vector<int64_t>& registers) {
     case Let::kMax:
       result = std::max(a, b);
       break;
+    case Let::kLess:
+      result = a < b;
+      break;
+    case Let::kEqual:
+      result = a == b;
+      break;
+    case Let::kSelect:
+      result = a ? b : let.otherwise.of(registers);
+      break;
     case Let::kInput:
-      throw Error("the plan computes an unknown size; bundle the model again");
+      throw Error("the plan computes an unknown size; compile the model again");
   }
   if (!fits) throw Error("a size is beyond 64 bits; give smaller inputs");
   return result;
@@ -89,7 +98,7 @@ Callable::Callable(const Function& plan, void* library, const char* weights, con
     : plan_(plan), threads_(threads), weights_(weights) {
   for (const Call& call : plan.calls) {
     auto* kernel = reinterpret_cast<Kernel>(dlsym(library, ("__tvm_ffi_" + call.kernel).c_str()));
-    if (!kernel) throw Error("kernels.so lacks " + call.kernel + "; bundle the model again");
+    if (!kernel) throw Error("kernels.so lacks " + call.kernel + "; compile the model again");
     kernels_.push_back(kernel);
     arguments_.emplace_back(call.arguments.size());
   }
@@ -180,7 +189,7 @@ void Callable::place_values() {
     if (value.kind == Value::kView && sizes[i] != sizes[where])
       throw Error("in function " + plan_.name + " value " + std::to_string(i) + " of " +
                   spelled(shapes_[i]) + " views value " + std::to_string(where) + " of " +
-                  spelled(shapes_[where]) + "; if the inputs are right, bundle the model again");
+                  spelled(shapes_[where]) + "; if the inputs are right, compile the model again");
   }
   for (size_t i = 0; i < plan_.values.size(); ++i) {
     const Value& value = plan_.values[i];

@@ -13,7 +13,7 @@ constexpr int kMostTokens = 10;             // a frame; a model that never says 
 void check_frames(const Tensor& answer, int64_t frames, const std::string& name) {
   if (answer.shape.size() != 3 || answer.shape[0] != 1 || answer.shape[1] != frames ||
       answer.type.name != "float32")
-    throw Error(name + " does not answer frame by frame; bundle the model again");
+    throw Error(name + " does not answer frame by frame; compile the model again");
 }
 
 // The likeliest token at each node of the lattice, until it is a blank (Graves 2012).
@@ -27,7 +27,7 @@ class TransducerDecoder : public Decoder {
  protected:
   void emit(const float* frame, int64_t width, std::vector<size_t>& tokens) override {
     if (width != static_cast<int64_t>(prediction_.size()))
-      throw Error("encoder and predictor do not fit each other; bundle the model again");
+      throw Error("encoder and predictor do not fit each other; compile the model again");
     for (int i = 0; i < kMostTokens; ++i) {
       auto outputs = joint_({{Type::of("float32"), {1, 1, width}, const_cast<float*>(frame)},
                              {Type::of("float32"), {1, 1, width}, prediction_.data()}});
@@ -73,7 +73,7 @@ class CTCDecoder : public Decoder {
 Network::Network(Model& model, const char* name) : function_(model.function(name)) {
   const Function& plan = function_.plan();
   if (plan.outputs.size() < plan.inputs.size())
-    throw Error(plan.name + " does not answer with its state; bundle the model again");
+    throw Error(plan.name + " does not answer with its state; compile the model again");
   for (size_t i = 1; i < plan.inputs.size(); ++i) {
     const Value& value = plan.input(i);
     State state;
@@ -85,7 +85,7 @@ Network::Network(Model& model, const char* name) : function_(model.function(name
       state.shape.push_back(one.value);
       if (__builtin_mul_overflow(size, one.value, &size) || size > kLargestState)
         throw Error("the state " + value.name + " of " + plan.name +
-                    " is larger than any; bundle the model again");
+                    " is larger than any; compile the model again");
     }
     state.data.resize(static_cast<size_t>(size));
     states_.push_back(std::move(state));
@@ -102,7 +102,7 @@ Tensor Network::operator()(const Tensor& first, int64_t frames) {
   for (size_t i = 0; i < states_.size(); ++i) {
     const Tensor& now = outputs[i + 1];
     if (now.shape != states_[i].shape || now.type.name != "float32")
-      throw Error(name + " changes the shape of its state; bundle the model again");
+      throw Error(name + " changes the shape of its state; compile the model again");
     const auto* data = static_cast<const float*>(now.data);
     std::copy(data, data + states_[i].data.size(), states_[i].data.begin());
   }
@@ -136,7 +136,7 @@ void Decoder::accept(const float* features, int64_t frames, int64_t size,
 size_t Decoder::likeliest(const float* scores, int64_t count) const {
   if (count != static_cast<int64_t>(tokens_))
     throw Error("the model scores " + std::to_string(count) + " tokens and names " +
-                std::to_string(tokens_) + "; bundle the model again");
+                std::to_string(tokens_) + "; compile the model again");
   return static_cast<size_t>(std::max_element(scores, scores + count) - scores);
 }
 

@@ -33,24 +33,6 @@ Error refusal(const std::string& name, const std::string& value, const std::stri
                rule + "; export it again");
 }
 
-// Tokens are written with everything but letters and digits as %XX, an empty one as %.
-std::string unquoted(const std::string& word) {
-  if (word == "%") return "";
-  std::string text;
-  for (size_t i = 0; i < word.size(); ++i) {
-    if (word[i] != '%') {
-      text += word[i];
-      continue;
-    }
-    std::string digits = word.substr(i + 1, 2);
-    if (digits.size() != 2 || digits.find_first_not_of("0123456789ABCDEFabcdef") != digits.npos)
-      throw Error("the plan's tokens are damaged; bundle the model again");
-    text += static_cast<char>(std::strtol(digits.c_str(), nullptr, 16));
-    i += 2;
-  }
-  return text;
-}
-
 }  // namespace
 
 FeatureSettings Metadata::features() const {
@@ -74,11 +56,7 @@ int Metadata::chunk_frames() const { return whole("chunk_frames", 1, 512); }
 
 double Metadata::silence_ms(const char* name) const { return number(name, 0, 60000); }
 
-std::vector<std::string> Metadata::tokens() const {
-  std::vector<std::string> tokens;
-  for (const auto& word : model_.metadata("tokens")) tokens.push_back(unquoted(word));
-  return tokens;
-}
+std::vector<std::string> Metadata::tokens() const { return model_.metadata("tokens"); }
 
 double Metadata::number(const char* name, double least, double most) const {
   const std::string& word = model_.metadata(name).front();

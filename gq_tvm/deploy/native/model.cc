@@ -25,6 +25,9 @@ Plan usable_plan(const std::string& folder) {
   if (plan.machine != kMachine)
     throw Error(folder + " is for " + plan.machine + ", this program is for " + kMachine +
                 "; bundle the model for this machine");
+  if (!plan.runtime.empty())
+    throw Error("the kernels in " + folder + " call " + plan.runtime[0] +
+                " of TVM's; run the model in Python, where TVM is installed");
   for (const std::string& feature : plan.features)
     if (!cpu_has(feature))
       throw Error("this CPU lacks " + feature + ", which the kernels in " + folder +

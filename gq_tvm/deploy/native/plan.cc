@@ -6,21 +6,20 @@
 #include <sstream>
 #include <string_view>
 
+#include "crc32.h"
+
 namespace gq {
 namespace {
 
 constexpr int64_t kMost = 1 << 20;  // registers, slots
 constexpr size_t kMostShown = 40;   // characters of a word in a sentence
-const std::string kFirstLine = "gq-plan 2\n";
+const std::string kFirstLine = "gq-plan 3\n";
 const std::string kChecksum = "checksum ";
 
-// Of the bytes before `end`: FNV-1a of 64 bits (Fowler, Noll, Vo), in hexadecimal.
+// Of the bytes before `end`: CRC-32, in hexadecimal.
 std::string checksum(const std::string& text, size_t end) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (size_t i = 0; i < end; ++i)
-    hash = (hash ^ static_cast<unsigned char>(text[i])) * 0x100000001b3;
-  char word[17];
-  std::snprintf(word, sizeof word, "%016llx", static_cast<unsigned long long>(hash));
+  char word[9];
+  std::snprintf(word, sizeof word, "%08x", static_cast<unsigned>(crc32(text.data(), end)));
   return word;
 }
 
@@ -68,6 +67,35 @@ std::vector<uint8_t> parse_hex(std::string_view text) {
   return bytes;
 }
 
+// Numbers with commas between them.
+std::vector<int64_t> parse_numbers(std::string_view word) {
+  std::vector<int64_t> numbers;
+  if (word == "-") return numbers;
+  for (;;) {
+    size_t end = std::min(word.find(','), word.size());
+    numbers.push_back(parse_whole(word.substr(0, end), 0));
+    if (end == word.size()) return numbers;
+    word.remove_prefix(end + 1);
+  }
+}
+
+// The text that a word stands for: %XX is a byte, a lone % the empty text.
+std::string unquoted(std::string_view word) {
+  std::string text;
+  if (word == "%") return text;
+  for (size_t i = 0; i < word.size(); ++i) {
+    if (word[i] != '%') {
+      text += word[i];
+      continue;
+    }
+    if (word.size() - i < 3) misplaced(word, "a text whose every % has two digits");
+    text += static_cast<char>(
+        parse_number<uint8_t>(word.substr(i + 1, 2), "two hexadecimal digits behind a %", 16));
+    i += 2;
+  }
+  return text;
+}
+
 // The words of a line, each of which must be there.
 class Words {
  public:
@@ -83,7 +111,11 @@ class Words {
     left_.remove_prefix(found.size());
     return found;
   }
-  std::string text() { return std::string(word()); }
+  std::string text() { return unquoted(word()); }
+  std::string text_or_none() {
+    std::string_view found = word();
+    return found == "-" ? "" : unquoted(found);
+  }
   std::vector<std::string> rest() {
     std::vector<std::string> words;
     while (more()) words.push_back(text());
@@ -102,9 +134,11 @@ class Reader {
         {"machine", &Reader::machine},   {"features", &Reader::features},
         {"weights", &Reader::weights},   {"kernels", &Reader::kernels},
         {"metadata", &Reader::metadata}, {"function", &Reader::function},
+        {"runtime", &Reader::runtime},   {"layer", &Reader::layer},
         {"size", &Reader::size},         {"let", &Reader::let},
         {"value", &Reader::value},       {"inputs", &Reader::inputs},
-        {"outputs", &Reader::outputs},   {"call", &Reader::call}};
+        {"output", &Reader::output},     {"outputs", &Reader::outputs},
+        {"call", &Reader::call}};
     Words words(text);
     (this->*parse_kind(kinds, words.word()))(words);
     if (words.more()) throw Error("holds more than belongs there: " + words.text());
@@ -114,7 +148,7 @@ class Reader {
     if (plan_.machine.empty()) throw Error("there is no line machine");
     if (plan_.weights.size < 0 || plan_.kernels.size < 0)
       throw Error("there is no line weights or no line kernels");
-    for (const auto& [_, one] : plan_.functions) one.check(plan_.weights.size);
+    for (const auto& [_, one] : plan_.functions) one.check(plan_.weights.size, plan_.layers.size());
     return std::move(plan_);
   }
 
@@ -141,6 +175,19 @@ class Reader {
     once(content.size < 0);
     content.size = parse_whole(words.word(), 0);
     content.crc = parse_number<uint32_t>(words.word(), "a checksum of 32 bits", 16);
+  }
+  void runtime(Words& words) {
+    once(plan_.runtime.empty());
+    plan_.runtime = words.rest();
+  }
+  void layer(Words& words) {
+    int64_t next = static_cast<int64_t>(plan_.layers.size());
+    parse_whole(words.word(), next, next);
+    Layer& layer = plan_.layers.emplace_back();
+    for (std::string* one : {&layer.name, &layer.kind, &layer.shape, &layer.bits, &layer.activation,
+                             &layer.kernel, &layer.schedule, &layer.origin, &layer.use})
+      *one = words.text();
+    layer.parameters = words.rest();
   }
   void metadata(Words& words) {
     auto [entry, first] = plan_.metadata.try_emplace(words.text());
@@ -172,13 +219,15 @@ class Reader {
   }
   void let(Words& words) {
     static const std::map<std::string_view, Let::Kind> kinds = {
-        {"add", Let::kAdd}, {"sub", Let::kSub}, {"mul", Let::kMul}, {"div", Let::kDiv},
-        {"mod", Let::kMod}, {"min", Let::kMin}, {"max", Let::kMax}};
+        {"add", Let::kAdd},  {"sub", Let::kSub},      {"mul", Let::kMul}, {"div", Let::kDiv},
+        {"mod", Let::kMod},  {"min", Let::kMin},      {"max", Let::kMax}, {"lt", Let::kLess},
+        {"eq", Let::kEqual}, {"select", Let::kSelect}};
     next_register(words);
     Let& let = current().lets.emplace_back();
     let.kind = parse_kind(kinds, words.word());
     let.left = parse_size(words.word(), INT64_MIN);
     let.right = parse_size(words.word(), INT64_MIN);
+    if (let.kind == Let::kSelect) let.otherwise = parse_size(words.word(), INT64_MIN);
   }
   void value(Words& words) {
     static const std::map<std::string_view, Value::Kind> kinds = {
@@ -192,10 +241,14 @@ class Reader {
     value.type = Type::of(words.text());
     if (value.kind == Value::kConstant) value.bytes = parse_hex(words.word());
     else value.where = parse_whole(words.word(), 0);
-    value.name = words.text();
+    value.name = words.text_or_none();
     while (words.more()) value.shape.push_back(parse_size(words.word(), 0));
   }
   void inputs(Words& words) { numbers(current().inputs, words); }
+  void output(Words& words) {  // the only one, returned bare
+    once(current().outputs.empty());
+    current().outputs.push_back(parse_whole(words.word(), 0));
+  }
   void outputs(Words& words) { numbers(current().outputs, words); }
   static void numbers(std::vector<int64_t>& numbers, Words& words) {
     once(numbers.empty());
@@ -204,7 +257,8 @@ class Reader {
   void call(Words& words) {
     Call& call = current().calls.emplace_back();
     call.kernel = words.text();
-    call.layer = words.text();
+    call.layer = words.text_or_none();
+    call.layers = parse_numbers(words.word());
     while (words.more()) call.arguments.push_back(argument(words.word()));
   }
   static Argument argument(std::string_view word) {
@@ -251,14 +305,14 @@ Plan Plan::read(const std::string& path) {
   whole << file.rdbuf();
   std::string text = whole.str();
   if (text.compare(0, kFirstLine.size(), kFirstLine) != 0)
-    throw Error(path + " is not a plan of this version; bundle the model again");
+    throw Error(path + " is not a plan of this version; compile the model again");
   size_t end = text.rfind(kChecksum);
   if (end == std::string::npos || text.substr(end + kChecksum.size()) != checksum(text, end) + "\n")
     throw Error(path + " is damaged; copy the whole bundle again");
   try {
     return parse(std::string_view(text).substr(kFirstLine.size(), end - kFirstLine.size()));
   } catch (const Error& problem) {
-    throw Error(path + " cannot be understood (" + problem.what() + "); bundle the model again");
+    throw Error(path + " cannot be understood (" + problem.what() + "); compile the model again");
   }
 }
 

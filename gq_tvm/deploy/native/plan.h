@@ -1,4 +1,4 @@
-// What a bundle's functions do: which kernels they call on what memory. See deploy/plan.py, its
+// What compiled functions do: which kernels they call on what memory. See gq_tvm/plan/text.py, the
 // writer.
 #pragma once
 
@@ -34,10 +34,11 @@ struct Type {
   int64_t bytes() const { return (bits + 7) / 8; }
 };
 
-// The next register = left op right, or a size of an input.
+// The next register = left op right, a size of an input, or one of two by a condition.
 struct Let {
-  enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax } kind = kInput;
-  Size left, right;
+  enum Kind { kInput, kAdd, kSub, kMul, kDiv, kMod, kMin, kMax, kLess, kEqual, kSelect };
+  Kind kind = kInput;
+  Size left, right, otherwise;   // of kSelect: the condition, and what it chooses from
   int64_t input = 0, axis = 0;   // of kInput
   int64_t least = 0, most = -1;  // of kInput; -1: no bound
   std::string name = {};
@@ -60,7 +61,8 @@ struct Argument {
 
 struct Call {
   std::string kernel;
-  std::string layer;  // whose weights it reads; "-" for none
+  std::string layer;            // which it computes; empty for none
+  std::vector<int64_t> layers;  // its weights: numbers of Plan::layers
   std::vector<Argument> arguments;
 };
 
@@ -76,7 +78,13 @@ struct Function {
   const Value& output(size_t number) const { return values[static_cast<size_t>(outputs[number])]; }
   // Throws Error unless calls can rely on every number: none leads out of a list, a tensor or the
   // weights, nothing is read before it is written, and no memory is used again too early.
-  void check(int64_t weights_size) const;
+  void check(int64_t weights_size, size_t layers) const;
+};
+
+// A weight in a codebook, as a kernel uses it.
+struct Layer {
+  std::string name, kind, shape, bits, activation, kernel, schedule, origin, use;
+  std::vector<std::string> parameters;
 };
 
 // What a file of the bundle holds, to notice a copy that was cut, padded or altered.
@@ -89,6 +97,8 @@ struct Plan {
   std::string machine;
   std::vector<std::string> features;
   Content weights, kernels;
+  std::vector<std::string> runtime;  // functions of TVM's that kernels call
+  std::vector<Layer> layers;
   std::map<std::string, Function> functions;
   std::map<std::string, std::vector<std::string>> metadata;
 

@@ -11,9 +11,10 @@ constexpr int64_t kAlignment = 64;  // of weights; ALIGNMENT of gq_tvm.runtime.w
 
 class Checker {
  public:
-  Checker(const Function& function, int64_t weights_size)
+  Checker(const Function& function, int64_t weights_size, size_t layers)
       : function_(function),
         weights_size_(weights_size),
+        layers_(static_cast<int64_t>(layers)),
         roots_(function.values.size()),
         written_(function.values.size()),
         owner_(static_cast<size_t>(function.slots), -1) {}
@@ -48,7 +49,8 @@ class Checker {
     for (size_t i = 0; i < function_.lets.size(); ++i) {
       const Let& let = function_.lets[i];
       std::string who = "register " + std::to_string(i);
-      require(known(let.left, i) && known(let.right, i), who + " is computed from a later one");
+      require(known(let.left, i) && known(let.right, i) && known(let.otherwise, i),
+              who + " is computed from a later one");
       if (let.kind != Let::kInput) continue;
       require(let.input < static_cast<int64_t>(function_.inputs.size()),
               who + " is told by an input that is not there");
@@ -117,7 +119,10 @@ class Checker {
     const Call& call = function_.calls[number];
     std::string who = "call " + std::to_string(number) + " (" + call.kernel + ")";
     // names of the library's own begin with _
-    require(call.kernel[0] != '_', who + " names no kernel");
+    require(!call.kernel.empty() && call.kernel[0] != '_', who + " names no kernel");
+    for (int64_t one : call.layers)
+      require(one < layers_,
+              who + " computes layer " + std::to_string(one) + ", which is not there");
     for (const Argument& one : call.arguments) {
       if (one.kind == Argument::kSize)
         require(known(one.size, function_.lets.size()), who + " takes an unknown register");
@@ -152,7 +157,7 @@ class Checker {
   }
 
   const Function& function_;
-  int64_t weights_size_;
+  int64_t weights_size_, layers_;
   std::vector<size_t> roots_;  // by value: the one in whose memory it lies
   std::vector<bool> written_;
   std::vector<int64_t> owner_;  // by slot: the value in it
@@ -160,6 +165,8 @@ class Checker {
 
 }  // namespace
 
-void Function::check(int64_t weights_size) const { Checker(*this, weights_size).all(); }
+void Function::check(int64_t weights_size, size_t layers) const {
+  Checker(*this, weights_size, layers).all();
+}
 
 }  // namespace gq

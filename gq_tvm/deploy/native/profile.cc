@@ -27,7 +27,7 @@ void add(std::vector<Row>& rows, const Callable& callable) {
     const std::vector<float>& timings = callable.timings()[i];
     if (timings.empty()) continue;
     const Call& call = plan.calls[i];
-    const std::string& layer = call.layer == "-" ? call.kernel : call.layer;
+    const std::string& layer = call.layer.empty() ? call.kernel : call.layer;
     auto same = [&](const Row& row) { return row.layer == layer; };
     auto row = std::find_if(rows.begin() + static_cast<std::ptrdiff_t>(first), rows.end(), same);
     if (row == rows.end()) row = rows.insert(rows.end(), {plan.name, layer, timings.size(), 0});
