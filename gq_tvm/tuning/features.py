@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import structural_hash
 
-from gq_tvm import targets
 from gq_tvm.schedules import FAMILIES, Schedule, family
-from gq_tvm.schedules.cost import USUAL_ROWS, kernel_counts
+from gq_tvm.schedules.cost import kernel_counts
 from gq_tvm.tuning.task import Task
 
 _NAMES = [one.name for one in FAMILIES]
@@ -24,22 +23,12 @@ def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
     one shape says something about others.
     """
     product, counts = task.product, np.array(_seen(task, schedule)[1])
-    rows = product.rows or USUAL_ROWS
+    rows = max(1, product.usual_rows)
     counts[:8] /= product.n * product.k * rows  # the last two are of the loop, not of the call
     sizes = (product.n, product.k, rows, task.threads)
-    knobs = vars(schedule).values()
-    tiles = product.n / schedule.vectors
-    tail = [
-        tiles % 1,  # work on padding
-        rows % schedule.rows,  # rows that go one by one
-        schedule.vectors * min(schedule.rows, rows),  # accumulators
-        product.bits,
-        product.rows is None,
-        *(task.family == name for name in _NAMES),
-    ]
-    return np.array(
-        [[*map(_log, knobs), *map(_log, sizes), *map(float, tail), *counts]], np.float64
-    )
+    known = [product.bits, product.rows is None, *(task.family == name for name in _NAMES)]
+    own = family(task.family).features(task.choice(schedule))
+    return np.array([[*own, *map(_log, sizes), *map(float, known), *counts]], np.float64)
 
 
 def fingerprint(task: Task, schedule: Schedule) -> int:
@@ -49,7 +38,7 @@ def fingerprint(task: Task, schedule: Schedule) -> int:
 
 @lru_cache(maxsize=20_000)
 def _seen(task: Task, schedule: Schedule) -> tuple[int, list[float]]:
-    counts = kernel_counts(family(task.family), targets.get(task.target), task.linear, schedule)
+    counts = kernel_counts(task.run(schedule))
     return structural_hash(task.kernel(schedule)), counts.values
 
 
