@@ -21,7 +21,7 @@ from benchmarks.problems import Layer, Model, aligned
 from gq_tvm import quantize
 from gq_tvm.ops import reference
 from gq_tvm.ops.checks import ACTIVATIONS
-from gq_tvm.quantize.codebook_layers import CodebookLayer, CodebookLinear
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookLinear
 from gq_tvm.schedules import FAMILIES, Family, Product, families_for
 from gq_tvm.targets import Target, get
 

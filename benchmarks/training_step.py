@@ -29,9 +29,9 @@ from benchmarks.machine import circumstances, describe
 from gq_tvm import files, quantize
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.models.batches import Batch
-from gq_tvm.models.network import NetworkSettings, build
-from gq_tvm.models.objective import objective
+from gq_tvm.models.data.batches import Batch
+from gq_tvm.models.networks.network import NetworkSettings, build
+from gq_tvm.models.training.objective import objective
 
 BATCH, FRAMES, TOKENS = 32, 70, 12
 LIMIT = 1.5  # of the float step's time and memory

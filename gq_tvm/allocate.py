@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gq_tvm import files
+from gq_tvm.columns import columns
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 
 if TYPE_CHECKING:
-    from gq_tvm.models.allocation import Proposal
-    from gq_tvm.models.sensitivity import Sensitivity
+    from gq_tvm.models.allocation.allocate import Proposal
+    from gq_tvm.models.allocation.sensitivity import Sensitivity
 
 DESCRIPTION = """\
 Propose bits for each weight of a trained float network. Each weight is quantised alone with each
@@ -91,9 +92,10 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch  # after parsing: --help should not wait for it
 
-    from gq_tvm.models import allocation, sensitivity
-    from gq_tvm.models.config import read
-    from gq_tvm.models.start import float_checkpoint
+    from gq_tvm.models.allocation import allocate as allocation
+    from gq_tvm.models.allocation import sensitivity
+    from gq_tvm.models.configuration.config import read
+    from gq_tvm.models.training.start import float_checkpoint
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -120,16 +122,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _table(measured: Sensitivity, found: Proposal) -> str:
     """Weights, sensitivity in millinats at each number of bits, and what was chosen."""
-    width = max(map(len, measured.sizes))
     choices = sorted(next(iter(measured.sizes.values())))
-    columns = "".join(f"{f'{n} bits':>10}" for n in choices)
-    lines = [f"{'weight':<{width}}{columns}  chosen  bytes   (divergence in millinats)"]
+    rows = [["weight", *(f"{n} bits" for n in choices), "chosen", "bytes"]]
     for name, own in measured.divergence.items():
-        values = "".join(f"{1000 * own[n]:>10.3f}" for n in choices)
         bits = found.bits[name]
-        lines.append(f"{name:<{width}}{values}  {bits:>6}  {measured.sizes[name][bits]}")
-    lines.append(f"{'all that has no bits to choose':<{width}}  {measured.fixed} bytes")
-    return "\n".join(lines)
+        values = (f"{1000 * own[n]:.3f}" for n in choices)
+        rows.append([name, *values, str(bits), str(measured.sizes[name][bits])])
+    return (
+        f"divergence in millinats:\n{columns(rows, right=range(1, len(rows[0])))}\n"
+        f"all that has no bits to choose: {measured.fixed} bytes"
+    )
 
 
 def _summary(found: Proposal, budget: int, choices: list[int]) -> str:

@@ -21,15 +21,15 @@ from gq_tvm.frontend import culprit
 from gq_tvm.frontend.importer import reason
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import inputs_of
-from gq_tvm.passes.sizes import spelled
+from gq_tvm.passes.relax_tools.rewriter import inputs_of
+from gq_tvm.passes.relax_tools.sizes import spelled
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.runtime.manifest import Function, KernelCall, Layer, Manifest, Tensor
 from gq_tvm.runtime.manifest import Product as ProductRecord
 from gq_tvm.schedules import Product
-from gq_tvm.schedules.database import load as load_schedules
+from gq_tvm.schedules.choosing.database import load as load_schedules
 from gq_tvm.targets import Target, get
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 Progress = Callable[[str], object]
 

@@ -10,8 +10,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gq_tvm import cache, debian
+from gq_tvm import cache
 from gq_tvm.errors import Error
+from gq_tvm.toolchain import debian
 
 _PACKAGE = "asterisk-core-sounds-en-wav"
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gq_tvm.command import command, positive
 
 if TYPE_CHECKING:
-    from gq_tvm.models.config import Config
+    from gq_tvm.models.configuration.config import Config
 
 DESCRIPTION = """\
 Train a speech recogniser as a configuration says: float weights first, then GQ, which leaves
@@ -71,8 +71,9 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch  # after parsing: --help should not wait for it
 
-    from gq_tvm.models import config_file, run
-    from gq_tvm.models.config import read
+    from gq_tvm.models.configuration import config_file
+    from gq_tvm.models.configuration.config import read
+    from gq_tvm.models.training import run
 
     if arguments.list:
         for name, about in config_file.shipped().items():
@@ -98,8 +99,10 @@ def main(argv: list[str] | None = None) -> int:
 def _check(config: Config) -> None:
     """Print what a configuration would do; raises Error for what it could not."""
     from gq_tvm import quantize
-    from gq_tvm.models import data, plan, start
-    from gq_tvm.models.sizes import deployed_bytes
+    from gq_tvm.models.allocation.sizes import deployed_bytes
+    from gq_tvm.models.data import loading as data
+    from gq_tvm.models.training import dry_run as plan
+    from gq_tvm.models.training import start
 
     start.configured(config)
     model = plan.planned(config)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gq_tvm.runtime.devices import RpcDevice
     from gq_tvm.runtime.manifest import Manifest
     from gq_tvm.schedules import Product
-    from gq_tvm.schedules.choosing import Chooser
+    from gq_tvm.schedules.choosing.chooser import Chooser
     from gq_tvm.targets import Target
     from gq_tvm.tuning import Progress, Task, Tuned
 
@@ -109,8 +109,8 @@ def tune_products(
     Raises:
         Error: the target does not run there, or there is nothing to tune.
     """
-    from gq_tvm.schedules.choosing import Chooser
-    from gq_tvm.schedules.database import load, user_path
+    from gq_tvm.schedules.choosing.chooser import Chooser
+    from gq_tvm.schedules.choosing.database import load, user_path
     from gq_tvm.tuning import Progress, tasks_for, tune
     from gq_tvm.tuning.pool import Pool
 
@@ -194,7 +194,7 @@ def _prepare_model(target: Target, threads: int, progress: Progress) -> tuple[st
     """
     from gq_tvm import modelled
     from gq_tvm.modelled import tools
-    from gq_tvm.schedules.database import MODELLED
+    from gq_tvm.schedules.choosing.database import MODELLED
 
     modelled.check(target)
     if threads > 1:

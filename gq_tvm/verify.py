@@ -16,7 +16,7 @@ from gq_tvm.runtime.placement import add_device_options, chosen_device, emulated
 
 if TYPE_CHECKING:
     from gq_tvm.runtime.devices import Device
-    from gq_tvm.verification import Report
+    from gq_tvm.verification.bound import Report
 
 _EPILOG = """\
 The inputs are random, of the sizes the model was exported with and of others it allows. Outputs
@@ -56,7 +56,7 @@ def run(program: Any, artefact: str, options: argparse.Namespace) -> int:
         Error: the artefact does not run there, or the inputs do not fit.
     """
     from gq_tvm.runtime.devices import LocalDevice
-    from gq_tvm.verification import verify
+    from gq_tvm.verification.bound import verify
 
     with _device(options, artefact) as device:
         report = verify(program, artefact, device, options.inputs, options.threads)

@@ -23,10 +23,10 @@ from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.products import products_of
-from gq_tvm.passes.rewriter import calls_of
+from gq_tvm.passes.relax_tools.rewriter import calls_of
 from gq_tvm.passes.sink_transposes import SinkTransposes
 from gq_tvm.schedules import Product
-from gq_tvm.schedules.database import Database
+from gq_tvm.schedules.choosing.database import Database
 from gq_tvm.targets import Target
 
 __all__ = ["Layer", "Parameters", "kernel_calls", "lower", "products"]

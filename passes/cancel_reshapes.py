@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from gq_tvm.passes.operators import is_operator, same_shape, shape_of
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 _RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 

@@ -18,10 +18,10 @@ from gq_tvm.errors import Error
 from gq_tvm.passes.operators import WEIGHTS, attributes, part_name, with_attrs
 from gq_tvm.passes.parameters import Parameters, digest
 from gq_tvm.passes.products import products_of
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass, calls_of
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass, calls_of
 from gq_tvm.schedules import Choice, Family, Product, families_for, family
-from gq_tvm.schedules.choosing import Chooser, origin
-from gq_tvm.schedules.database import Database
+from gq_tvm.schedules.choosing.chooser import Chooser, origin
+from gq_tvm.schedules.choosing.database import Database
 from gq_tvm.schedules.family import MOST_INT8_K
 from gq_tvm.targets import Target
 

@@ -25,7 +25,7 @@ from gq_tvm.passes.operators import (
     is_operator,
     shape_of,
 )
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 _FRAMES_LAST = [0, 2, 1]
 

@@ -20,7 +20,6 @@ from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.reference import common_codebook
-from gq_tvm.passes.dataflow import Users, users, values
 from gq_tvm.passes.operators import (
     CONV1D,
     LINEAR,
@@ -29,7 +28,8 @@ from gq_tvm.passes.operators import (
     shape_of,
     with_args,
 )
-from gq_tvm.passes.rewriter import BindingRewriter, ModulePass
+from gq_tvm.passes.relax_tools.dataflow import Users, users, values
+from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)

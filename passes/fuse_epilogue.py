@@ -17,7 +17,6 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
-from gq_tvm.passes.dataflow import Users, users, values
 from gq_tvm.passes.operators import (
     CONV1D,
     DEPTHWISE,
@@ -28,7 +27,8 @@ from gq_tvm.passes.operators import (
     shape_of,
     with_args,
 )
-from gq_tvm.passes.rewriter import BindingRewriter, ModulePass
+from gq_tvm.passes.relax_tools.dataflow import Users, users, values
+from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
 from gq_tvm.schedules.epilogue import GLU, Epilogue
 
 _FUNCTIONS = {

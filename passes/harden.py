@@ -22,7 +22,7 @@ from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import is_operator, shape_of
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)

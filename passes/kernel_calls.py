@@ -8,8 +8,8 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import inputs_of
-from gq_tvm.passes.sizes import spelled
+from gq_tvm.passes.relax_tools.rewriter import inputs_of
+from gq_tvm.passes.relax_tools.sizes import spelled
 
 
 def kernel_calls(module: IRModule) -> dict[str, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 
 @tvm.transform.module_pass(opt_level=0)

@@ -9,7 +9,6 @@ import tvm
 from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
-from gq_tvm.passes.kernels import Kernels
 from gq_tvm.passes.operators import (
     PACKED,
     WEIGHTS,
@@ -20,13 +19,15 @@ from gq_tvm.passes.operators import (
     volume,
 )
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.passes.sizes import spelled
-from gq_tvm.schedules import Choice, direct
-from gq_tvm.schedules.depthwise import Depthwise, depthwise
+from gq_tvm.passes.relax_tools.kernels import Kernels
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
+from gq_tvm.passes.relax_tools.sizes import spelled
+from gq_tvm.schedules import Choice
+from gq_tvm.schedules.choosing.threads import worth_threads
+from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise
+from gq_tvm.schedules.cpu.float_ops import lanes_of
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.schedules.float_ops import lanes_of
-from gq_tvm.schedules.threads import worth_threads
+from gq_tvm.schedules.scalar import direct
 from gq_tvm.targets import Target
 
 

@@ -16,12 +16,12 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst, IRModule
 
-from gq_tvm.passes.dataflow import values
-from gq_tvm.passes.kernels import Kernels
 from gq_tvm.passes.operators import is_operator, shape_of, simplified, volume
-from gq_tvm.passes.rewriter import BindingRewriter, ModulePass
-from gq_tvm.schedules.float_ops import lanes_of
-from gq_tvm.schedules.float_ops.runs import Run, join_runs
+from gq_tvm.passes.relax_tools.dataflow import values
+from gq_tvm.passes.relax_tools.kernels import Kernels
+from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
+from gq_tvm.schedules.cpu.float_ops import lanes_of
+from gq_tvm.schedules.cpu.float_ops.runs import Run, join_runs
 from gq_tvm.targets import Target
 
 Values = dict[relax.Var, relax.Expr]

@@ -14,15 +14,15 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from gq_tvm.passes.kernels import Kernels
 from gq_tvm.passes.operators import equal_sizes, is_operator, shape_of, volume
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules.float_ops import lanes_of
-from gq_tvm.schedules.float_ops.activation import activation
-from gq_tvm.schedules.float_ops.attention import Attention, attention
-from gq_tvm.schedules.float_ops.layer_norm import layer_norm
-from gq_tvm.schedules.float_ops.matmul import matmul
-from gq_tvm.schedules.float_ops.softmax import softmax
+from gq_tvm.passes.relax_tools.kernels import Kernels
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
+from gq_tvm.schedules.cpu.float_ops import lanes_of
+from gq_tvm.schedules.cpu.float_ops.activation import activation
+from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
+from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
+from gq_tvm.schedules.cpu.float_ops.matmul import matmul
+from gq_tvm.schedules.cpu.float_ops.softmax import softmax
 from gq_tvm.targets import Target
 
 _ACTIVATIONS = {"relax.nn.silu": "silu", "relax.tanh": "tanh"}

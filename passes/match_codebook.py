@@ -19,7 +19,7 @@ from tvm.relax.dpl import DFPattern, is_op, rewrite_call, wildcard
 
 from gq_tvm.passes.operators import codebook_embedding, codebook_linear, is_operator, shape_of
 from gq_tvm.passes.parameters import digest
-from gq_tvm.passes.rewriter import ModulePass
+from gq_tvm.passes.relax_tools.rewriter import ModulePass
 
 MOST_CENTROIDS = 256  # an index is a byte
 

@@ -27,8 +27,10 @@ from gq_tvm.passes.operators import (
     part_name,
 )
 from gq_tvm.passes.parameters import Layer, Parameters
-from gq_tvm.passes.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Choice, depthwise, direct
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
+from gq_tvm.schedules import Choice
+from gq_tvm.schedules.cpu import depthwise
+from gq_tvm.schedules.scalar import direct
 
 
 @tvm.transform.module_pass(opt_level=0)

@@ -17,7 +17,7 @@ from tvm.ir import GenericConst, IRModule
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import ModulePass
+from gq_tvm.passes.relax_tools.rewriter import ModulePass
 
 _UNARY = (
     "relax.sigmoid", "relax.tanh", "relax.exp", "relax.log", "relax.sqrt", "relax.rsqrt",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from gq_tvm.errors import Error
-from gq_tvm.schedules.dense_f32 import DenseFloatEngine
-from gq_tvm.schedules.dense_int8 import DenseInt8Engine
+from gq_tvm.schedules.cpu.engines.dense_f32 import DenseFloatEngine
+from gq_tvm.schedules.cpu.engines.dense_int8 import DenseInt8Engine
+from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
+from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
+from gq_tvm.schedules.cpu.engines.narrow_table import NarrowTableEngine
+from gq_tvm.schedules.cpu.engines.table import TableEngine
+from gq_tvm.schedules.cpu.engines.table8 import RoundedTableEngine
+from gq_tvm.schedules.cpu.engines.xnor import XnorEngine
+from gq_tvm.schedules.cpu.family import VectorFamily
 from gq_tvm.schedules.family import Choice, Family, Product
-from gq_tvm.schedules.lookup import LookupEngine
-from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
-from gq_tvm.schedules.narrow_table import NarrowTableEngine
-from gq_tvm.schedules.rounded_table import RoundedTableEngine
-from gq_tvm.schedules.scalar import Scalar
+from gq_tvm.schedules.scalar.family import Scalar
 from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.schedules.table import TableEngine
-from gq_tvm.schedules.vector_family import VectorFamily
-from gq_tvm.schedules.xnor import XnorEngine
 from gq_tvm.targets import Target
 
 # In order of preference: the first that supports a product is taken. The baseline comes after the

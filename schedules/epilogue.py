@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gq_tvm.errors import Error
-from gq_tvm.schedules.vector_math import FUNCTIONS
+from gq_tvm.schedules.cpu.vector_math import FUNCTIONS
 
 GLU = "glu"
 #: Activations a linear kernel can end with; "" is none.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from codebook_models import compiled, export, frames, relative_error
-from conformer_model import Conformer
-from relax_modules import calls
+from helpers.codebook_models import compiled, export, frames, relative_error
+from helpers.conformer_model import Conformer
+from helpers.relax_modules import calls
 from torch.export import Dim
 
 import gq_tvm

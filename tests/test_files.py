@@ -12,7 +12,7 @@ import pytest
 
 from gq_tvm import files
 from gq_tvm.errors import Error
-from gq_tvm.models import run_report
+from gq_tvm.models.training import run_report
 
 FULL = """
 import resource, signal, sys

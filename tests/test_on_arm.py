@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from codebook_models import Lstm, export, frames, linear_program
-from conformer_model import Conformer
+from helpers.codebook_models import Lstm, export, frames, linear_program
+from helpers.conformer_model import Conformer
 
 import gq_tvm
 from gq_tvm import targets
 from gq_tvm.build import build
 from gq_tvm.errors import Error
-from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 
 #: The least core of each instruction set; its code runs on the CPU QEMU has for that core.
 CORES = {

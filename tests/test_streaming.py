@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_networks import FEATURES, chunks, compressed, noise
+from helpers.small_networks import FEATURES, chunks, compressed, noise
 
 import gq_tvm
 from gq_tvm import inspect, profile, transcribe, verify

@@ -8,15 +8,24 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from codebook_models import Embedding, Linear, Lstm, compiled, everything, export, linear_program
+from helpers.codebook_models import (
+    Embedding,
+    Linear,
+    Lstm,
+    compiled,
+    everything,
+    export,
+    linear_program,
+)
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from gq_tvm import drawn_inputs, verification
-from gq_tvm.replay import Replay, activations
 from gq_tvm.runtime.manifest import Function, Layer, Manifest
 from gq_tvm.runtime.manifest import Tensor as About
-from gq_tvm.verification import Comparison, _arithmetic, _Trial
+from gq_tvm.verification import bound as verification
+from gq_tvm.verification import drawn_inputs
+from gq_tvm.verification.bound import Comparison, _arithmetic, _Trial
+from gq_tvm.verification.replay import Replay, activations
 
 
 class Residual(nn.Module):

@@ -17,12 +17,12 @@ from torch import nn
 from benchmarks.accuracy.cells import ABLATIONS, NETWORKS, ROWS, Cell
 from benchmarks.accuracy.data import Data
 from gq_tvm import quantize
-from gq_tvm.models import checkpoint
-from gq_tvm.models.network import Network, build
-from gq_tvm.models.objective import Teacher
-from gq_tvm.models.training import Schedule, Trainer, restore_model
-from gq_tvm.quantize.quant_layers import QuantLayer
-from gq_tvm.quantize.uniform import LearnedStep
+from gq_tvm.models.networks.network import Network, build
+from gq_tvm.models.training import checkpoint
+from gq_tvm.models.training.objective import Teacher
+from gq_tvm.models.training.trainer import Schedule, Trainer, restore_model
+from gq_tvm.quantize.quantisers.uniform import LearnedStep
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 _FIRST = Schedule(steps=3200, learning_rate=2e-3, save_every=400)
 _SECOND = Schedule(

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gq_tvm.models.conformer import ConformerSettings
-from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
-from gq_tvm.models.network import NetworkSettings
-from gq_tvm.models.rnnt import RNNTSettings
+from gq_tvm.models.networks.conformer import ConformerSettings
+from gq_tvm.models.networks.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.networks.network import NetworkSettings
+from gq_tvm.models.networks.rnnt import RNNTSettings
 
 _HEAD = RNNTSettings(predictor_size=64, embedding_size=32, joint_size=96)
 NETWORKS = {

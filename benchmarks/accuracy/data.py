@@ -16,9 +16,9 @@ from benchmarks.accuracy import recipe
 from benchmarks.accuracy.recipe import DigitRecipe
 from gq_tvm import cache as cache_folder
 from gq_tvm import files
-from gq_tvm.models.batches import Batch, Batches, Source
-from gq_tvm.models.evaluation import Spoken
+from gq_tvm.models.data.batches import Batch, Batches, Source
 from gq_tvm.models.torch_recogniser import deployed_features
+from gq_tvm.models.training.evaluation import Spoken
 from gq_tvm.speech.features import FeatureSettings
 
 BATCH = 20

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gq_tvm.models.batches import Source
-from gq_tvm.models.evaluation import Spoken
-from gq_tvm.models.voices import synthetic_phrases, synthetic_words
+from gq_tvm.models.data.batches import Source
+from gq_tvm.models.data.voices import synthetic_phrases, synthetic_words
+from gq_tvm.models.training.evaluation import Spoken
 from gq_tvm.speech import FeatureSettings, corpora
 
 

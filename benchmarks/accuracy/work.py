@@ -17,9 +17,9 @@ from benchmarks.accuracy.data import Data
 from benchmarks.machine import circumstances
 from gq_tvm import files, quantize
 from gq_tvm.models import export
-from gq_tvm.models.batched_decoding import transcribe_batched
-from gq_tvm.models.network import Network
-from gq_tvm.models.sizes import deployed_bytes
+from gq_tvm.models.allocation.sizes import deployed_bytes
+from gq_tvm.models.networks.network import Network
+from gq_tvm.models.training.batched_decoding import transcribe_batched
 from gq_tvm.transcribe import recogniser_of
 
 ROLES = ("development", "test")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from benchmarks.arm.candidate import INPUTS, OUTPUTS, Call, Candidate
 from gq_tvm import targets
 from gq_tvm.schedules import Family, Product, Schedule, families_for
-from gq_tvm.schedules.choosing import Chooser
-from gq_tvm.schedules.database import load
-from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.choosing.chooser import Chooser
+from gq_tvm.schedules.choosing.database import load
+from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
 

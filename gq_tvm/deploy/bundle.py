@@ -16,7 +16,7 @@ from gq_tvm.deploy import native_code, plan, plan_file
 from gq_tvm.errors import Error
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import Artefact, replace_folder
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 _TASKS = ("rnnt", "ctc")  # of the decoders in native/decoding.cc
 
@@ -25,7 +25,7 @@ PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors"
 # What runs a program: a 64-bit kernel may carry a 32-bit system, so `uname -m` does not tell.
 _SYSTEMS = {
     "aarch64": "64-bit Linux (`getconf LONG_BIT` says 64), aarch64",
-    "arm": "32-bit Linux (`getconf LONG_BIT` says 32), armhf",
+    "armhf": "32-bit Linux (`getconf LONG_BIT` says 32), armhf",
 }
 
 _README = """\

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from gq_tvm import cache
-from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
+from gq_tvm.toolchain.zig import GLIBC, compile_native, ffi_headers
 
 NATIVE = Path(__file__).with_name("native")
 RUN, LIBRARY, REPORT = "gq-run", "libgq.so", "report.o"

@@ -18,7 +18,7 @@ from tvm.ir import GenericConst, IRModule, prim
 
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.rewriter import inputs_of
+from gq_tvm.passes.relax_tools.rewriter import inputs_of
 
 _OPERATIONS = (
     (prim.Add, "add"),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gq_tvm.frontend.program import Program, Translated, read, translate, unused_inputs
+from gq_tvm.frontend.reading.program import Program, Translated, read, translate, unused_inputs
 
 __all__ = ["Program", "Translated", "read", "translate", "unused_inputs"]

@@ -14,7 +14,7 @@ from tvm import relax
 
 from gq_tvm.frontend.importer import reason
 from gq_tvm.frontend.places import place_of
-from gq_tvm.frontend.program import Translated
+from gq_tvm.frontend.reading.program import Translated
 from gq_tvm.passes.operators import CODEBOOK_OPERATORS
 
 

@@ -17,9 +17,9 @@ from tvm.ir import IRModule
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from gq_tvm.errors import Error
-from gq_tvm.frontend import complex_numbers
+from gq_tvm.frontend.converters import complex_numbers
+from gq_tvm.frontend.converters.promotion import operands_to_cast
 from gq_tvm.frontend.places import name_of, place_of
-from gq_tvm.frontend.promotion import operands_to_cast
 
 _LONGEST = 300  # characters of TVM's account
 

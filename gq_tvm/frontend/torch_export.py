@@ -16,14 +16,15 @@ from tvm.ir import IRModule
 
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
-from gq_tvm.frontend import arithmetic, checks, complex_numbers, exponentials, reductions
-from gq_tvm.frontend.attention import ATTENTION, convert_attention, is_kept
-from gq_tvm.frontend.codebook import Converters
-from gq_tvm.frontend.decompositions import DECOMPOSITIONS
+from gq_tvm.frontend.converters import arithmetic, complex_numbers, exponentials, reductions
+from gq_tvm.frontend.converters.attention import ATTENTION, convert_attention, is_kept
+from gq_tvm.frontend.converters.codebook import Converters
+from gq_tvm.frontend.converters.decompositions import DECOMPOSITIONS
+from gq_tvm.frontend.converters.joins import convert_cat
+from gq_tvm.frontend.converters.sequences import MAKERS, convert_sequence
+from gq_tvm.frontend.converters.slices import convert_slice
 from gq_tvm.frontend.importer import Converter, Importer, reason
-from gq_tvm.frontend.joins import convert_cat
-from gq_tvm.frontend.sequences import MAKERS, convert_sequence
-from gq_tvm.frontend.slices import convert_slice
+from gq_tvm.frontend.reading import checks
 from gq_tvm.passes.parameters import digest
 
 _CONVERTERS: dict[str, Converter] = {

@@ -21,8 +21,8 @@ from torch.export.pt2_archive._package import load_pt2, package_pt2
 import gq_tvm.ops.torch_gru  # noqa: F401  (registers the operators the programs call)
 from gq_tvm import files, records
 from gq_tvm.errors import Error
-from gq_tvm.models.network import Network
-from gq_tvm.models.rnnt import RNNT
+from gq_tvm.models.networks.network import Network
+from gq_tvm.models.networks.rnnt import RNNT
 from gq_tvm.models.torch_recogniser import metadata, on_numpy
 from gq_tvm.quantize import CodebookLSTM
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gq_tvm.models.network import Network, task
+from gq_tvm.models.networks.network import Network, task
 from gq_tvm.speech import tokens
 from gq_tvm.speech.features import FeatureSettings, extract
 from gq_tvm.speech.recogniser import Recogniser

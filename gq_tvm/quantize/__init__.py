@@ -10,19 +10,19 @@ the activations of a codec), [C] our own choice.
 
 from __future__ import annotations
 
-from gq_tvm.quantize.annealing import Annealing
-from gq_tvm.quantize.codebook_attention import CodebookMultiheadAttention
-from gq_tvm.quantize.codebook_layers import (
+from gq_tvm.quantize.compress import compress
+from gq_tvm.quantize.convert import convert
+from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
+from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
     CodebookLinear,
     CodebookWeight,
 )
-from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
-from gq_tvm.quantize.compress import compress
-from gq_tvm.quantize.convert import convert
+from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.describe import Report, WeightReport, describe
 from gq_tvm.quantize.prepare import centroid_parameters, prepare
+from gq_tvm.quantize.quantisers.annealing import Annealing
 
 __all__ = [
     "Annealing",

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
-from gq_tvm.quantize.arguments import check_flags
 from gq_tvm.quantize.convert import convert
-from gq_tvm.quantize.copying import copied
-from gq_tvm.quantize.least_squares import LeastSquares
+from gq_tvm.quantize.drop_in.arguments import check_flags
+from gq_tvm.quantize.drop_in.copying import copied
 from gq_tvm.quantize.prepare import attach
-from gq_tvm.quantize.quant_layers import QuantLayer
+from gq_tvm.quantize.quantisers.least_squares import LeastSquares
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 _MUCH = 0.1  # of a weight's norm, that its codebook loses
 _MOST_NAMED = 8

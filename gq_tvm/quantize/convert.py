@@ -8,27 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
-from gq_tvm.quantize.codebook_attention import PROJECTIONS, CodebookMultiheadAttention
-from gq_tvm.quantize.codebook_layers import (
+from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS, CodebookMultiheadAttention
+from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
     CodebookLayer,
     CodebookLinear,
     CodebookWeight,
 )
-from gq_tvm.quantize.codebook_recurrent import CodebookGRU, CodebookLSTM
-from gq_tvm.quantize.computed_weights import fold
-from gq_tvm.quantize.copying import check_is_model, copied
-from gq_tvm.quantize.quant_attention import QuantMultiheadAttention
-from gq_tvm.quantize.quant_layers import (
+from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
+from gq_tvm.quantize.drop_in.computed_weights import fold
+from gq_tvm.quantize.drop_in.copying import check_is_model, copied
+from gq_tvm.quantize.drop_in.replacement import become
+from gq_tvm.quantize.quantisers.quantizer import check_finite
+from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
+from gq_tvm.quantize.training_layers.quant_layers import (
     QuantConv1d,
     QuantEmbedding,
     QuantLayer,
     QuantLinear,
 )
-from gq_tvm.quantize.quant_recurrent import QuantGRU, QuantLSTM
-from gq_tvm.quantize.quantizer import check_finite
-from gq_tvm.quantize.replacement import become
+from gq_tvm.quantize.training_layers.quant_recurrent import QuantGRU, QuantLSTM
 
 
 def convert(model: nn.Module) -> nn.Module:

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
-from gq_tvm.quantize.arguments import check_flags, check_numbers, check_patterns
-from gq_tvm.quantize.computed_weights import fold
-from gq_tvm.quantize.copying import check_is_model
-from gq_tvm.quantize.gq import GQ, MU, STARTS
-from gq_tvm.quantize.quant_layers import QuantLayer
-from gq_tvm.quantize.quant_recurrent import QuantRecurrent
-from gq_tvm.quantize.quantizer import Quantizer, check_finite
-from gq_tvm.quantize.replacement import become
-from gq_tvm.quantize.supported import LAYERS, Weight, find_weights, layer_kind, why_none
-from gq_tvm.quantize.uniform import LearnedStep, Uniform
+from gq_tvm.quantize.drop_in.arguments import check_flags, check_numbers, check_patterns
+from gq_tvm.quantize.drop_in.computed_weights import fold
+from gq_tvm.quantize.drop_in.copying import check_is_model
+from gq_tvm.quantize.drop_in.replacement import become
+from gq_tvm.quantize.drop_in.supported import LAYERS, Weight, find_weights, layer_kind, why_none
+from gq_tvm.quantize.quantisers.gq import GQ, MU, STARTS
+from gq_tvm.quantize.quantisers.quantizer import Quantizer, check_finite
+from gq_tvm.quantize.quantisers.uniform import LearnedStep, Uniform
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 METHODS: dict[str, Callable[..., Quantizer]] = {"gq": GQ, "int8": Uniform, "lsq": LearnedStep}
 # What each method has, of the options that not all have, with the values that leave it unsaid.

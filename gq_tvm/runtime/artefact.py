@@ -21,11 +21,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gq_tvm import files, records
-from gq_tvm.elf import machine
 from gq_tvm.errors import Error
 from gq_tvm.records import Wrong
 from gq_tvm.runtime import weights
 from gq_tvm.runtime.manifest import FORMAT, Manifest
+from gq_tvm.toolchain.elf import machine
 
 MANIFEST, CODE, WEIGHTS = "manifest.json", "model.so", "weights.safetensors"
 _LARGEST_MANIFEST = 1 << 26  # bytes; a layer has a thousand
@@ -167,7 +167,7 @@ def check_device(
 
 def check_runtime(path: str | os.PathLike[str], target: Mapping[str, Any]) -> None:
     """Refuse a ``Manifest.target`` that TVM has no runtime for. Raises `Error`."""
-    if target["machine"] == "arm":
+    if target["machine"] == "armhf":
         raise Error(
             f"{path} is for {target['name']} (arm), and TVM has no runtime for 32-bit ARM: make a "
             "bundle of the model (compile --bundle DIR) and run that on the device"

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from gq_tvm import cache, debian
+from gq_tvm import cache
 from gq_tvm.errors import Error
 from gq_tvm.runtime import kernel_runner
-from gq_tvm.targets.zig import GLIBC, compile_native, ffi_headers
+from gq_tvm.toolchain import debian
+from gq_tvm.toolchain.zig import GLIBC, compile_native, ffi_headers
 
 # Every model QEMU 7.2 has that our targets name; `max` is everything QEMU knows.
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
@@ -90,13 +91,13 @@ class Installation:
             cpu: Out of `CPUS`, or of `CPUS_32`.
         """
         qemu, sysroot = self.qemu, self.sysroot
-        if machine == "arm":
+        if machine == "armhf":
             qemu, sysroot = self.qemu_32, self.sysroot_32
         return [str(qemu), "-L", str(sysroot), "-cpu", cpu]
 
     def kernel_runner_32(self, cpu: str) -> list[str]:
         """Return the command line of `kernel_runner` on an emulated CPU out of `CPUS_32`."""
-        return [*self.emulator("arm", cpu), str(self.sysroot_32 / "kernel_runner")]
+        return [*self.emulator("armhf", cpu), str(self.sysroot_32 / "kernel_runner")]
 
     def server(self, options: list[str], host: str, port: int) -> list[str]:
         """Return the command line of the RPC server, without QEMU before it."""
@@ -155,7 +156,7 @@ def build(made: Installation, progress: Callable[[str], object]) -> None:
         progress("ARM device 4/5: C library of armhf (1 MB), runner of kernels")
         packages.unpack(_DEBS_32, work / "root-armhf")
         _keep_libraries(work / "root-armhf", made.sysroot_32, _SYSTEM_LIBRARIES_32)
-        kernel_runner.build(made.sysroot_32 / "kernel_runner", "arm")
+        kernel_runner.build(made.sysroot_32 / "kernel_runner", "armhf")
         progress("ARM device 5/5: QEMU")
         _provide_qemu(packages, native, work / "qemu", made)
     made.seal()

@@ -16,12 +16,13 @@ import weakref
 from collections.abc import Callable
 from typing import IO, Any
 
-from gq_tvm import cache, debian
+from gq_tvm import cache
 from gq_tvm.errors import Error
 from gq_tvm.runtime import board
 from gq_tvm.runtime.board import CPUS
 from gq_tvm.runtime.devices import RpcDevice
 from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
+from gq_tvm.toolchain import debian
 
 SETUP_COMMAND = "python -m gq_tvm.device --setup-only"
 _START_TIMEOUT = 60.0  # seconds; a start takes 0.2

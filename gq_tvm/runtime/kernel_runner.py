@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gq_tvm.errors import Error
-from gq_tvm.targets.zig import compile_native, ffi_headers
+from gq_tvm.toolchain.zig import compile_native, ffi_headers
 
 SOURCE = Path(__file__).with_name("native") / "kernel_runner.c"
 

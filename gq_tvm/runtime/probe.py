@@ -14,7 +14,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.targets import native
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 
 # Order of the attempts: a device reached by RPC is most often an ARM board.
 TRIPLES = {"aarch64": "aarch64-linux-gnu", "x86_64": "x86_64-linux-gnu"}

@@ -9,7 +9,7 @@ from threading import Event
 from gq_tvm import interrupts
 from gq_tvm.errors import Error
 from gq_tvm.schedules import FAMILIES, Product, families_for, family
-from gq_tvm.schedules.choosing import Chooser
+from gq_tvm.schedules.choosing.chooser import Chooser
 from gq_tvm.tuning.log import Log
 from gq_tvm.tuning.pool import Pool
 from gq_tvm.tuning.progress import Progress

@@ -15,7 +15,7 @@ from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import Device, LocalDevice, connect
 from gq_tvm.schedules import Schedule
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task
 

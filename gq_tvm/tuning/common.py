@@ -2,12 +2,12 @@
 
 To measure them for a target T that this machine can run::
 
-    python -m gq_tvm.tune --common-shapes --target T --database schedules/database/T.json
+    python -m gq_tvm.tune --common-shapes --target T --database schedules/choosing/database/T.json
 
 and to model them for one that no machine at hand can run::
 
     python -m gq_tvm.tune --common-shapes --modelled --trials 12 --target T \\
-        --database schedules/database/T.json
+        --database schedules/choosing/database/T.json
 """
 
 from __future__ import annotations

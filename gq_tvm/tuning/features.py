@@ -7,10 +7,9 @@ from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm_ffi import structural_hash
 
 from gq_tvm.schedules import FAMILIES, Schedule, family
-from gq_tvm.schedules.cost import kernel_counts
+from gq_tvm.schedules.choosing.cost import kernel_counts
 from gq_tvm.tuning.task import Task
 
 _NAMES = [one.name for one in FAMILIES]
@@ -22,7 +21,7 @@ def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
     Knobs and sizes are logarithms; counts are for each weight and row, so that what is learnt on
     one shape says something about others.
     """
-    product, counts = task.product, np.array(_seen(task, schedule)[1])
+    product, counts = task.product, np.array(_counts(task, schedule))
     rows = max(1, product.usual_rows)
     counts[:8] /= product.n * product.k * rows  # the last two are of the loop, not of the call
     sizes = (product.n, product.k, rows, task.threads)
@@ -31,15 +30,9 @@ def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
     return np.array([[*own, *map(_log, sizes), *map(float, known), *counts]], np.float64)
 
 
-def fingerprint(task: Task, schedule: Schedule) -> int:
-    """A hash of the kernel: equal for schedules that differ in what the product does not need."""
-    return _seen(task, schedule)[0]
-
-
 @lru_cache(maxsize=20_000)
-def _seen(task: Task, schedule: Schedule) -> tuple[int, list[float]]:
-    counts = kernel_counts(task.run(schedule))
-    return structural_hash(task.kernel(schedule)), counts.values
+def _counts(task: Task, schedule: Schedule) -> list[float]:
+    return kernel_counts(task.run(schedule)).values
 
 
 def _log(value: float) -> float:

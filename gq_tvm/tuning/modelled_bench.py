@@ -13,7 +13,7 @@ from gq_tvm import modelled, targets
 from gq_tvm.errors import Error
 from gq_tvm.schedules import Schedule
 from gq_tvm.targets import Target
-from gq_tvm.targets.linker import export
+from gq_tvm.toolchain.linker import export
 from gq_tvm.tuning.bench import NAME, Measurement, compiled
 from gq_tvm.tuning.case import Case
 from gq_tvm.tuning.task import Task

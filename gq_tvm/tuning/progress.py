@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from gq_tvm.schedules.database import cost
+from gq_tvm.schedules.choosing.database import cost
 from gq_tvm.tuning.log import Trial
 from gq_tvm.tuning.task import Task
 

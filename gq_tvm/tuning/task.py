@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 from tvm import tirx
+from tvm_ffi import structural_hash
 
 from gq_tvm import targets
 from gq_tvm.schedules import Choice, Product, Schedule, family
-from gq_tvm.schedules.threads import worth_threads
+from gq_tvm.schedules.choosing.threads import worth_threads
 
 _KINDS = {3: ", GRU", 4: ", LSTM"}  # by gates
 
@@ -79,3 +80,12 @@ class Task:
         """The kernel that is run, with a schedule."""
         parallel = self.threads > 1 and worth_threads(self.choice(schedule))
         return family(self.family).linear(self.run(schedule), parallel=parallel)
+
+
+@lru_cache(maxsize=20_000)
+def fingerprint(task: Task, schedule: Schedule) -> str:
+    """A hash of the kernel, in every process the same: of what it does, however it is written.
+
+    It is equal for schedules that differ in what the product does not need.
+    """
+    return f"{structural_hash(task.kernel(schedule)) % 2**64:016x}"

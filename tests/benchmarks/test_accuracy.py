@@ -18,10 +18,10 @@ from benchmarks.accuracy.data import Data
 from benchmarks.accuracy.statistics import Errors
 from benchmarks.machine import circumstances
 from gq_tvm import quantize
-from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
-from gq_tvm.models.network import NetworkSettings, build
-from gq_tvm.models.rnnt import RNNTSettings
-from gq_tvm.models.training import Schedule
+from gq_tvm.models.networks.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.networks.network import NetworkSettings, build
+from gq_tvm.models.networks.rnnt import RNNTSettings
+from gq_tvm.models.training.trainer import Schedule
 from gq_tvm.speech import audio, word_error_rate
 
 TEXTS = ["one two", "three", "four five six", "seven"]
@@ -154,7 +154,7 @@ def test_a_cell_from_float_weights_to_compiled_text(data, monkeypatch):
     monkeypatch.setattr(training, "FINE", schedule)
     monkeypatch.setattr("benchmarks.accuracy.data.Data.recipe", recipe.DigitRecipe(voices=0))
     monkeypatch.setattr("gq_tvm.speech.decoding.MAX_TOKENS_PER_FRAME", 1)
-    monkeypatch.setattr("gq_tvm.models.batched_decoding.MAX_TOKENS_PER_FRAME", 1)
+    monkeypatch.setattr("gq_tvm.models.training.batched_decoding.MAX_TOKENS_PER_FRAME", 1)
     cell = Cell("rnnt", "2-1", "gq", 1)
     work.prepare_base(data, "rnnt")
     first = (data.folder / "rnnt-base-1.safetensors").read_bytes()

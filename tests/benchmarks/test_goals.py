@@ -5,7 +5,7 @@ import pytest
 from benchmarks import goals
 from benchmarks.goals import CONFORMER, ENCODER, OURS, PREDICTOR, Ratio
 
-from benchmark_figures import layer, model, results, row  # isort: skip
+from helpers.benchmark_figures import layer, model, results, row  # isort: skip
 
 
 def test_best_peer_hot_and_cold_apart():

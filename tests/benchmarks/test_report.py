@@ -7,7 +7,7 @@ from benchmarks.report import holding, render
 from benchmarks.results import Results, key
 from gq_tvm.errors import Error
 
-from benchmark_figures import layer, model, results, row  # isort: skip
+from helpers.benchmark_figures import layer, model, results, row  # isort: skip
 
 
 @pytest.fixture

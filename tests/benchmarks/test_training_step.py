@@ -10,10 +10,10 @@ import torch
 from benchmarks import training_step
 from benchmarks.training_step import Case, all_cases, times
 from gq_tvm.errors import Error
-from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
-from gq_tvm.models.network import Network, NetworkSettings, build
-from gq_tvm.models.rnnt import RNNTSettings
-from gq_tvm.quantize.quantizer import Quantizer
+from gq_tvm.models.networks.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.networks.network import Network, NetworkSettings, build
+from gq_tvm.models.networks.rnnt import RNNTSettings
+from gq_tvm.quantize.quantisers.quantizer import Quantizer
 
 SMALL = NetworkSettings(
     LSTMEncoderSettings(size=4, layers=1),

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, everything, export, linear_program
+from helpers.codebook_models import Linear, everything, export, linear_program
 
 import gq_tvm
 from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
-from gq_tvm import verification
+from gq_tvm.verification import bound as verification
 
 
 @pytest.fixture(scope="module")

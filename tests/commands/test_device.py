@@ -8,8 +8,8 @@ import pytest
 
 from gq_tvm import demo_prompts
 from gq_tvm.device import main
-from gq_tvm.elf import machine
 from gq_tvm.runtime.devices import connect
+from gq_tvm.toolchain.elf import machine
 
 
 def test_serves_until_interrupted(emulated):

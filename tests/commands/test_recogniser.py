@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from codebook_models import everything
+from helpers.codebook_models import everything
 
 import gq_tvm
 from gq_tvm import demo, frontend, inspect, profile, targets, transcribe
 from gq_tvm.models.torch_recogniser import on_numpy
 from gq_tvm.runtime.profiling import compare
-from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.speech import audio
 from gq_tvm.speech.recogniser import Recogniser
 

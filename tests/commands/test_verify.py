@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear as CodebookLinear
-from codebook_models import export, linear_program
+from helpers.codebook_models import Linear as CodebookLinear
+from helpers.codebook_models import export, linear_program
 
 import gq_tvm
 from gq_tvm import compile as compile_command
-from gq_tvm import profile, tune, verification, verify
+from gq_tvm import profile, tune, verify
 from gq_tvm.runtime import profiling
 from gq_tvm.runtime.emulator import EmulatedDevice
+from gq_tvm.verification import bound as verification
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from codebook_models import Linear, Lstm, export, frames
+from helpers.codebook_models import Linear, Lstm, export, frames
 from torch import nn
 
 import gq_tvm

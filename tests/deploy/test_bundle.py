@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundled import run
-from codebook_models import Linear, export, frames
-from conformer_model import Conformer
+from helpers.bundled import run
+from helpers.codebook_models import Linear, export, frames
+from helpers.conformer_model import Conformer
 
 import gq_tvm
 from gq_tvm import Error, cache, deploy, targets
@@ -20,7 +20,7 @@ from gq_tvm.build import build
 from gq_tvm.runtime import board
 from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.speech import audio
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.toolchain.zig import compile_native
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundled import altered, replanned, run, with_functions
+from helpers.bundled import altered, replanned, run, with_functions
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 

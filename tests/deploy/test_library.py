@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from bundled import replanned, with_functions
+from helpers.bundled import replanned, with_functions
 
 from gq_tvm.speech import audio
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from codebook_models import Linear, export, frames
+from helpers.codebook_models import Linear, export, frames
 from torch import nn
 
 from gq_tvm import Error, frontend, targets

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bundled import replanned, run
-from small_networks import FEATURES, chunks, compressed, noise
+from helpers.bundled import replanned, run
+from helpers.small_networks import FEATURES, chunks, compressed, noise
 
 import gq_tvm
 from gq_tvm import deploy

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from bundled import run
+from helpers.bundled import run
 
 from gq_tvm import cache
 from gq_tvm.deploy.native_code import NATIVE
 from gq_tvm.speech import audio
 from gq_tvm.speech.resampling import resample
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.toolchain.zig import compile_native
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 

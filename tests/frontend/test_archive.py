@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from codebook_models import Linear, frames
-from pt2_files import altered
+from helpers.codebook_models import Linear, frames
+from helpers.pt2_files import altered
 from torch import nn
 from torch.utils import _pytree
 
 from gq_tvm import frontend
 from gq_tvm.errors import Error
-from gq_tvm.frontend.archive import Archive
-from gq_tvm.frontend.program_table import plain
+from gq_tvm.frontend.reading.archive import Archive
+from gq_tvm.frontend.reading.program_table import plain
 
 
 class Views(nn.Module):

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import codebook_models
 import pytest
 import torch
 import torch.nn.functional as F
-from codebook_models import Linear, compiled, relative_error
+from helpers import codebook_models
+from helpers.codebook_models import Linear, compiled, relative_error
 from torch import nn
 
 from gq_tvm import frontend

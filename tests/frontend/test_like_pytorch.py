@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from codebook_models import Linear, compiled, frames
+from helpers.codebook_models import Linear, compiled, frames
 from torch import Tensor, nn
 
 from gq_tvm import frontend
 from gq_tvm.build import build
 from gq_tvm.errors import Error
-from gq_tvm.frontend.decompositions import embedding_bag, unfold, unfold_backward
+from gq_tvm.frontend.converters.decompositions import embedding_bag, unfold, unfold_backward
 
 Programs = dict[str, Callable[..., Any]]
 

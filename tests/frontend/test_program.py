@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, export, linear_program
+from helpers.codebook_models import Linear, export, linear_program
 from torch import nn
 from torch.export.pt2_archive._package import package_pt2
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from codebook_models import Linear, compiled, export, frames, relative_error
+from helpers.codebook_models import Linear, compiled, export, frames, relative_error
 from torch import Tensor, nn
 
 from gq_tvm import frontend

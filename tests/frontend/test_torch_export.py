@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from codebook_models import (
+from helpers.codebook_models import (
     Linear,
     Lstm,
     codebook,
@@ -16,15 +16,15 @@ from codebook_models import (
     indices,
     linear_program,
 )
-from relax_modules import calls
+from helpers.relax_modules import calls
 from torch import nn
 
 from gq_tvm import frontend
 from gq_tvm.build import build
 from gq_tvm.errors import Error
-from gq_tvm.frontend.codebook import layer_of
+from gq_tvm.frontend.converters.codebook import layer_of
 from gq_tvm.passes import operators
-from gq_tvm.quantize.codebook_layers import CodebookLinear, CodebookWeight
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear, CodebookWeight
 
 
 def translated(program, activation=None):

@@ -13,8 +13,8 @@ from gq_tvm.modelled.counting import Block, _whole
 from gq_tvm.modelled.elf import Elf
 from gq_tvm.runtime import kernel_runner
 from gq_tvm.schedules import Product, Schedule
-from gq_tvm.targets.linker import linker
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.toolchain.linker import linker
+from gq_tvm.toolchain.zig import compile_native
 from gq_tvm.tuning.modelled_bench import ModelledBench
 from gq_tvm.tuning.task import Task
 

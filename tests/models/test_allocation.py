@@ -15,17 +15,19 @@ from hypothesis import strategies as st
 from gq_tvm import allocate as command
 from gq_tvm import quantize
 from gq_tvm.errors import Error
-from gq_tvm.models import allocation, checkpoint, sensitivity
-from gq_tvm.models.batches import Batch
-from gq_tvm.models.config import read
-from gq_tvm.models.conformer import ConformerSettings
-from gq_tvm.models.ctc import CTCSettings
-from gq_tvm.models.knapsack import RESOLUTION, Choice, choose
-from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
-from gq_tvm.models.network import NetworkSettings, build
-from gq_tvm.models.rnnt import RNNTSettings
-from gq_tvm.models.sensitivity import Quantised
-from gq_tvm.models.sizes import deployed_bytes
+from gq_tvm.models.allocation import allocate as allocation
+from gq_tvm.models.allocation import sensitivity
+from gq_tvm.models.allocation.knapsack import RESOLUTION, Choice, choose
+from gq_tvm.models.allocation.sensitivity import Quantised
+from gq_tvm.models.allocation.sizes import deployed_bytes
+from gq_tvm.models.configuration.config import read
+from gq_tvm.models.data.batches import Batch
+from gq_tvm.models.networks.conformer import ConformerSettings
+from gq_tvm.models.networks.ctc import CTCSettings
+from gq_tvm.models.networks.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.networks.network import NetworkSettings, build
+from gq_tvm.models.networks.rnnt import RNNTSettings
+from gq_tvm.models.training import checkpoint
 from gq_tvm.speech import audio
 from gq_tvm.speech.features import FeatureSettings
 

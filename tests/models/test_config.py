@@ -10,12 +10,12 @@ import pytest
 
 from gq_tvm import train as command
 from gq_tvm.errors import Error
-from gq_tvm.models import config, config_file
-from gq_tvm.models.config import read
-from gq_tvm.models.conformer import ConformerSettings
-from gq_tvm.models.network import build
-from gq_tvm.models.plan import prepared
-from gq_tvm.models.utterance_batches import Limits
+from gq_tvm.models.configuration import config, config_file
+from gq_tvm.models.configuration.config import read
+from gq_tvm.models.data.utterance_batches import Limits
+from gq_tvm.models.networks.conformer import ConformerSettings
+from gq_tvm.models.networks.network import build
+from gq_tvm.models.training.dry_run import prepared
 from gq_tvm.quantize import describe
 from gq_tvm.speech.corpora import DIGITS
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gq_tvm.errors import Error
-from gq_tvm.models.conformer import ConformerEncoder, ConformerSettings
+from gq_tvm.models.networks.conformer import ConformerEncoder, ConformerSettings
 
 FEATURES, OUTPUTS = 6, 5
 SIZES = ConformerSettings(size=8, layers=2, heads=2, inner=12, taps=3, context=4)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gq_tvm.errors import Error
-from gq_tvm.models.corpus import Corpus
-from gq_tvm.models.voices import HELD_OUT_VOICES, draw_voice
+from gq_tvm.models.data.corpus import Corpus
+from gq_tvm.models.data.voices import HELD_OUT_VOICES, draw_voice
 from gq_tvm.speech import synthetic
 from gq_tvm.speech.corpora import DIGITS, Utterance
 from gq_tvm.speech.synthetic import Voice

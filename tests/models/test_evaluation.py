@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.small_networks import FEATURES, lively, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import FEATURES, lively, noise
 
-from gq_tvm.models import allocation, data, evaluation
-from gq_tvm.models.batches import of_like_length
-from gq_tvm.models.evaluation import QuickEvaluation
+from gq_tvm.models.allocation import allocate as allocation
+from gq_tvm.models.data import loading as data
+from gq_tvm.models.data.batches import of_like_length
 from gq_tvm.models.torch_recogniser import deployed_features, recogniser
+from gq_tvm.models.training import evaluation
+from gq_tvm.models.training.evaluation import QuickEvaluation
 
 
 class Said:

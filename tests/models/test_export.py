@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from small_networks import FEATURES, compressed, lively, noise
+from helpers.small_networks import FEATURES, compressed, lively, noise
 from torch.export.pt2_archive._package import load_pt2
 
 from gq_tvm.errors import Error

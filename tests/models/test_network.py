@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_networks import ALL, CTC, lively
+from helpers.small_networks import ALL, CTC, lively
 
 from gq_tvm.errors import Error
-from gq_tvm.models.batches import Batch
-from gq_tvm.models.network import NetworkSettings, build, task
-from gq_tvm.models.objective import Teacher, objective
+from gq_tvm.models.data.batches import Batch
+from gq_tvm.models.networks.network import NetworkSettings, build, task
+from gq_tvm.models.training.objective import Teacher, objective
 
 
 @pytest.mark.parametrize("name", ALL)

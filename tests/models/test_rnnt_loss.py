@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from gq_tvm.models.rnnt_loss import rnnt_loss
+from gq_tvm.models.networks.rnnt_loss import rnnt_loss
 
 
 def brute_force(logits, tokens, blank=0):

@@ -13,12 +13,14 @@ import torch
 
 from gq_tvm import train as command
 from gq_tvm.errors import Error
-from gq_tvm.models import checkpoint, data, export, run
-from gq_tvm.models.batches import Batches
-from gq_tvm.models.config import read
-from gq_tvm.models.evaluation import Rate
-from gq_tvm.models.run import train
-from gq_tvm.models.training import Trainer
+from gq_tvm.models import export
+from gq_tvm.models.configuration.config import read
+from gq_tvm.models.data import loading as data
+from gq_tvm.models.data.batches import Batches
+from gq_tvm.models.training import checkpoint, run
+from gq_tvm.models.training.evaluation import Rate
+from gq_tvm.models.training.run import train
+from gq_tvm.models.training.trainer import Trainer
 from gq_tvm.speech import audio, decoding
 
 CONFIG = """

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_networks import ALL
+from helpers.small_networks import ALL
 
 from gq_tvm import quantize
-from gq_tvm.models.network import build
-from gq_tvm.models.sizes import deployed_bytes
+from gq_tvm.models.allocation.sizes import deployed_bytes
+from gq_tvm.models.networks.network import build
 
 
 @pytest.mark.parametrize("method", ["gq", "lsq"])

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from gq_tvm.errors import Error
-from gq_tvm.models import checkpoint, start
-from gq_tvm.models.config import read
-from gq_tvm.models.network import build
+from gq_tvm.models.configuration.config import read
+from gq_tvm.models.networks.network import build
+from gq_tvm.models.training import checkpoint, start
 
 CONFIG = """
 output = "digits"

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gq_tvm.errors import Error
-from gq_tvm.models import checkpoint
-from gq_tvm.models.batches import Batches, Source, augmented, log_mel_statistics
-from gq_tvm.models.lstm_encoder import LSTMEncoderSettings
-from gq_tvm.models.network import NetworkSettings, build
-from gq_tvm.models.rnnt import RNNT, RNNTSettings
-from gq_tvm.models.training import Schedule, Trainer
+from gq_tvm.models.data.batches import Batches, Source, augmented, log_mel_statistics
+from gq_tvm.models.networks.lstm_encoder import LSTMEncoderSettings
+from gq_tvm.models.networks.network import NetworkSettings, build
+from gq_tvm.models.networks.rnnt import RNNT, RNNTSettings
+from gq_tvm.models.training import checkpoint
+from gq_tvm.models.training.trainer import Schedule, Trainer
 from gq_tvm.speech import FeatureSettings
 from gq_tvm.speech.augment import Augmentation
 from gq_tvm.speech.corpora import Utterance

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
-from gq_tvm.models.utterance_batches import Limits, UtteranceBatches
+from gq_tvm.models.data.utterance_batches import Limits, UtteranceBatches
 from gq_tvm.speech import FeatureSettings, audio
 from gq_tvm.speech.corpora import Utterance
 

@@ -29,7 +29,7 @@ from gq_tvm.deploy import plan_file
 from gq_tvm.deploy.bundle import KERNELS, PLAN, WEIGHTS
 from gq_tvm.deploy.native_code import CORE, NATIVE
 from gq_tvm.errors import Error
-from gq_tvm.targets.zig import ffi_headers
+from gq_tvm.toolchain.zig import ffi_headers
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "build" / "sanitize"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from codebook_models import Conv, export, frames
+from helpers.codebook_models import Conv, export, frames
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from relax_modules import assert_same, module, var
+from helpers.relax_modules import assert_same, module, var
 from tvm import relax, tirx
 
 from gq_tvm.passes.cancel_reshapes import CancelReshapes

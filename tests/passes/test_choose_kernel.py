@@ -7,7 +7,7 @@ from itertools import product as every
 from typing import Any
 
 import pytest
-from relax_modules import assert_same, gru, linear, lstm, module, var
+from helpers.relax_modules import assert_same, gru, linear, lstm, module, var
 from tvm import relax
 
 from gq_tvm import schedules, targets
@@ -16,11 +16,12 @@ from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.passes import operators
 from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.passes.rewriter import calls_of
-from gq_tvm.schedules import Choice, Product, Schedule, choosing
-from gq_tvm.schedules.choosing import Chooser
-from gq_tvm.schedules.database import Database, Entry
-from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.passes.relax_tools.rewriter import calls_of
+from gq_tvm.schedules import Choice, Product, Schedule
+from gq_tvm.schedules.choosing import chooser as choosing
+from gq_tvm.schedules.choosing.chooser import Chooser
+from gq_tvm.schedules.choosing.database import Database, Entry
+from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.targets import Target
 
 NATIVE = targets.get("native")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from relax_modules import assert_same, calls, module, var, weight
+from helpers.relax_modules import assert_same, calls, module, var, weight
 from tvm import relax
 
 from gq_tvm.passes import operators

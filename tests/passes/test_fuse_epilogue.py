@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from relax_modules import assert_same, linear, module, var, weight
+from helpers.relax_modules import assert_same, linear, module, var, weight
 from tvm import relax
 
 from gq_tvm.passes import operators

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import codebook_models
 import pytest
 import torch
-from codebook_models import compiled, frames
+from helpers import codebook_models
+from helpers.codebook_models import compiled, frames
+from helpers.relax_modules import assert_same, calls, module, var
 from hypothesis import given
 from hypothesis import strategies as st
-from relax_modules import assert_same, calls, module, var
 from torch import nn
 from tvm import relax, tirx
 

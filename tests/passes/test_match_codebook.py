@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from relax_modules import assert_same, calls, module, var
+from helpers.relax_modules import assert_same, calls, module, var
 from tvm import relax, tirx
 
 from gq_tvm.passes import operators

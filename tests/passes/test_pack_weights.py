@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from relax_modules import calls, linear, lstm, module, var, weight
+from helpers.relax_modules import calls, linear, lstm, module, var, weight
 from tvm import relax, tirx
 from tvm.ir import GlobalVar, IRModule
 
@@ -13,7 +13,7 @@ from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.schedules.scalar import unpack_rows
+from gq_tvm.schedules.scalar.family import unpack_rows
 
 NATIVE = targets.get("native")
 

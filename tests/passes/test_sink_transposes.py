@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from relax_modules import assert_same, module, var
+from helpers.relax_modules import assert_same, module, var
 from tvm import relax, tirx
 
 from gq_tvm.passes.sink_transposes import SinkTransposes

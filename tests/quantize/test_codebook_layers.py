@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gq_tvm.quantize.codebook_layers import CodebookEmbedding, CodebookWeight
+from gq_tvm.quantize.deployed.codebook_layers import CodebookEmbedding, CodebookWeight
 
 
 def test_an_embedding_takes_ids_of_both_widths():

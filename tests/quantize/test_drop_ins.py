@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from relax_modules import calls
+from helpers.relax_modules import calls
 from torch import nn
 
 import gq_tvm.quantize

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_recogniser import inputs, recogniser, train
+from helpers.small_recogniser import inputs, recogniser, train
 from torch import nn
 
 import gq_tvm.quantize
 from gq_tvm.ops import reference
-from gq_tvm.quantize.lloyd_max import cell_midpoints
+from gq_tvm.quantize.quantisers.lloyd_max import cell_midpoints
 
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gq_tvm.quantize import mulaw
-from gq_tvm.quantize.gq import GQ
-from gq_tvm.quantize.lloyd_max import cell_midpoints
-from gq_tvm.quantize.quantizer import Hardness
+from gq_tvm.quantize.quantisers import mulaw
+from gq_tvm.quantize.quantisers.gq import GQ
+from gq_tvm.quantize.quantisers.lloyd_max import cell_midpoints
+from gq_tvm.quantize.quantisers.quantizer import Hardness
 
 BITS = (1, 2, 4, 8)
 STEP = 2e-8
@@ -110,7 +110,7 @@ def test_hard_gradients_are_finite_differences(bits, per_row):
 @pytest.mark.parametrize("learn_mu", [False, True])
 def test_no_gradient_is_taken_that_nobody_asked_for(monkeypatch, k, learn_mu):
     if not learn_mu:  # which is reached through the centroids' values
-        monkeypatch.setattr("gq_tvm.quantize.gq._sum_by", None)
+        monkeypatch.setattr("gq_tvm.quantize.quantisers.gq._sum_by", None)
     weight = weights().requires_grad_()
     quantizer = GQ(weight, 2, learn_mu=learn_mu, learn_centroids=False)
     quantizer.hardness = Hardness(k)

@@ -15,10 +15,10 @@ from torch import nn
 import gq_tvm.quantize
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference
-from gq_tvm.quantize import row_scales
-from gq_tvm.quantize.int8_grid import on_grid
-from gq_tvm.quantize.least_squares import LeastSquares
-from gq_tvm.quantize.lloyd_max import Line
+from gq_tvm.quantize.quantisers import row_scales
+from gq_tvm.quantize.quantisers.int8_grid import on_grid
+from gq_tvm.quantize.quantisers.least_squares import LeastSquares
+from gq_tvm.quantize.quantisers.lloyd_max import Line
 
 quantize: Any = gq_tvm.quantize
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.small_recogniser import inputs, recogniser, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_recogniser import inputs, recogniser, train
 from torch import nn
 
 import gq_tvm.quantize

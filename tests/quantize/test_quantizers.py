@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference, torch_ops
-from gq_tvm.quantize import mulaw
-from gq_tvm.quantize.activation import fake_quantize_rows
-from gq_tvm.quantize.bucketize import Buckets
-from gq_tvm.quantize.gq import GQ
-from gq_tvm.quantize.lloyd_max import cell_midpoints, lloyd_max
-from gq_tvm.quantize.quantizer import Hardness, SnapToInt8, check_finite
-from gq_tvm.quantize.uniform import LearnedStep, Uniform, symmetric_levels
+from gq_tvm.quantize.quantisers import mulaw
+from gq_tvm.quantize.quantisers.bucketize import Buckets
+from gq_tvm.quantize.quantisers.gq import GQ
+from gq_tvm.quantize.quantisers.lloyd_max import cell_midpoints, lloyd_max
+from gq_tvm.quantize.quantisers.quantizer import Hardness, SnapToInt8, check_finite
+from gq_tvm.quantize.quantisers.uniform import LearnedStep, Uniform, symmetric_levels
+from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
 
 BITS = range(1, 9)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_recogniser import Recogniser, inputs
+from helpers.small_recogniser import Recogniser, inputs
 from torch import nn
 
 from gq_tvm import quantize

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from codebook_models import Conv, Embedding, Linear, Lstm, export, linear_program
+from helpers.codebook_models import Conv, Embedding, Linear, Lstm, export, linear_program
 
 import gq_tvm
 from gq_tvm import inspect

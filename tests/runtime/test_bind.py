@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, Lstm, compiled, export, frames, linear_program
+from helpers.codebook_models import Linear, Lstm, compiled, export, frames, linear_program
 from torch import nn
 
 import gq_tvm

@@ -15,11 +15,12 @@ from tvm import relax
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm import Error, debian
+from gq_tvm import Error
 from gq_tvm.runtime import emulator
 from gq_tvm.runtime.devices import DeviceLost, RpcDevice
 from gq_tvm.runtime.emulator import EmulatedDevice
-from gq_tvm.targets.linker import linker
+from gq_tvm.toolchain import debian
+from gq_tvm.toolchain.linker import linker
 
 TRIPLE = "aarch64-linux-gnu"
 

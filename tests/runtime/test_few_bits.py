@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from codebook_models import export, frames, relative_error
+from helpers.codebook_models import export, frames, relative_error
 from torch import nn
 
 import gq_tvm
@@ -15,7 +15,7 @@ import gq_tvm.quantize
 from gq_tvm import schedules, targets
 from gq_tvm.build import build
 from gq_tvm.schedules import Product
-from gq_tvm.verification import verify
+from gq_tvm.verification.bound import verify
 
 pytestmark = pytest.mark.slow  # together minutes; test_lstm and test_memory have quick ones
 

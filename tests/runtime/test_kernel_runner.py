@@ -10,7 +10,7 @@ from tvm import te
 
 from gq_tvm import Error, targets
 from gq_tvm.runtime import kernel_runner
-from gq_tvm.targets.linker import linker
+from gq_tvm.toolchain.linker import linker
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, Lstm, compiled, export, frames
+from helpers.codebook_models import Linear, Lstm, compiled, export, frames
 from torch import nn
 from torch.export import Dim
 

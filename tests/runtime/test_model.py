@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from codebook_models import Linear, compiled, everything, export, frames, linear_program
+from helpers.codebook_models import Linear, compiled, everything, export, frames, linear_program
 from torch import nn
 from torch.export import Dim
 

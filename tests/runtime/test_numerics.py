@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from codebook_models import (
+from helpers.codebook_models import (
     Conv,
     Embedding,
     Linear,

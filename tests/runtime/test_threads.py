@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tvm
-from codebook_models import compiled, everything, linear_program
+from helpers.codebook_models import compiled, everything, linear_program
 
 import gq_tvm
-from gq_tvm import schedules
 from gq_tvm.build import build
 from gq_tvm.errors import Error
+from gq_tvm.schedules.choosing import threads
 
 CPUS = len(os.sched_getaffinity(0))
 pool_threads = tvm.get_global_func("runtime.NumThreads")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("threads")
     program = linear_program(200, 40, activation="int8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedules.threads, "_LEAST", 1)  # as if this were a large layer
+        patch.setattr(threads, "_LEAST", 1)  # as if this were a large layer
         build(program, threads=2).save(folder / "two.gq")
         build(program, "cortex-a76", threads=2).save(folder / "board.gq")
     build(program).save(folder / "one.gq")
@@ -155,7 +155,7 @@ def test_a_board_has_threads_as_well(folder, x, wanted, emulated):
 
 @pytest.mark.slow
 def test_a_whole_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(schedules.threads, "_LEAST", 1)
+    monkeypatch.setattr(threads, "_LEAST", 1)
     program = everything("int8")[1]
     one = compiled(program, tmp_path)
     build(program, threads=2).save(tmp_path / "two.gq")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import device_for, run_linear, target
+from helpers.kernel_harness import device_for, run_linear, target
 
 from gq_tvm.ops import reference
 from gq_tvm.schedules import Product, family

@@ -6,7 +6,7 @@ import pytest
 
 from gq_tvm import targets
 from gq_tvm.schedules import Choice, Product, family
-from gq_tvm.schedules.cost import kernel_counts, modelled
+from gq_tvm.schedules.choosing.cost import kernel_counts, modelled
 
 PRODUCT = Product(256, 64, 4, "int8", 1)
 

@@ -7,8 +7,9 @@ import pytest
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
-from gq_tvm.schedules import Product, Schedule, database, family
-from gq_tvm.schedules.database import Database, Entry
+from gq_tvm.schedules import Product, Schedule, family
+from gq_tvm.schedules.choosing import database
+from gq_tvm.schedules.choosing.database import Database, Entry
 
 V4 = targets.get("x86-64-v4")
 LOOKUP = family("lookup")

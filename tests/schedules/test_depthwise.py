@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import TARGETS, Kernels, device_for, target
+from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.ops import reference
 from gq_tvm.runtime.devices import LocalDevice
-from gq_tvm.schedules import depthwise
-from gq_tvm.schedules.float_ops import lanes_of
+from gq_tvm.schedules.cpu import depthwise
+from gq_tvm.schedules.cpu.float_ops import lanes_of
 
 CASES = [  # batch, frames, channels, taps, bits, codebook a channel, stride, padding, dilation
     (1, 64, 70, 31, 4, True, 1, 15, 1),

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import TARGETS, Kernels, device_for, target
+from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
-from gq_tvm.schedules.float_ops import lanes_of
-from gq_tvm.schedules.float_ops.activation import activation
-from gq_tvm.schedules.float_ops.attention import Attention, attention
-from gq_tvm.schedules.float_ops.layer_norm import layer_norm
-from gq_tvm.schedules.float_ops.matmul import matmul
-from gq_tvm.schedules.float_ops.runs import Run, join_runs
-from gq_tvm.schedules.float_ops.softmax import softmax
-from gq_tvm.schedules.vector_math import FUNCTIONS
+from gq_tvm.schedules.cpu.float_ops import lanes_of
+from gq_tvm.schedules.cpu.float_ops.activation import activation
+from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
+from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
+from gq_tvm.schedules.cpu.float_ops.matmul import matmul
+from gq_tvm.schedules.cpu.float_ops.runs import Run, join_runs
+from gq_tvm.schedules.cpu.float_ops.softmax import softmax
+from gq_tvm.schedules.cpu.vector_math import FUNCTIONS
 
 
 def normal(*shape, seed=0):

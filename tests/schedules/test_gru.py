@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import Kernels, device_for, target
+from helpers.kernel_harness import Kernels, device_for, target
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from kernel_harness import (
+from helpers.kernel_harness import (
     BITS,
     FP32,
     INT8,
@@ -17,6 +15,8 @@ from kernel_harness import (
     shapes_of,
     target,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference

@@ -8,16 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import BASELINE, FP32, INT8, ROUNDED, TABLES, XNOR, Kernels, device_for, target
+from helpers.kernel_harness import (
+    BASELINE,
+    FP32,
+    INT8,
+    ROUNDED,
+    TABLES,
+    XNOR,
+    Kernels,
+    device_for,
+    target,
+)
 
 from gq_tvm.schedules import Choice, Product, family
-from gq_tvm.schedules.depthwise import Depthwise, depthwise, pack
+from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise, pack
+from gq_tvm.schedules.cpu.float_ops import lanes_of
+from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
+from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
+from gq_tvm.schedules.cpu.float_ops.matmul import matmul
+from gq_tvm.schedules.cpu.float_ops.softmax import softmax
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.schedules.float_ops import lanes_of
-from gq_tvm.schedules.float_ops.attention import Attention, attention
-from gq_tvm.schedules.float_ops.layer_norm import layer_norm
-from gq_tvm.schedules.float_ops.matmul import matmul
-from gq_tvm.schedules.float_ops.softmax import softmax
 
 LINE = 64  # TVM aligns tensors to it; what is between a tensor's end and it is padding
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gq_tvm.schedules.codes import SUBVECTORS, planes
-from gq_tvm.schedules.instruction_sets import INSTRUCTION_SETS
-from gq_tvm.schedules.layout import TileLayout
+from gq_tvm.schedules.cpu.codes import SUBVECTORS, planes
+from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.cpu.layout import TileLayout
 
 #: The codes of every instruction set, and the planes that fp32 look-ups and 8 bits use.
 CODES = {"planes": planes} | {

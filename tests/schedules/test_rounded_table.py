@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.kernel_harness import SHAPES, device_for, run_linear, target
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import SHAPES, device_for, run_linear, target
 
 from gq_tvm.ops import reference
 from gq_tvm.runtime.devices import LocalDevice

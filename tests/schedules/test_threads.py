@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import VECTOR_TARGETS, device_for, run_linear, target
+from helpers.kernel_harness import VECTOR_TARGETS, device_for, run_linear, target
 
 from gq_tvm.schedules import FAMILIES, Choice, Product
-from gq_tvm.schedules.threads import worth_threads
+from gq_tvm.schedules.choosing.threads import worth_threads
 
 #: (N, K, rows, symbolic): several tiles and a ragged one; one row, and two blocks of rows.
 LINEAR = ((300, 77, 1, False), (300, 40, 21, True))

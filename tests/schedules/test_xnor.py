@@ -4,15 +4,23 @@ from itertools import product
 
 import numpy as np
 import pytest
+from helpers.kernel_harness import (
+    SHAPES,
+    TARGETS,
+    VECTOR_TARGETS,
+    XNOR,
+    device_for,
+    run_linear,
+    target,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import SHAPES, TARGETS, VECTOR_TARGETS, XNOR, device_for, run_linear, target
 
 from gq_tvm.ops import reference
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import Choice, Product, Schedule, families_for, family
+from gq_tvm.schedules.cpu.engines.xnor import walsh_hadamard
 from gq_tvm.schedules.family import MOST_INT8_K
-from gq_tvm.schedules.xnor import walsh_hadamard
 
 pytestmark = pytest.mark.slow  # together minutes; test_lstm and test_memory have quick ones
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from codebook_models import linear_program
+from helpers.codebook_models import linear_program
 from torch import nn
 
 from gq_tvm import compile as compile_command
@@ -15,9 +15,9 @@ from gq_tvm import inspect as inspect_command
 from gq_tvm import targets, tune
 from gq_tvm.errors import Error
 from gq_tvm.schedules import FAMILIES, Product, Schedule
-from gq_tvm.schedules.database import read
+from gq_tvm.schedules.choosing.database import read
+from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
 from gq_tvm.tuning import Task
 from gq_tvm.tuning.bench import Bench
 from gq_tvm.tuning.worker import Worker
@@ -128,7 +128,7 @@ def test_refusals(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.gq").write_text("told by its content, not by its name")
     monkeypatch.setattr(LookupFloatEngine, "space", classmethod(lambda *_: [Schedule()] * 2))
-    monkeypatch.setattr("gq_tvm.schedules.lookup.LookupEngine.space",
+    monkeypatch.setattr("gq_tvm.schedules.cpu.engines.lookup.LookupEngine.space",
                         classmethod(lambda *_: [Schedule(), Schedule(vectors=2)]))  # fmt: skip
     assert tune.main(argv) == 2
     assert message in capsys.readouterr().err

@@ -5,15 +5,15 @@ import re
 
 import pytest
 import torch
-from codebook_models import linear_program
+from helpers.codebook_models import linear_program
 
 from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
 from gq_tvm import targets, tune
 from gq_tvm.modelled import tools
 from gq_tvm.schedules import Schedule
-from gq_tvm.schedules.database import read
-from gq_tvm.schedules.lookup_f32 import LookupFloatEngine
+from gq_tvm.schedules.choosing.database import read
+from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 
 
 @pytest.mark.slow

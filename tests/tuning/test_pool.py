@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from codebook_models import linear_program
+from helpers.codebook_models import linear_program
 
 from gq_tvm import targets, tune
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.runtime.emulator import EmulatedDevice
 from gq_tvm.schedules import Product, family
-from gq_tvm.schedules.database import read
-from gq_tvm.schedules.lookup import LookupEngine
+from gq_tvm.schedules.choosing.database import read
+from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.tuning import Task, pool
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.pool import Pool

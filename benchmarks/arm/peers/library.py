@@ -12,7 +12,7 @@ import tvm_ffi
 from gq_tvm import cache
 from gq_tvm.errors import Error
 from gq_tvm.targets import Target
-from gq_tvm.targets.zig import compile_native
+from gq_tvm.toolchain.zig import compile_native
 
 _HERE = Path(__file__).parent
 _OPTIONS = ("-shared", "-fPIC", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-w")

@@ -1,0 +1,1 @@
+"""From PyTorch's operators to Relax, a kind of operator a file."""

@@ -1,0 +1,1 @@
+"""What a user gives to compile, read and checked."""

@@ -1,0 +1,1 @@
+"""Bits for each layer within a budget of bytes."""

@@ -1,0 +1,1 @@
+"""From corpora to training batches and evaluation sets."""

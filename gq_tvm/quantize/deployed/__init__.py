@@ -1,0 +1,1 @@
+"""Layers that hold indices and codebooks, as they are exported."""

@@ -1,0 +1,263 @@
+"""The layers of a deployed model: indices and codebooks in buffers, no float weight.
+
+Each stands where a PyTorch layer stood, is an instance of its class with all its attributes and
+takes the same arguments; its forward calls the operators of ``ops.torch_ops``, which
+``torch.export`` keeps in the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gq_tvm.errors import Error
+from gq_tvm.ops import checks, torch_ops
+from gq_tvm.quantize.drop_in.replacement import Replacement
+
+
+@dataclass(frozen=True)
+class CodebookWeight:
+    """A weight in a codebook: indices u8 [N, ...] into codebook f32 [1 or N, 2^bits]."""
+
+    indices: Tensor
+    codebook: Tensor
+    bits: int
+
+    def check(self, layer: str, ndim: int) -> None:
+        """Refuse shapes, dtypes and indices that no operator takes."""
+        checks.check_weight(layer, self.indices, self.codebook, self.bits, ndim)
+        if self.indices.numel():
+            checks.check_largest_index(layer, int(self.indices.max()), self.bits)
+
+    def floats(self) -> Tensor:
+        """The weight itself: f32, the shape of the indices."""
+        return torch_ops.expand(self.indices, self.codebook)
+
+    def split_rows(self, parts: int) -> list[CodebookWeight]:
+        """``parts`` weights of N / parts rows each."""
+        indices = [one.clone() for one in self.indices.chunk(parts)]
+        shared = self.codebook.shape[0] == 1
+        codebooks = [self.codebook] * parts if shared else self.codebook.chunk(parts)
+        return [
+            CodebookWeight(i, c if shared else c.clone(), self.bits)
+            for i, c in zip(indices, codebooks, strict=True)
+        ]
+
+
+def looked_up(name: str) -> Any:
+    """A property of a codebook layer: a weight as floats, looked up whenever it is asked for.
+
+    Code that reads the weight of a layer finds it so. Multiplied by in ``F.linear`` it is compiled
+    as a codebook layer with float activations.
+    """
+    return property(lambda layer: layer.codebook_weight(name).floats())
+
+
+class CodebookLayer(Replacement):
+    """Base of the codebook layers: buffers in the place of parameters."""
+
+    activation: str
+    bits: Any
+    _axes = 2
+
+    def hold(
+        self,
+        weights: Mapping[str, CodebookWeight],
+        biases: Mapping[str, Tensor | None],
+        activation: str,
+    ) -> None:
+        """Take codebooks in the place of the float weights, and biases as buffers.
+
+        Raises:
+            Error: the shapes, dtypes or indices of a weight are wrong.
+        """
+        checks.check_activation(type(self).__name__, activation)
+        for name, weight in weights.items():
+            weight.check(type(self).__name__, self._axes)
+            self._parameters.pop(name, None)
+            suffix = name.removeprefix("weight")
+            self.register_buffer(f"indices{suffix}", weight.indices)
+            self.register_buffer(f"codebook{suffix}", weight.codebook)
+        for name, bias in biases.items():
+            self._parameters.pop(name, None)
+            self.register_buffer(name, bias)
+        self.activation = activation
+        self._settle([weight.bits for weight in weights.values()])
+
+    def _settle(self, bits: list[int]) -> None:
+        """Note what a kind of layer derives from what it holds: the weights' bits, in order."""
+        raise NotImplementedError
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """Each weight with the name it had in the PyTorch layer."""
+        raise NotImplementedError
+
+    def codebook_weight(self, name: str) -> CodebookWeight:
+        """The weight of that name."""
+        return dict(self.codebook_weights())[name]
+
+    def reset_parameters(self) -> None:
+        """Refuse: there is nothing to start afresh from."""
+        raise Error(f"{type(self).__name__}: the layer is converted; reset those of a float model.")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As ``nn.Module._apply``, but for other dtypes."""
+        if fn(torch.empty(0)).dtype != torch.float32:
+            raise Error(
+                f"{type(self).__name__}: a converted layer computes in float32; leave out half(), "
+                "bfloat16() and double(), its weights are indices of a few bits already."
+            )
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """As the layer replaced, with bits and activation, for ``print``."""
+        return f"{super().extra_repr()}, bits={self.bits}, activation={self.activation}"
+
+
+class OneWeight(CodebookLayer):
+    """Base of those with one weight."""
+
+    indices: Tensor
+    codebook: Tensor
+    bits: int
+    weight = looked_up("weight")
+
+    def _settle(self, bits: list[int]) -> None:
+        (self.bits,) = bits
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """The one weight."""
+        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+
+
+class CodebookLinear(OneWeight, nn.Linear):
+    """``nn.Linear`` with its weight in a codebook: f32 [..., K] -> f32 [..., N].
+
+    Args:
+        weight: indices [N, K].
+        bias: f32 [N] or None.
+        activation: ``"fp32"``, or ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row).
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.Linear
+
+    def __init__(self, weight: CodebookWeight, bias: Tensor | None, activation: str) -> None:
+        rows, columns = weight.indices.shape
+        vars(self).update(vars(nn.Linear(columns, rows, device="meta")))
+        self.hold({"weight": weight}, {"bias": bias}, activation)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``input W^T + bias``."""
+        return torch.ops.gq.codebook_linear(
+            input, self.indices, self.codebook, self.bias, self.bits, self.activation
+        )
+
+
+class CodebookConv1d(OneWeight, nn.Conv1d):
+    """``nn.Conv1d`` with its weight in a codebook: f32 [B, C, T] or [C, T].
+
+    Args:
+        weight: indices [N, C / groups, k].
+        bias: f32 [N] or None.
+        activation: as in ``CodebookLinear``; ``"fp32"`` with more than one group.
+        stride: frames between outputs.
+        padding: frames at either end, ``"same"`` or ``"valid"``.
+        dilation: frames between taps.
+        groups: as in ``nn.Conv1d``.
+        padding_mode: as in ``nn.Conv1d``.
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.Conv1d
+    _axes = 3
+    _padded: tuple[int, tuple[int, int, str] | None]
+
+    def __init__(
+        self,
+        weight: CodebookWeight,
+        bias: Tensor | None,
+        activation: str,
+        stride: int = 1,
+        padding: int | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+    ) -> None:
+        rows, channels, taps = weight.indices.shape
+        like = nn.Conv1d(
+            channels * groups, rows, taps, stride, padding, dilation, groups,
+            padding_mode=padding_mode, device="meta",
+        )  # fmt: skip
+        vars(self).update(vars(like))
+        self.hold({"weight": weight}, {"bias": bias}, activation)
+
+    def _settle(self, bits: list[int]) -> None:
+        super()._settle(bits)
+        self._padded = symmetric_padding(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution: [B, N, T'] or [N, T']."""
+        padding, pad = self._padded
+        x = input if input.dim() == 3 else input.unsqueeze(0)
+        if pad is not None:
+            x = F.pad(x, pad[:2], pad[2])
+        y = torch.ops.gq.codebook_conv1d(
+            x, self.indices, self.codebook, self.bias, self.bits, self.stride[0], padding,
+            self.dilation[0], self.groups, self.activation,
+        )  # fmt: skip
+        return y if input.dim() == 3 else y.squeeze(0)
+
+
+def symmetric_padding(conv: nn.Conv1d) -> tuple[int, tuple[int, int, str] | None]:
+    """Zero frames at both ends, and (left, right, mode) for what that cannot say."""
+    left, right = conv._reversed_padding_repeated_twice
+    if conv.padding_mode == "zeros" and left == right:
+        return left, None
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return 0, (left, right, mode)
+
+
+class CodebookEmbedding(OneWeight, nn.Embedding):
+    """``nn.Embedding`` with its rows in a codebook: ids i64 or i32 [...] -> f32 [..., D].
+
+    Args:
+        weight: indices [V, D].
+        padding_idx: the id whose row is zero, or None; in ``weight`` the row is what the codebook
+            has nearest to zero.
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.Embedding
+
+    def __init__(self, weight: CodebookWeight, padding_idx: int | None = None) -> None:
+        rows, columns = weight.indices.shape
+        vars(self).update(vars(nn.Embedding(rows, columns, padding_idx, device="meta")))
+        self.hold({"weight": weight}, {}, "fp32")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows named by the ids."""
+        ids = input.long()  # nn.Embedding takes int32 too
+        rows = torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.bits)
+        return zero_padding(rows, ids, self.padding_idx)
+
+
+def zero_padding(rows: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+    """Rows f32 [..., D] of an embedding, zero where ids [...] say padding.
+
+    A codebook need not hold a zero, so the padding row is made one here.
+    """
+    if padding_idx is None:
+        return rows
+    return rows.masked_fill((ids == padding_idx).unsqueeze(-1), 0.0)

@@ -1,0 +1,175 @@
+"""``nn.LSTM`` and ``nn.GRU`` as they are deployed, one direction, their weights in codebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gq_tvm.ops import torch_gru, torch_ops  # noqa: F401  (register torch.ops.gq)
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookWeight, looked_up
+from gq_tvm.quantize.drop_in.recurrent import State, run_layers
+
+#: For each layer the weight before the input and the one before the state.
+Pairs = Sequence[tuple[CodebookWeight, CodebookWeight]]
+
+
+class CodebookRecurrent(CodebookLayer, nn.RNNBase):
+    """What the two share."""
+
+    bits: list[tuple[int, int]]
+
+    def _settle(self, bits: list[int]) -> None:
+        # PyTorch fills this list with weights at every move to a device: none is to be kept.
+        self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
+        for name in [name for name in self._parameters if name.startswith("bias_")]:
+            del self._parameters[name]
+        self.bits = list(zip(bits[::2], bits[1::2], strict=True))
+        self._offer_floats()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As PyTorch's."""
+        super().__setstate__(state)
+        self._offer_floats()
+
+    def _offer_floats(self) -> None:
+        """Give the class a property for each weight and bias: instances cannot have any."""
+        for name, _ in self.codebook_weights():
+            setattr(type(self), name, looked_up(name))
+
+    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+        """Two weights a layer."""
+        for number in range(self.num_layers):
+            for kind in ("ih", "hh"):
+                yield f"weight_{kind}_l{number}", self._weight(kind, number)
+
+    def _weight(self, kind: str, number: int) -> CodebookWeight:
+        indices = getattr(self, f"indices_{kind}_l{number}")
+        codebook = getattr(self, f"codebook_{kind}_l{number}")
+        return CodebookWeight(indices, codebook, self.bits[number][kind == "hh"])
+
+    def _operands(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ih, hh = self._weight("ih", number), self._weight("hh", number)
+        return ih.indices, ih.codebook, hh.indices, hh.codebook
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the operators read indices as they lie."""
+
+    def _hold_pairs(
+        self, pairs: Pairs, biases: Mapping[str, Tensor | None], activation: str
+    ) -> None:
+        names = (f"weight_{kind}_l{n}" for n in range(len(pairs)) for kind in ("ih", "hh"))
+        flat = (weight for pair in pairs for weight in pair)
+        self.hold(dict(zip(names, flat, strict=True)), biases, activation)
+
+
+def _sizes(pairs: Pairs) -> tuple[int, int, int]:
+    """Input, hidden size and number of layers."""
+    return pairs[0][0].indices.shape[1], pairs[0][1].indices.shape[1], len(pairs)
+
+
+def _zeros_like(read: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    return lambda layer: torch.zeros_like(read(layer))
+
+
+class CodebookLSTM(CodebookRecurrent, nn.LSTM):
+    """``nn.LSTM`` in one direction with its weights in codebooks.
+
+    Args:
+        weights: for each layer (indices [4H, I or H], indices [4H, H]).
+        biases: for each layer f32 [4H], the sum of PyTorch's two, or None.
+        activation: as in ``CodebookLinear``.
+        batch_first: as in ``nn.LSTM``.
+
+    Raises:
+        Error: the weights' shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.LSTM
+
+    def __init__(
+        self,
+        weights: Pairs,
+        biases: Sequence[Tensor | None],
+        activation: str,
+        batch_first: bool = False,
+    ) -> None:
+        biased = biases[0] is not None
+        like = nn.LSTM(*_sizes(weights), bias=biased, batch_first=batch_first, device="meta")
+        vars(self).update(vars(like))
+        self._hold_pairs(weights, {f"bias_l{n}": b for n, b in enumerate(biases)}, activation)
+
+    def _offer_floats(self) -> None:
+        super()._offer_floats()
+        for number in range(self.num_layers if self.bias else 0):
+            summed = attrgetter(f"bias_l{number}")  # deployed as one
+            setattr(type(self), f"bias_ih_l{number}", property(summed))
+            setattr(type(self), f"bias_hh_l{number}", property(_zeros_like(summed)))
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As ``nn.LSTM``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
+
+        def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+            y, h, c = torch.ops.gq.codebook_lstm(
+                x, *state, *self._operands(number), getattr(self, f"bias_l{number}"),
+                *self.bits[number], self.activation,
+            )  # fmt: skip
+            return y, (h, c)
+
+        sizes = self.num_layers, self.hidden_size, self.batch_first
+        y, (h, c) = run_layers(layer, input, hx, "hc", *sizes)
+        return y, (h, c)
+
+
+class CodebookGRU(CodebookRecurrent, nn.GRU):
+    """``nn.GRU`` in one direction with its weights in codebooks.
+
+    Args:
+        weights: for each layer (indices [3H, I or H], indices [3H, H]).
+        biases: for each layer PyTorch's two, f32 [3H] each, or None.
+        activation: as in ``CodebookLinear``.
+        batch_first: as in ``nn.GRU``.
+
+    Raises:
+        Error: the weights' shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.GRU
+
+    def __init__(
+        self,
+        weights: Pairs,
+        biases: Sequence[tuple[Tensor, Tensor] | None],
+        activation: str,
+        batch_first: bool = False,
+    ) -> None:
+        biased = biases[0] is not None
+        like = nn.GRU(*_sizes(weights), bias=biased, batch_first=batch_first, device="meta")
+        vars(self).update(vars(like))
+        named = {
+            f"bias_{kind}_l{n}": bias
+            for n, both in enumerate(biases)
+            for kind, bias in zip(("ih", "hh"), both or (None, None), strict=True)
+        }
+        self._hold_pairs(weights, named, activation)
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``nn.GRU``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state h."""
+
+        def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+            y, h = torch.ops.gq.codebook_gru(
+                x, *state, *self._operands(number), getattr(self, f"bias_ih_l{number}"),
+                getattr(self, f"bias_hh_l{number}"), *self.bits[number], self.activation,
+            )  # fmt: skip
+            return y, (h,)
+
+        sizes = self.num_layers, self.hidden_size, self.batch_first
+        y, (h,) = run_layers(layer, input, None if hx is None else (hx,), "h", *sizes)
+        return y, h

@@ -1,0 +1,192 @@
+"""Which weights of a model can be quantised, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
+from gq_tvm.quantize.deployed.codebook_layers import (
+    CodebookConv1d,
+    CodebookEmbedding,
+    CodebookLayer,
+    CodebookLinear,
+)
+from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
+from gq_tvm.quantize.drop_in.computed_weights import computed, parametrizations, plain_class
+from gq_tvm.quantize.drop_in.replacement import Replacement
+from gq_tvm.quantize.drop_in.subclasses import WEIGHTS, why_not
+from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
+from gq_tvm.quantize.training_layers.quant_layers import (
+    QuantConv1d,
+    QuantEmbedding,
+    QuantLayer,
+    QuantLinear,
+)
+from gq_tvm.quantize.training_layers.quant_recurrent import QuantGRU, QuantLSTM
+
+#: By PyTorch's layer, ours: the one of training and the one of deployment.
+LAYERS: dict[type[nn.Module], tuple[type[QuantLayer], type[Replacement]]] = {
+    nn.Linear: (QuantLinear, CodebookLinear),
+    nn.LSTM: (QuantLSTM, CodebookLSTM),
+    nn.GRU: (QuantGRU, CodebookGRU),
+    nn.Conv1d: (QuantConv1d, CodebookConv1d),
+    nn.Embedding: (QuantEmbedding, CodebookEmbedding),
+    nn.MultiheadAttention: (QuantMultiheadAttention, CodebookMultiheadAttention),
+}
+_SUPPORTED = ", ".join(kind.__name__ for kind in LAYERS)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of two or more axes, where it sits, and what keeps it from being quantised.
+
+    ``whole`` is the layer whose weights are quantised together or not at all: an LSTM, a GRU, or
+    the attention around its projections. Where a weight is computed, by a weight norm say,
+    ``parameter`` is what it is at present, and no parameter of the model.
+    """
+
+    module_name: str
+    attribute: str
+    module: nn.Module
+    parameter: nn.Parameter
+    obstacle: str | None
+    whole: nn.Module | None = None
+
+    @property
+    def name(self) -> str:
+        """The parameter's name as in ``state_dict``."""
+        return f"{self.module_name}.{self.attribute}" if self.module_name else self.attribute
+
+    @property
+    def names(self) -> list[str]:
+        """The parameter's name and those of all modules around it, innermost first."""
+        parts = self.name.split(".")
+        return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def layer_kind(module: nn.Module) -> type[nn.Module] | None:
+    """The one of PyTorch's layers in ``LAYERS`` that a module is, or is a subclass of."""
+    return next((one for one in plain_class(module).__mro__ if one in LAYERS), None)
+
+
+def find_weights(model: nn.Module) -> list[Weight]:
+    """Every float parameter of two or more axes, in the order of ``model.named_modules()``.
+
+    A parameter that several modules share appears once for each; if one of them cannot be
+    quantised, none is. A weight that is computed from others stands for those.
+    """
+    around = {
+        inner: module
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for inner in module.modules()
+    }
+    # What computes a weight of ours goes with it.
+    inside = {
+        part
+        for module in model.modules()
+        if layer_kind(module)
+        for part in parametrizations(module).modules()
+    }
+    found = []
+    for module_name, module in model.named_modules():
+        if module in inside:
+            continue
+        whole = module if isinstance(module, nn.LSTM | nn.GRU) else around.get(module)
+        for attribute, parameter in _parameters_of(module):
+            is_weight = WEIGHTS.fullmatch(attribute) is not None
+            if is_weight if is_lazy(parameter) else parameter.dim() >= 2:
+                obstacle = _obstacle(module, attribute, parameter)
+                own = whole if is_weight else None
+                found.append(Weight(module_name, attribute, module, parameter, obstacle, own))
+    return _spread_obstacles(found)
+
+
+def why_none(model: nn.Module, weights: list[Weight]) -> str:
+    """The commonest reason why no weight is quantised, and a weight it stands for."""
+    if any(isinstance(m, CodebookLayer) for m in model.modules()):
+        return "it is converted already; start from the float model"
+    obstacles = Counter(w.obstacle for w in weights if w.obstacle)
+    if not obstacles:
+        left = "bits and overrides leave them all in float; give one bits"
+        return left if weights else "it has none of two or more axes"
+    ((reason, count),) = obstacles.most_common(1)
+    first = next(w.name for w in weights if w.obstacle == reason)
+    return f"{first}{f' and {count - 1} more' * (count > 1)} ({reason})"
+
+
+def _parameters_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a module, what is computed in the place of what it is computed from."""
+    values = computed(module) if layer_kind(module) else {}
+    for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+        if not any(name.startswith(f"{one}_") for one in values):
+            yield name, parameter
+    for name, (value, _) in values.items():
+        yield name, value
+
+
+def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str | None:
+    base, kind = layer_kind(module), plain_class(module).__name__
+    if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
+        return "it is in a traced program, whose layers are fixed; start from the Python model"
+    if isinstance(module, parametrize.ParametrizationList):
+        return f"what it parametrises is not one of the supported layers ({_SUPPORTED})"
+    if base is None:
+        return f"{kind} is not one of the supported layers ({_SUPPORTED})"
+    if WEIGHTS.fullmatch(attribute) is None:
+        return f"it is no weight of {base.__name__}"
+    if isinstance(module, QuantLayer):
+        return None
+    if is_lazy(parameter):
+        return "it has no values yet; call the model once first"
+    if parameter.is_meta:
+        return "it is on the meta device, without values; load them first"
+    if parameter.dtype != torch.float32:
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        return f"its dtype is {dtype}, not float32; call model.float() first"
+    if not parameter.numel():
+        return "it has no elements"
+    return _option_obstacle(module, base.__name__) or why_not(module, LAYERS[base])
+
+
+def _option_obstacle(module: nn.Module, kind: str) -> str | None:
+    if isinstance(module, nn.LSTM | nn.GRU) and module.bidirectional:
+        return f"a bidirectional {kind} is not supported"
+    if isinstance(module, nn.LSTM) and module.proj_size:
+        return "an LSTM with proj_size is not supported"
+    if isinstance(module, nn.MultiheadAttention) and module.bias_k is not None:
+        return "MultiheadAttention with add_bias_kv is not supported"
+    if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
+        return "MultiheadAttention with add_zero_attn is not supported"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return "an Embedding with max_norm rewrites its weight"
+    if isinstance(module, nn.Embedding) and (module.sparse or module.scale_grad_by_freq):
+        return "an Embedding with sparse or scale_grad_by_freq is not supported"
+    return None
+
+
+def _spread_obstacles(weights: list[Weight]) -> list[Weight]:
+    """Obstacles reach all holders of a shared parameter, and all weights of one whole layer."""
+    holders = defaultdict(list)
+    for w in weights:
+        holders[id(w.parameter)].append(w)
+        if w.whole is not None:
+            holders[id(w.whole)].append(w)
+    reasons = {id(w): w.obstacle for w in weights}
+    changed = True
+    while changed:
+        changed = False
+        for group in holders.values():
+            blocked = next((w for w in group if reasons[id(w)]), None)
+            for w in group:
+                if blocked is not None and reasons[id(w)] is None:
+                    reasons[id(w)] = f"it goes with {blocked.name}: {reasons[id(blocked)]}"
+                    changed = True
+    return [replace(w, obstacle=reasons[id(w)]) for w in weights]

@@ -1,0 +1,1 @@
+"""Quantisers: from weights to centroids and indices."""

@@ -1,0 +1,1 @@
+"""Layers whose weights pass a quantiser while they are trained."""

@@ -1,0 +1,87 @@
+"""``nn.MultiheadAttention`` in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gq_tvm.ops import torch_ops
+from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS
+from gq_tvm.quantize.drop_in.attention import Options, attend
+from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_export
+
+
+class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
+    """``nn.MultiheadAttention`` with quantised projections; ``out_proj`` is a ``QuantLinear``.
+
+    The products inside attention stay in float.
+    """
+
+    replaced = nn.MultiheadAttention
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As ``nn.MultiheadAttention``; see ``attention.attend``."""
+        refuse_export()
+        options = Options(
+            key_padding_mask, attn_mask, need_weights, average_attn_weights, is_causal
+        )
+        sizes = self.num_heads, self.batch_first
+        if self.training:
+            return attend(
+                query, key, value, self._train, self.out_proj, options, *sizes, self.dropout
+            )
+        with torch.no_grad():
+            return attend(query, key, value, self._deploy, self.out_proj, options, *sizes)
+
+    def _train(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        biases = self.biases()
+        alike = inputs[0] is inputs[1] and inputs[1] is inputs[2]
+        if self.in_proj_weight is None:
+            weights = [self.quantized(name) for name in PROJECTIONS]
+        elif alike:
+            x = fake_quantize_rows(inputs[0], self.activation)
+            whole = F.linear(x, self.quantized("in_proj_weight"), self.in_proj_bias)
+            q, k, v = whole.chunk(3, dim=-1)
+            return q, k, v
+        else:
+            weights = list(self.quantized("in_proj_weight").chunk(3))
+        rows = [fake_quantize_rows(x, self.activation) for x in inputs]
+        return _each(F.linear, rows, weights, biases)
+
+    def _deploy(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.in_proj_weight is None:
+            operands = [self.operand(name) for name in PROJECTIONS]
+        else:
+            operands = torch_ops.split_rows(self.operand("in_proj_weight"), 3)
+
+        def linear(x: Tensor, weight: torch_ops.Operand, bias: Tensor | None) -> Tensor:
+            y = torch_ops.product(x, weight)
+            return y if bias is None else y + bias
+
+        return _each(linear, inputs, operands, self.biases())
+
+    def biases(self) -> tuple[Tensor | None, ...]:
+        """Those of query, key and value: f32 [E] each, or None."""
+        return (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+
+
+def _each(
+    linear: Callable[..., Tensor], *arguments: Sequence[Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (linear(*one) for one in zip(*arguments, strict=True))
+    return q, k, v

@@ -1,0 +1,147 @@
+"""The layers of a model in training: PyTorch's own, with quantisers before their weights.
+
+``prepare`` turns a layer into one of these in place, so parameters, hooks and references to it
+stay. In ``train`` mode the forward is differentiable, with activations rounded straight through.
+In ``eval`` mode it computes what the converted model will, integers and all, without gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gq_tvm.errors import Error
+from gq_tvm.ops import torch_ops
+from gq_tvm.quantize.deployed.codebook_layers import symmetric_padding, zero_padding
+from gq_tvm.quantize.drop_in.replacement import Replacement
+from gq_tvm.quantize.quantisers.quantizer import Quantizer
+from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
+
+
+class QuantLayer(Replacement):
+    """What the quantised layers share: their quantisers, and weights expanded once for eval."""
+
+    quantizers: nn.ModuleDict
+    activation: str
+    _operands: dict[str, tuple[Any, torch_ops.Operand]]
+
+    def attach(self, quantizers: dict[str, Quantizer], activation: str) -> None:
+        """Put a quantiser before each named weight."""
+        self.quantizers = nn.ModuleDict(quantizers)
+        self.activation = activation
+        self._operands = {}
+
+    def detach(self) -> None:
+        """Take away what ``attach`` gave; the weights stay."""
+        del self.quantizers, self.activation, self._operands
+
+    def train(self, mode: bool = True) -> QuantLayer:
+        """As ``nn.Module.train``; forgets the expanded weights."""
+        self._operands.clear()
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """As the layer replaced, with the activation, for ``print``."""
+        own = super().extra_repr()
+        return f"{own}, activation={self.activation}" if own else f"activation={self.activation}"
+
+    def quantizer(self, name: str) -> Quantizer:
+        """The quantiser before the named weight."""
+        return cast(Quantizer, self.quantizers[name])
+
+    def quantized(self, name: str) -> Tensor:
+        """The named weight as training sees it."""
+        return self.quantizer(name)(getattr(self, name))
+
+    def hardened(self, name: str) -> tuple[Tensor, Tensor]:
+        """Indices and codebook of the named weight."""
+        return self.quantizer(name).harden(getattr(self, name))
+
+    def operand(self, name: str) -> torch_ops.Operand:
+        """The named weight as deployment sees it, kept until a tensor behind it changes."""
+        weight = getattr(self, name)
+        quantizer = self.quantizer(name)
+        tensors = [weight, *quantizer.parameters(), *quantizer.buffers()]
+        key = [(t.data_ptr(), t._version) for t in tensors]
+        kept = self._operands.get(name)
+        if kept is None or kept[0] != key:
+            kept = key, torch_ops.operand(*self.hardened(name), self.activation)
+            self._operands[name] = kept
+        return kept[1]
+
+
+@torch.compiler.assume_constant_result  # so that Dynamo runs it instead of tracing it
+def _refuse_export() -> bool:
+    raise Error(
+        "torch.export: the model is prepared; call quantize.convert(model) before exporting."
+    )
+
+
+def refuse_export() -> None:
+    """Refuse to be exported: what is compiled is a converted model."""
+    if torch.compiler.is_exporting():
+        _refuse_export()
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """``nn.Linear`` in training."""
+
+    replaced = nn.Linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Linear``: f32 [..., K] -> f32 [..., N]."""
+        refuse_export()
+        if not self.training:
+            with torch.no_grad():
+                y = torch_ops.product(input, self.operand("weight"))
+                return y if self.bias is None else y + self.bias
+        x = fake_quantize_rows(input, self.activation)
+        return F.linear(x, self.quantized("weight"), self.bias)
+
+
+class QuantConv1d(QuantLayer, nn.Conv1d):
+    """``nn.Conv1d`` in training."""
+
+    replaced = nn.Conv1d
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Conv1d``: f32 [B, C, T] or [C, T] -> f32 [B, N, T'] or [N, T']."""
+        refuse_export()
+        padding, pad = symmetric_padding(self)
+        x = input if input.dim() == 3 else input.unsqueeze(0)
+        if pad is not None:
+            x = F.pad(x, pad[:2], pad[2])
+        taps, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
+        if not self.training:
+            with torch.no_grad():
+                weight = self.operand("weight")
+                y = torch_ops.conv1d(
+                    x, weight, self.bias, taps, stride, padding, dilation, self.groups
+                )
+        elif self.activation != "fp32":
+            rows = torch_ops.unfold1d(x, taps, stride, padding, dilation)
+            rows = fake_quantize_rows(rows, self.activation)
+            y = F.linear(rows, self.quantized("weight").flatten(1), self.bias).transpose(1, 2)
+        else:
+            weight = self.quantized("weight")
+            y = F.conv1d(x, weight, self.bias, stride, padding, dilation, self.groups)
+        return y if input.dim() == 3 else y.squeeze(0)
+
+
+class QuantEmbedding(QuantLayer, nn.Embedding):
+    """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
+
+    replaced = nn.Embedding
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Embedding``: i64 [...] -> f32 [..., D]."""
+        refuse_export()
+        if self.training:
+            rows = F.embedding(input, self.quantized("weight"))
+        else:
+            with torch.no_grad():
+                rows = F.embedding(input, cast(Tensor, self.operand("weight")))
+        return zero_padding(rows, input, self.padding_idx)

@@ -1,0 +1,161 @@
+"""``nn.LSTM`` and ``nn.GRU`` in training, one direction.
+
+With integer activations the rows of x are rounded in training. The state h is rounded too, step by
+step, which leaves PyTorch's fused layers for a loop and is several times slower: always at 1 and 2
+bits; at 8 only with ``exact_state`` and once the quantisers are hard. ``eval`` always rounds both.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gq_tvm.ops import torch_gru, torch_ops
+from gq_tvm.quantize.drop_in.recurrent import State, run_layers
+from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_export
+
+
+class QuantRecurrent(QuantLayer, nn.RNNBase):
+    """What the two share."""
+
+    exact_state: bool = False
+    #: A letter for each part of the state.
+    states: str
+
+    def biases(self, number: int) -> tuple[Tensor, Tensor] | None:
+        """The two biases of a layer, f32 [gates * H] each, or None."""
+        if not self.bias:
+            return None
+        return getattr(self, f"bias_ih_l{number}"), getattr(self, f"bias_hh_l{number}")
+
+    def detach(self) -> None:
+        """As ``QuantLayer.detach``."""
+        super().detach()
+        vars(self).pop("exact_state", None)
+
+    def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        refuse_export()
+        sizes = self.states, self.num_layers, self.hidden_size, self.batch_first
+        if self.training:
+            return run_layers(self._training_layer, x, state, *sizes)
+        with torch.no_grad():
+            return run_layers(self._deployed_layer, x, state, *sizes)
+
+    def _deployed_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        weights = self.operand(f"weight_ih_l{number}"), self.operand(f"weight_hh_l{number}")
+        return self._loop(x, state, weights, number)
+
+    def _training_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        if number and self.dropout:
+            x = F.dropout(x, self.dropout)
+        x = fake_quantize_rows(x, self.activation)
+        ih, hh = f"weight_ih_l{number}", f"weight_hh_l{number}"
+        weights = [self.quantized(ih), self.quantized(hh)]
+        if self._rounds_state(hh):
+            return self._exact_layer(x, state, weights, number)
+        parameters = [*weights, *(self.biases(number) or ())]
+        y, *after = self._fused(x, [part.unsqueeze(0) for part in state], parameters)
+        return y, tuple(part.squeeze(0) for part in after)
+
+    def _rounds_state(self, hh: str) -> bool:
+        if self.activation == "int8":
+            return self.exact_state and self.quantizer(hh).hardness.hard
+        return self.activation != "fp32"
+
+    def _exact_layer(
+        self, x: Tensor, state: State, weights: list[Tensor], number: int
+    ) -> tuple[Tensor, State]:
+        steps = []
+        for from_x in F.linear(x, weights[0]).unbind(1):
+            from_h = F.linear(fake_quantize_rows(state[0], self.activation), weights[1])
+            state = self._step(from_x, from_h, state, number)
+            steps.append(state[0])
+        return torch.stack(steps, 1), state
+
+    def _loop(
+        self,
+        x: Tensor,
+        state: State,
+        weights: tuple[torch_ops.Operand, torch_ops.Operand],
+        number: int,
+    ) -> tuple[Tensor, State]:
+        """A layer as it is deployed."""
+        raise NotImplementedError
+
+    def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+        """PyTorch's own layer: y and each part of the state [1, B, H]."""
+        raise NotImplementedError
+
+    def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        """One step from both products [B, gates * H], without their biases."""
+        raise NotImplementedError
+
+
+class QuantLSTM(QuantRecurrent, nn.LSTM):
+    """``nn.LSTM`` in training."""
+
+    replaced = nn.LSTM
+    states = "hc"
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As ``nn.LSTM``; see ``recurrent.run_layers``."""
+        y, (h, c) = self._run(input, hx)
+        return y, (h, c)
+
+    def summed_bias(self, number: int) -> Tensor | None:
+        """The two biases of a layer as the one that deployment adds: f32 [4H]."""
+        biases = self.biases(number)
+        return None if biases is None else biases[0] + biases[1]
+
+    def _loop(
+        self,
+        x: Tensor,
+        state: State,
+        weights: tuple[torch_ops.Operand, torch_ops.Operand],
+        number: int,
+    ) -> tuple[Tensor, State]:
+        h, c = state
+        y, h, c = torch_ops.lstm_layer(x, h, c, *weights, self.summed_bias(number))
+        return y, (h, c)
+
+    def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+        return list(torch._VF.lstm(x, state, parameters, self.bias, 1, 0.0, True, False, True))
+
+    def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        return torch_ops.lstm_cell(from_x + from_h, self.summed_bias(number), state[1])
+
+
+class QuantGRU(QuantRecurrent, nn.GRU):
+    """``nn.GRU`` in training."""
+
+    replaced = nn.GRU
+    states = "h"
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``nn.GRU``; see ``recurrent.run_layers``."""
+        y, (h,) = self._run(input, None if hx is None else (hx,))
+        return y, h
+
+    def _loop(
+        self,
+        x: Tensor,
+        state: State,
+        weights: tuple[torch_ops.Operand, torch_ops.Operand],
+        number: int,
+    ) -> tuple[Tensor, State]:
+        bias_ih, bias_hh = self.biases(number) or (None, None)
+        y, h = torch_gru.gru_layer(x, state[0], *weights, bias_ih, bias_hh)
+        return y, (h,)
+
+    def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+        return list(torch._VF.gru(x, state[0], parameters, self.bias, 1, 0.0, True, False, True))
+
+    def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        bias_ih, bias_hh = self.biases(number) or (None, None)
+        return (torch_gru.gru_cell(from_x, from_h, bias_ih, bias_hh, state[0]),)

@@ -1,0 +1,1 @@
+"""What passes share: walking, rewriting and naming in Relax."""

@@ -1,0 +1,1 @@
+"""Kernels on vector instruction sets of CPUs."""

@@ -1,0 +1,213 @@
+"""What linear and recurrent kernels share: one tile of outputs times a few rows.
+
+An engine is the arithmetic of a kernel family. It owns the weight operands, stages rows of
+activations in the form its arithmetic wants, and multiplies a tile. The loops around it belong
+to ``linear.py`` and ``recurrent.py``; the instructions belong to an ``InstructionSet``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
+from gq_tvm.schedules.cpu.vector_math import VectorMath
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.schedule import Knob, Schedule, grid
+
+Expr = Any
+Buffer = Any
+#: store(row position, output vector of the tile, float32 vector): takes the results of a tile.
+Store = Callable[[int, int, Expr], None]
+
+
+#: What can be turned of the loops around an engine.
+KNOBS = (
+    Knob("vectors", 4, layout=True),  # output vectors of a tile; it divides 8
+    Knob("rows", 4),  # of activations a tile takes at once, while its weights are in registers
+    Knob("block", 16),  # rows staged before the tiles pass by; they should fit the cache
+    Knob("unroll", 1),  # units of K in one trip of the innermost loop
+    Knob("prefetch", 0),  # bytes of weights fetched ahead of their use; 0 leaves it to the hardware
+)
+
+
+class Engine(ABC):
+    """Multiplies staged rows with tiles of a weight matrix ``[N, K]``.
+
+    The methods emit TIR into the function under construction, in this order: ``declare`` among
+    the arguments, ``begin`` once, then ``stage``, ``tables`` and ``multiply`` inside the loops.
+    """
+
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        """Prepare the kernel of a product of which N counts packed rows."""
+        self.isa = isa
+        self.n = product.n
+        self.k = product.k
+        self.bits = product.bits
+        self.schedule = schedule
+        self.vectors = schedule["vectors"]
+        self.lanes = isa.lanes
+        self.outputs = self.vectors * isa.lanes
+        self.tiles = -(-self.n // self.outputs)
+        self.math = VectorMath(isa.lanes, isa.rounds)
+
+    @classmethod
+    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+        """Whether there are kernels for `product` on an instruction set."""
+        return True
+
+    @classmethod
+    @abstractmethod
+    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+        """The schedules worth trying for `product`, the one to take untried first."""
+
+    @property
+    def padded_n(self) -> int:
+        """N rounded up to whole tiles."""
+        return self.tiles * self.outputs
+
+    @abstractmethod
+    def operands(
+        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Lay a weight out as the operands of ``declare``.
+
+        Args:
+            indices: uint8 [N, K].
+            table: The centroids [2^bits], int8 or float32.
+            scale: float32 [N], what the rows of centroids are multiplied by.
+        """
+
+    @abstractmethod
+    def declare(self) -> None:
+        """Declare the operands as arguments, in the order of ``operands``."""
+
+    @abstractmethod
+    def begin(self, rows: int) -> None:
+        """Allocate room for ``rows`` staged rows."""
+
+    def tables(self) -> None:  # noqa: B027 - not every engine has tables
+        """Bring the tables into registers; once in each region that a thread runs by itself."""
+
+    @abstractmethod
+    def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
+        """Bring a row into slot ``slot``; ``load(k, lanes)`` reads fp32 activations from k on."""
+
+    @abstractmethod
+    def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
+        """Multiply staged rows with a tile of weights; pass each result vector to ``store``."""
+
+    def accumulators(self, rows: int, dtype: str, sums: int = 1) -> list[list[list[Buffer]]]:
+        """Allocate zero vectors ``[row][output vector][partial sum]``.
+
+        One small buffer each: LLVM keeps them in registers, a single large one it would not.
+        """
+        zero = T.broadcast(T.Cast(dtype, 0) if dtype == "int32" else T.float32(0), self.lanes)
+        made = []
+        for _ in range(rows):
+            vectors = []
+            for _ in range(self.vectors):
+                parts = [T.alloc_buffer((self.lanes,), dtype) for _ in range(sums)]
+                for part in parts:
+                    T.buffer_store(part, zero, [T.ramp(0, 1, self.lanes)])
+                vectors.append(parts)
+            made.append(vectors)
+        return made
+
+    def trips(self, units: int, step: Callable[[Expr], None]) -> None:
+        """Emit ``step`` for every unit of K, as many a trip of the loop as ``unroll`` says."""
+        unroll = max(1, min(self.schedule["unroll"], units))
+        whole = units // unroll
+
+        def trip(number: Expr) -> None:
+            for i in range(unroll):
+                step(number * unroll + i)
+
+        each(whole, trip)
+        for unit in range(whole * unroll, units):
+            step(T.int32(unit))
+
+    def prefetch(self, packed: Buffer, tile: Expr, unit: Expr, ahead: int, lines: int) -> None:
+        """Emit the prefetch of a unit's cache lines, ``ahead`` units from here, into L1.
+
+        Past the end of the weights it asks for memory that is not there, which no CPU minds.
+        """
+        for line in range(lines):
+            address = T.address_of(packed[tile, unit + ahead, line, 0])
+            T.evaluate(
+                T.call_llvm_intrin("void", "llvm.prefetch.p0", address, *map(T.int32, (0, 3, 1)))
+            )
+
+    def read(self, buffer: Buffer) -> Expr:
+        """Read a whole small buffer as one vector."""
+        return buffer[T.ramp(0, 1, self.lanes)]
+
+    def write(self, buffer: Buffer, value: Expr) -> None:
+        """Write a whole small buffer as one vector."""
+        T.buffer_store(buffer, value, [T.ramp(0, 1, self.lanes)])
+
+
+def tile_space(
+    isa: InstructionSet, kind: str, product: Product, **more: Iterable[int]
+) -> list[Schedule]:
+    """The schedules of an engine whose tiles are vectors x rows of accumulators.
+
+    Args:
+        isa: Whose registers they are.
+        kind: What is multiplied: ``"int8"`` or ``"fp32"``, as in ``isa.tile_rows``.
+        product: What is to be computed.
+        more: Other knobs and their values.
+    """
+    first, most_rows = isa.tile_vectors, isa.tile_rows[kind]
+    vectors = (4, 8) if product.gates else (4, 2, 8)  # whole units of a layer's gates
+    if product.gates:
+        first = 4
+    if product.rows == 1:
+        return grid(Schedule(vectors=first, rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
+    space = grid(
+        Schedule(vectors=first, rows=max(1, most_rows * isa.tile_vectors // first)),
+        vectors=vectors,
+        rows=sorted({1, 2, most_rows, 2 * most_rows}),
+        unroll=(1, 2),
+        block=(16,) if product.rows and product.rows <= 16 else (16, 64),
+    )
+    most = max(4, isa.tile_vectors * most_rows)
+    return [one for one in space if one["vectors"] * one["rows"] <= most]
+
+
+def each_tile(
+    count: int, parallel: bool, tables: Callable[[], None], body: Callable[[Expr], None]
+) -> None:
+    """Emit ``body`` for ``count`` tiles, on the runtime's threads if ``parallel``.
+
+    A thread holds its own registers: with threads the tables are loaded for each tile.
+    """
+    if not parallel or count <= 1:
+        tables()
+        each(count, body)
+        return
+    with T.parallel(0, count) as tile:
+        tables()
+        body(tile)
+
+
+def each_rows(count: Any, height: int, body: Callable[[list[Expr]], None]) -> None:
+    """Emit ``body(slots)`` for ``count`` staged rows: ``height`` at once, then one by one."""
+    steps = count // height
+    each(steps, lambda i: body([i * height + row for row in range(height)]))
+    if height > 1:
+        each(count - steps * height, lambda i: body([steps * height + i]))
+
+
+def each(count: Any, body: Callable[[Expr], None]) -> None:
+    """Emit ``for i in range(count): body(i)``; no loop where ``count`` is known to be 0 or 1."""
+    if isinstance(count, int) and count <= 1:
+        if count == 1:
+            body(T.int32(0))
+        return
+    with T.serial(0, count) as i:
+        body(i)

@@ -1,0 +1,1 @@
+"""The arithmetic of kernels: how a tile of a packed weight is multiplied."""

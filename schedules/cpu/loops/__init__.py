@@ -1,0 +1,1 @@
+"""The loops of kernels: blocks of rows, tiles of outputs, steps of a recurrent layer."""

@@ -1,0 +1,1 @@
+"""How rows of activations are brought into the form an engine reads."""

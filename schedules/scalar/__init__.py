@@ -1,0 +1,1 @@
+"""Kernels of scalars, which take every product on every machine."""

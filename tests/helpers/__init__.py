@@ -1,0 +1,1 @@
+"""Models, modules and harnesses that tests share."""
