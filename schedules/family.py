@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.reference import common_codebook
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
@@ -134,21 +134,18 @@ class Family(ABC):
         return [log2(1 + value) for value in choice.schedule.values()]
 
     @abstractmethod
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
         """Lay a weight out for the kernels.
 
         Args:
             choice: Of the product the weight takes part in.
-            indices: u8 [N, K].
-            codebook: f32 [1 or N, 2^bits].
+            weight: It.
 
         Returns:
             The kernels' operands, in the order they take them.
 
         Raises:
-            Error: the codebook's rows are not multiples of one codebook.
+            Error: the weight is of a form that this family does not take.
         """
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
@@ -234,18 +231,19 @@ class Choice:
         object.__setattr__(self, "schedule", self.family.schedule(self.schedule))
 
 
-def shared_codebook(
-    product: Product, codebook: NDArray[np.float32]
-) -> tuple[NDArray, NDArray[np.float32]]:
-    """Split a codebook into the table all rows share and a scale for each of the N rows.
+def shared_codebook(product: Product, weight: Weight) -> tuple[NDArray, NDArray[np.float32]]:
+    """Split a weight into the table all rows share and a scale for each of the N rows.
 
     Returns:
-        ``table`` [2^bits], f32 in [-1, 1] if the product's activations are fp32 and int8
-        otherwise, and ``scale`` f32 [N].
+        ``table`` [2^bits], f32 if the product's activations are fp32 and int8 otherwise, and
+        ``scale`` f32 [N].
 
     Raises:
-        Error: the rows are not multiples of one codebook.
+        Error: there is more to the weight than that.
     """
-    shape, scale = common_codebook(codebook, product.activation)
-    table = shape if product.activation == "fp32" else shape.astype(np.int8)
-    return table, np.ascontiguousarray(np.broadcast_to(scale, (product.n,)))
+    if len(weight.codebook) > 1:
+        raise Error("its rows are not multiples of one codebook; convert the model again")
+    if product.activation == "fp32":
+        return weight.codebook[0], np.ascontiguousarray(weight.scales()[:, 0])
+    levels = weight.on_grid()
+    return levels.grid[0], np.ascontiguousarray(levels.scale[:, 0])

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Schedule, family
 from gq_tvm.tuning.task import Task
 
@@ -30,14 +31,14 @@ class Case:
         self._packed: dict[tuple[int, ...], list[NDArray]] = {}
         rng = np.random.default_rng([product.n, product.k, product.bits])
         shape, entries = (product.n, product.k), 2**product.bits
-        self.indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
+        indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
         exact = product.activation == "int8"
         if exact:
             codebook = rng.integers(-127, 128, (1, entries)).astype(np.float32)
             codebook[0, :2] = (-127, 127)
         else:
             codebook = rng.standard_normal((1, entries)).astype(np.float32)
-        self.codebook = codebook
+        self.weight = Weight(indices, codebook, np.ones(1, np.float32))
         self.inputs, self.expected = self._linear(rng)
         self.tolerance = _FP32
         if self._family.approximate:
@@ -56,11 +57,10 @@ class Case:
         if rows > 1:
             x[0], x[-1] = 0, 127
         if product.activation in ("int1", "int2"):  # their levels depend on the whole row
-            few = (x, self.indices, self.codebook, None, product.bits, product.activation)
-            return [x], [reference.codebook_linear(*few)]
+            return [x], [reference.codebook_linear(x, self.weight, None, product.activation)]
         # float64 holds these integers exactly, and its product is the fast one.
-        weight = self.codebook[0].astype(np.float64)[self.indices]
-        return [x], [(x.astype(np.float64) @ weight.T).astype(np.float32)]
+        floats = self.weight.expand().astype(np.float64)
+        return [x], [(x.astype(np.float64) @ floats.T).astype(np.float32)]
 
     def arguments(self, schedule: Schedule) -> tuple[list[NDArray], list[NDArray]]:
         """The arrays a kernel is called with: what it reads, and outputs full of a canary."""
@@ -74,7 +74,7 @@ class Case:
 
     def _pack(self, schedule: Schedule) -> list[NDArray]:
         choice = self.task.run(schedule)
-        operands = self._family.pack(choice, self.indices, self.codebook)
+        operands = self._family.pack(choice, self.weight)
         bias = np.zeros(choice.product.n, np.float32)
         return [*operands.values(), self._family.pack_bias(choice, bias)]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.cpu.loops.gru import GRUCell
@@ -71,11 +72,9 @@ class VectorFamily(Family):
             schedule["vectors"] * min(schedule["rows"], product.usual_rows),  # accumulators
         ]
 
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
-        table, scale = shared_codebook(self._computed(choice.product), codebook)
-        order = _order(choice)
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
+        table, scale = shared_codebook(self._computed(choice.product), weight)
+        indices, order = weight.indices, _order(choice)
         if order is not None:
             indices, scale = indices[order], _in_order(scale, order)
         return self.engine(choice).operands(indices, table, scale)

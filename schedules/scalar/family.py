@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
@@ -46,13 +47,11 @@ class Scalar(Family):
         """Every product whose sums cannot overflow, on every target."""
         return product.fits_int32
 
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
         """Operands: weights u8 [N * row_bytes + 1], table [2^bits], scale f32 [N]."""
-        bits = choice.product.bits
-        table, scale = shared_codebook(choice.product, codebook)
-        return {"weights": pack_rows(indices, bits), "table": table, "scale": scale}
+        table, scale = shared_codebook(choice.product, weight)
+        packed = pack_rows(weight.indices, choice.product.bits)
+        return {"weights": packed, "table": table, "scale": scale}
 
     def linear(
         self, choice: Choice, epilogue: Epilogue | None = None, parallel: bool = False

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import Choice, Product, Schedule, families_for, family
 from gq_tvm.schedules.cpu.engines.xnor import walsh_hadamard
@@ -49,7 +50,9 @@ def case(shape, bits, activation, symbolic=False, mirrored=False, seed=0):
 
 def expected(case):
     product, x, indices, codebook, bias = case
-    return reference.codebook_linear(x, indices, codebook, bias, product.bits, product.activation)
+    return reference.codebook_linear(
+        x, Weight.from_tables(indices, codebook, product.activation), bias, product.activation
+    )
 
 
 def check(chosen, where, device, cases, **options):
@@ -200,5 +203,6 @@ def test_a_weight_takes_exactly_its_bits(bits):
     product = Product(n, k, bits, "int1", 1)
     choice = Choice(where, product, family("xnor"), family("xnor").space(where, product)[0])
     indices = np.zeros((n, k), np.uint8)
-    operands = choice.family.pack(choice, indices, np.ones((1, 2**bits), np.float32))
+    weight = Weight(indices, np.ones((1, 2**bits), np.float32), np.ones(1, np.float32))
+    operands = choice.family.pack(choice, weight)
     assert operands["weights"].nbytes * 8 == n * k * bits
