@@ -89,7 +89,6 @@ def build(
             "the model has no codebook layer; convert it with quantize.prepare and "
             "quantize.convert, or with quantize.compress, before exporting it"
         )
-    say(f"compiling {len(parameters.packed)} layers")
     with _stage("compile", translated, device), device.tvm:
         lowered = from_module.lower(module)
         kernels = from_module.kernels(lowered)
@@ -105,6 +104,7 @@ def build(
             metadata=recogniser.words(program.metadata),
             runtime=from_module.runtime_functions(kernels),
         )
+        say(f"compiling {len(plan.layers)} layers")
         executable = tvm.compile(kernels, target=device.tvm)
     manifest = Manifest(
         target=device.name,

@@ -62,8 +62,8 @@ def lower(
     """
     parameters = Parameters(names or {})
     passes = [
-        ChooseKernel(target, kernel, database, threads),  # of each product
-        PackWeights(target, parameters),  # indices in that family's layout, as parameters
+        ChooseKernel(target, parameters, kernel, database, threads),  # of each product
+        PackWeights(parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target, parameters, threads > 1),  # its PrimFunc, called
         LowerFloat(target),  # vector kernels for float operators
         LowerCopies(target),  # concatenations and slices that lie together in memory
@@ -78,21 +78,17 @@ def lower(
     ]
     with target.tvm:
         module = _down_to_products(module, parameters.names, activation, warn)
-        parameters.products = _products(module)
         return tvm.transform.Sequential(passes)(module), parameters
 
 
 def products(module: IRModule, activation: str | None = None) -> list[Product]:
-    """The weight matrix products of a module with codebook operators: `lower` notes the same.
+    """The weight matrix products of a module with codebook operators, call by call.
 
     Args:
         module: Relax functions as the frontend gives them.
         activation: Of layers that cannot say it themselves; None is ``"fp32"``.
     """
-    return _products(_down_to_products(module, {}, activation))
-
-
-def _products(module: IRModule) -> list[Product]:
+    module = _down_to_products(module, {}, activation)
     return [product for call in calls_of(module) for product in products_of(call).values()]
 
 
