@@ -128,7 +128,7 @@ class Layers(nn.Module):
         return x
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     st.lists(
         st.sampled_from(["linear", "glu", "lstm", "gru", "conv", "depthwise"]),
@@ -140,7 +140,7 @@ class Layers(nn.Module):
     st.booleans(),
 )
 def test_a_plan_has_the_products_of_its_model(kinds, twice, kernel, dynamic):
-    model = quantize.compress(Layers(kinds, twice).eval(), bits=2)
+    model = quantize.compress(Layers(kinds, twice).eval(), bits=4)
     frame = ({1: frames(2, 40)},) if dynamic else None
     program = export(model, torch.randn(1, 5, 8), dynamic=frame)
     found = tune.products_of(plan_of(program, kernel))
