@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import tvm
+from typing import TYPE_CHECKING, Any
 
 from gq_tvm.targets.core import Core
+
+if TYPE_CHECKING:
+    import tvm
 
 _TRIPLES = {
     "x86_64": "x86_64-unknown-linux-gnu",
@@ -52,6 +53,8 @@ class Target:
     @property
     def tvm(self) -> tvm.target.Target:
         """The target as TVM's code generator takes it (one thread)."""
+        import tvm  # facts do without it
+
         config: dict[str, Any] = {
             "kind": "llvm",
             "mtriple": self.triple,

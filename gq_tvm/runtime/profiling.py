@@ -171,10 +171,8 @@ class _TimedFunction:
     def _weights(self, call: Call) -> set[str]:
         """The weights that a call reads."""
         values = self._plan.values
-        read = [
-            values[self._plan.root(one.value)] for one in call.arguments if isinstance(one, Operand)
-        ]
-        return {one.name for one in read if one.kind == "weight"}
+        read = {self._plan.root(o.value) for o in call.arguments if isinstance(o, Operand)}
+        return {values[number].name for number in read if values[number].kind == "weight"}
 
 
 def _timing(
