@@ -13,6 +13,7 @@ from gq_tvm.passes.operators import (
     PACKED,
     attributes,
     is_operator,
+    known,
     shape_of,
     volume,
 )
@@ -72,7 +73,7 @@ class LowerCodebook(ModulePass):
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         x_part, h_part = self._choices(at)
-        steps = _known(shape_of(call.args[0])[1])
+        steps = known(shape_of(call.args[0])[1])
         # The kernel is for any number of sequences.
         x_part = replace(x_part, product=replace(x_part.product, rows=None))
         kernel = self._kernels.get(
@@ -145,9 +146,9 @@ class LowerCodebook(ModulePass):
             left=at["left"],
             dilation=at["dilation"],
             activation=Epilogue.parse(at["epilogue"]).activation,
-            batch=_known(batch),
-            frames=_known(frames),
-            frames_out=_known(frames_out),
+            batch=known(batch),
+            frames=known(frames),
+            frames_out=known(frames_out),
         )
         kernel = self._kernels.get(
             rewriter, ("depthwise", of), lambda: depthwise(lanes_of(self.target), of)
@@ -167,11 +168,6 @@ class LowerCodebook(ModulePass):
         layer = at["layer"], self.parameters.packed[at["packed"]]
         self.parameters.uses.setdefault(kernel.name_hint, []).append(layer)
         return rewriter.emit(relax.call_tir(kernel, relax.Tuple(list(args)), out))
-
-
-def _known(size: Any) -> int | None:
-    """A size a kernel is made for; None if it is known only at run time."""
-    return size if isinstance(size, int) else None
 
 
 def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> relax.Expr:

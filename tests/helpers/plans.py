@@ -15,10 +15,8 @@ def plan_of(program: ExportedProgram, kernel: str = "auto") -> Plan:
     target = targets.get("x86-64")
     translated = frontend.translate(frontend.read(program), None)
     module, parameters = passes.lower(translated.module, target, kernel, translated.names)
-    with target.tvm:
-        lowered = from_module.lower(module)
     places = weights.offsets(parameters.arrays)
-    functions = from_module.functions(lowered, ["main"], places, parameters.uses)
-    runtime = from_module.runtime_functions(from_module.kernels(lowered))
+    functions = from_module.functions(module, ["main"], places, parameters.uses)
+    runtime = from_module.runtime_functions(from_module.kernels(module))
     none = Content(0, 0)
     return Plan(target.machine, (), functions, runtime=runtime, weights=none, kernels=none)
