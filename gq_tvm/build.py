@@ -122,7 +122,7 @@ def build(
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:
-    """Return the weight matrix products of a model, as `build` would note them in the manifest.
+    """Return the weight matrix products of a model.
 
     Args:
         source: See `build`.
