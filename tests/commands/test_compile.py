@@ -39,7 +39,7 @@ def test_a_compiled_model_runs(folder, capsys):
     assert "1 codebook layers" in written.out
     assert [line.split("] ")[1] for line in written.err.splitlines()] == [
         "importing",
-        f"packing for {gq_tvm.load(folder / 'linear.gq').manifest.target['name']}",
+        f"packing for {gq_tvm.load(folder / 'linear.gq').manifest.target}",
         "compiling 1 layers",
         f"wrote {folder / 'linear.gq'}",
     ]

@@ -113,7 +113,7 @@ def test_tied_layers_keep_their_names():
     layers = calls(translated(program).module, operators.LINEAR)
     assert [operators.attributes(call)["layer"] for call in layers] == ["a", "b", "a"]
     artefact = build(program, kernel="scalar")
-    assert [(one.name, one.tied_to) for one in artefact.manifest.layers] == [
+    assert [(one.name, artefact.plan.owners.get(one)) for one in artefact.plan.layers] == [
         ("a", None),
         ("b", "a"),
     ]
@@ -144,7 +144,7 @@ class Plain(nn.Module):
 
 def test_a_codebook_in_plain_pytorch_is_found():
     artefact = build(export(nn.Sequential(Plain()), torch.randn(2, 10)), kernel="scalar")
-    (layer,) = artefact.manifest.layers
+    (layer,) = artefact.plan.layers
     assert (layer.name, layer.bits, layer.shape) == ("0", 4, [6, 10])
     assert not any(
         array.size >= 60 and array.itemsize == 4 for array in artefact.parameters.values()
