@@ -41,6 +41,7 @@ def build(
     progress: Progress | None = None,
     threads: int = 1,
     database: Path | None = None,
+    dump: Path | None = None,
 ) -> Artefact:
     """Compile a model whose weights live in codebooks.
 
@@ -54,6 +55,7 @@ def build(
         threads: Threads that calls run on unless told otherwise. 1 makes code for one thread alone;
             kernels for several run on any number, and small ones on one.
         database: File of the user's tuned schedules; None is the one in the cache.
+        dump: A folder for the module after each phase of ``passes.phases``, as text.
 
     Raises:
         Error: the model cannot be read, translated or compiled.
@@ -83,21 +85,20 @@ def build(
             warn=lambda text: say(f"warning: {text}"),
             threads=threads,
             database=load_schedules(device, database),
+            dump=dump,
         )
     if not parameters.packed:
         raise Error(
             "the model has no codebook layer; convert it with quantize.prepare and "
             "quantize.convert, or with quantize.compress, before exporting it"
         )
-    say(f"compiling {len(parameters.packed)} layers")
-    with _stage("compile", translated, device), device.tvm:
-        lowered = from_module.lower(module)
-        kernels = from_module.kernels(lowered)
+    with _stage("compile", translated, device):
+        kernels = from_module.kernels(module)
         plan = Plan(
             machine=device.machine,
             features=tuple(sorted(device.features)),
             functions=from_module.functions(
-                lowered,
+                module,
                 list(program.programs),
                 weights.offsets(parameters.arrays),
                 parameters.uses,
@@ -105,6 +106,7 @@ def build(
             metadata=recogniser.words(program.metadata),
             runtime=from_module.runtime_functions(kernels),
         )
+        say(f"compiling {len(plan.layers)} layers")
         executable = tvm.compile(kernels, target=device.tvm)
     manifest = Manifest(
         target=device.name,
@@ -120,7 +122,7 @@ def build(
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:
-    """Return the weight matrix products of a model, as `build` would note them in the manifest.
+    """Return the weight matrix products of a model.
 
     Args:
         source: See `build`.

@@ -4,10 +4,9 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 (see ``gq_tvm.ops.reference``), with every bias present. ``relax.gq.packed`` is what is left once a
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
-Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
-chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them),
-``origin`` (whence that is known) and ``epilogue`` (what is fused behind, as ``Epilogue`` spells it;
-of convolutions, an activation only).
+Attributes all of them may carry: ``layer`` (the name users know the layer by), ``choice`` (where
+``Parameters.choices`` says how the call is computed; "" before that is decided) and ``epilogue``
+(what is fused behind, as ``Epilogue`` spells it; of convolutions, an activation only).
 """
 
 from __future__ import annotations
@@ -31,10 +30,13 @@ EMBEDDING = "relax.gq.codebook_embedding"
 CODEBOOK_OPERATORS = (LINEAR, LSTM, GRU, CONV1D, DEPTHWISE, EMBEDDING)
 
 # Where the indices of an operator's weights stand among its arguments (their codebooks stand behind
-# them), by the ending of the attributes ``bits``, ``kernel`` and ``schedule`` that speak of them.
+# them), by the *part* of the call, which is the ending of the attribute ``bits`` that speaks of it.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 5}, GRU: {"_ih": 2, "_hh": 4}} | {
     one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
 }
+
+#: Operators that give the same elements in another shape.
+RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 GATES = {LSTM: 4, GRU: 3}  # of the recurrent layers
 RESIDUAL = 4  # where a linear layer's residual stands among its arguments, if it has one
@@ -51,15 +53,12 @@ def codebook_linear(
     activation: str,
     layer: str,
     epilogue: str = "",
-    kernel: str = "",
-    schedule: str = "",
 ) -> relax.Call:
     """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N].
 
     The epilogue may halve N (``glu``) and may add a residual, which has the shape of the result.
     """
-    attrs = {"bits": bits, "activation": activation, "layer": layer}
-    attrs |= {"epilogue": epilogue, "kernel": kernel, "schedule": schedule}
+    attrs = {"bits": bits, "activation": activation, "layer": layer, "epilogue": epilogue}
     last = [] if residual is None else [residual]
     return _call(LINEAR, [x, indices, codebook, bias, *last], attrs)
 
@@ -72,11 +71,6 @@ def codebook_recurrent(
     bits_hh: int,
     activation: str,
     layer: str,
-    kernel_ih: str = "",
-    kernel_hh: str = "",
-    schedule_ih: str = "",
-    schedule_hh: str = "",
-    **origins: str,
 ) -> relax.Call:
     """One layer of an LSTM or a GRU.
 
@@ -88,18 +82,11 @@ def codebook_recurrent(
         bits_hh: Bits of the recurrent weight.
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
-        kernel_ih: The family chosen for the input weight.
-        kernel_hh: That for the recurrent weight.
-        schedule_ih: The knobs of the first.
-        schedule_hh: Those of the second.
-        origins: ``origin_ih`` and ``origin_hh``, whence these are known.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
     attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
-    attrs |= {"kernel_ih": kernel_ih, "kernel_hh": kernel_hh}
-    attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh, **origins}
     return _call(operator, inputs, attrs)
 
 
@@ -205,6 +192,17 @@ def equal_sizes(a: Any, b: Any) -> bool:
 def shape_of(expr: relax.Expr) -> list[Any]:
     """The sizes of a tensor expression, ints where they are known."""
     return [int(s) if isinstance(s, int | tvm.tirx.IntImm) else s for s in expr.ty.shape]
+
+
+def known(size: Any) -> int | None:
+    """A size a kernel is made for; None if it is known only at run time."""
+    return size if isinstance(size, int) else None
+
+
+def is_float(expr: relax.Expr) -> bool:
+    """Whether `expr` is a float32 tensor whose sizes have names at least."""
+    ty = expr.ty
+    return isinstance(ty, relax.TensorType) and ty.shape is not None and str(ty.dtype) == "float32"
 
 
 def volume(sizes: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tvm.ir import GenericConst
 
 from gq_tvm.plan.plan import Layer
-from gq_tvm.schedules import Product
+from gq_tvm.schedules import Choice
 
 
 @dataclass
@@ -22,15 +22,24 @@ class Parameters:
         arrays: The parameters by name.
         packed: The weights in codebooks of each call that was packed so far.
         uses: By kernel: the layers it computes, their names and their weights.
-        products: The weight matrix products that kernel families compute, call by call.
+        choices: How the calls of codebook operators are computed: by their attribute ``choice``,
+            for each part of `operators.WEIGHTS`.
     """
 
     names: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)
     packed: list[tuple[Layer, ...]] = field(default_factory=list)
     uses: dict[str, list[tuple[str, tuple[Layer, ...]]]] = field(default_factory=dict)
-    products: list[Product] = field(default_factory=list)
+    choices: dict[str, dict[str, Choice]] = field(default_factory=dict)
     _by_content: dict[str, str] = field(default_factory=dict)
+
+    def choose(self, layer: str, parts: dict[str, Choice]) -> str:
+        """Keep how a call of `layer` is computed, and return where: by another name if need be."""
+        key, count = layer, 1
+        while self.choices.setdefault(key, parts) != parts:
+            count += 1
+            key = f"{layer} ({count})"
+        return key
 
     def add(self, name: str, array: NDArray) -> str:
         """Keep `array`, and return its name: `name`, or that of an equal array kept before."""

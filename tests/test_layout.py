@@ -26,13 +26,14 @@ BASE = {
 }
 
 # The compile side, lowest first; a module may import what is before it in this list, and its own
-# entry. What an artefact is on disk lies beneath `build`, which writes one; running it, above.
+# entry. What an artefact is on disk lies beneath `build`, which writes one; running it, above. A
+# plan as data lies beneath all that; how one is made of a lowered module, above the passes.
 COMPILE_SIDE = [
-    {"targets", "ops"},
+    {"targets", "ops", "plan"},
     {"schedules"},
     {"passes"},
-    {"frontend"},
-    {"runtime.artefact", "runtime.manifest", "runtime.weights"},
+    {"frontend", "plan.from_module"},
+    {"runtime.artefact", "runtime.manifest", "runtime.weights", "deploy.native_code"},
     {"build"},
     {"deploy"},
     {"runtime"},

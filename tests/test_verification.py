@@ -20,8 +20,8 @@ from helpers.codebook_models import (
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from gq_tvm.runtime.manifest import Function, Layer, Manifest
-from gq_tvm.runtime.manifest import Tensor as About
+from gq_tvm.plan.plan import Call, Function, Layer, Plan, Value
+from gq_tvm.plan.size import Named, computed
 from gq_tvm.verification import bound as verification
 from gq_tvm.verification import drawn_inputs
 from gq_tvm.verification.bound import Comparison, _arithmetic, _Trial
@@ -162,28 +162,27 @@ def test_a_program_is_replayed_with_the_activations_it_was_compiled_with():
     assert activations(everything_, "int8") == {"int8": 4, "fp32": 1}  # the grouped one stays
 
 
-def _manifest(*layers: tuple[str, str]) -> Manifest:
-    rows = [
-        Layer("a", "linear", [2, 2], 4, activation, kernel, "", [], 1, 1)
-        for activation, kernel in layers
-    ]
-    return Manifest({}, {}, rows, {})
+def _plan(activation: str, kernel: str) -> Plan:
+    layer = Layer("a", "linear", (2, 2), 4, activation, kernel, ("w",))
+    function = Function("main", (), (), (Call("linear", (), "a", (layer,)),), 0, True)
+    return Plan("x86_64", (), {"main": function})
 
 
 def test_the_artefact_tells_its_arithmetic():
     as_trained = {"main": linear_program(activation="int8")}
     floor, other = verification.FLOOR, verification.BOUND_OTHER
-    assert _arithmetic(_manifest(("int8", "lookup")), as_trained) == (None, floor)
-    assert _arithmetic(_manifest(("int2", "xnor")), as_trained) == ("int2", floor)
+    assert _arithmetic(_plan("int8", "lookup"), as_trained) == (None, floor)
+    assert _arithmetic(_plan("int2", "xnor"), as_trained) == ("int2", floor)
     # Kernels of rounded sums, and look-ups in plain PyTorch, round what PyTorch does not.
     exported = {"main": linear_program()}
-    assert _arithmetic(_manifest(("fp32", "table8")), exported) == (None, other)
+    assert _arithmetic(_plan("fp32", "table8"), exported) == (None, other)
     plain = {"main": export(nn.Linear(3, 3), torch.ones(1, 3))}
-    assert _arithmetic(_manifest(("fp32", "lookup_f32")), plain) == (None, floor)
-    assert _arithmetic(_manifest(("int8", "lookup")), plain) == (None, other)
+    assert _arithmetic(_plan("fp32", "lookup_f32"), plain) == (None, floor)
+    assert _arithmetic(_plan("int8", "lookup"), plain) == (None, other)
 
 
 def test_inputs_are_drawn_where_a_size_is_computed_from_others():
     program = export(nn.ReLU(), torch.ones(2, 5))
-    function = Function([About("x", "float32", [2, "2*n"])], [], {}, [], True)
+    twice = computed("mul", Named("n", 0, 1), 2)
+    function = Function("main", (Value("input", "float32", (2, twice), 0, "x"),), (0,), (), 0, True)
     assert [one.shape for (one,) in drawn_inputs.draw(function, program)] == [(2, 5)] * 4

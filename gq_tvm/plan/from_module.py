@@ -38,19 +38,6 @@ _TURNED = ((prim.GT, "lt"),)  # of the operands in the other order
 _INVERSE = ((prim.GE, "lt", False), (prim.LE, "lt", True), (prim.NE, "eq", False))
 
 
-def lower(module: IRModule) -> IRModule:
-    """Bring what `passes.lower` made into the form that `functions` reads: calls and views."""
-    steps = [
-        relax.backend.DispatchSortScan(),  # cumulative sums and sorting, which nothing legalises
-        relax.transform.RewriteDataflowReshape(),
-        relax.transform.ToNonDataflow(),
-        relax.transform.RemovePurityChecking(),
-        relax.transform.CanonicalizeBindings(),
-        relax.transform.DeadCodeElimination(),
-    ]
-    return tvm.transform.Sequential(steps)(module)
-
-
 def kernels(module: IRModule) -> IRModule:
     """The kernels of a lowered module, each with its name as a symbol."""
     found = {
@@ -84,7 +71,7 @@ def functions(
     """Describe functions.
 
     Args:
-        module: What `lower` made.
+        module: What `passes.lower` made.
         names: Of the functions.
         weights: Where each parameter lies in the file of the weights, in bytes.
         layers: By kernel: the layers it computes, their names and their weights.

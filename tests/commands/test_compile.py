@@ -39,7 +39,7 @@ def test_a_compiled_model_runs(folder, capsys):
     assert "1 codebook layers" in written.out
     assert [line.split("] ")[1] for line in written.err.splitlines()] == [
         "importing",
-        f"packing for {gq_tvm.load(folder / 'linear.gq').manifest.target['name']}",
+        f"packing for {gq_tvm.load(folder / 'linear.gq').manifest.target}",
         "compiling 1 layers",
         f"wrote {folder / 'linear.gq'}",
     ]
@@ -64,6 +64,16 @@ def test_verify_knows_another_arithmetic(folder, capsys):
     out = folder / "int8.gq"
     assert run(folder / "linear.pt2", "-o", out, "--activation", "int8", "--verify") == 0
     assert "(at most 0.0001); its activations move PyTorch's own" in capsys.readouterr().out
+
+
+def test_the_phases_are_written(folder, capsys):
+    dump = folder / "phases" / "linear"
+    assert run(folder / "linear.pt2", "-o", folder / "linear.gq", "--dump", dump) == 0
+    assert len(list(dump.iterdir())) > 4
+    capsys.readouterr()
+    in_the_way = folder / "linear.pt2"
+    assert run(folder / "linear.pt2", "-o", folder / "linear.gq", "--dump", in_the_way) == 2
+    assert capsys.readouterr().err.endswith("; choose another --dump\n")
 
 
 def test_the_targets_are_listed(capsys):

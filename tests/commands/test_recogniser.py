@@ -167,7 +167,8 @@ def test_profile_shows_functions_layers_and_the_baseline(native, tmp_path, capsy
     arguments = [str(native), "--against", str(DIGITS / "digits.pt2"), "--rounds", "1"]
     assert profile.main([*arguments, "--json", str(result)]) == 0
     out = capsys.readouterr().out
-    layers = {layer.call["layer"] for layer in gq_tvm.load(native).layers}
+    functions = gq_tvm.load(native).plan.functions.values()
+    layers = {call.layer for function in functions for call in function.calls}
     assert all(name in out for name in ["encoder", "predictor", "joint", *layers])
     timings = json.loads(result.read_text())["timings"]
     assert [*timings] == ["digits.gq", "fp32"]
@@ -192,8 +193,8 @@ def test_profile_has_a_line_for_all_that_is_called(tmp_path):
     assert timings[-1].name == "outside kernels"
     lines = {one.name: one for one in timings[1:-1]}
     assert lines.keys() >= {"embedding", "strided", "depthwise", "lstm", "out", "layer_norm (norm)"}
-    called = model.manifest.functions["main"].calls
-    assert sum(one.calls for one in lines.values()) == sum(one.times for one in called)
+    called = model.plan.functions["main"].calls
+    assert sum(one.calls for one in lines.values()) == len(called)
     totals = [one.calls * one.median for one in timings[1:-1]]
     assert totals == sorted(totals, reverse=True)
     assert sum(totals) + timings[-1].median == pytest.approx(timings[0].median)
@@ -238,6 +239,6 @@ def test_demo_refuses_a_file_for_a_folder(tmp_path, capsys):
 def test_inspect_refuses_a_damaged_artefact(native, tmp_path, capsys):
     damaged = tmp_path / "damaged.gq"
     shutil.copytree(native, damaged)
-    (damaged / "model.so").write_bytes(b"not code")
+    (damaged / "kernels.so").write_bytes(b"not code")
     assert inspect.main([str(damaged)]) == 2
     assert "damaged or was altered" in capsys.readouterr().err

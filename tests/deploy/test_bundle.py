@@ -199,7 +199,7 @@ def small() -> Artefact:
 def test_older_bundle_outlives_a_failure(small, tmp_path, monkeypatch):
     place = tmp_path / "bundle"
     place.mkdir()
-    (place / "plan.txt").write_text("gq-plan 2\n")
+    (place / "plan.txt").write_text("gq-plan 2\n")  # of an older version
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -216,7 +216,7 @@ def test_kernels_of_several_threads_answer_as_of_one(tmp_path):
     deploy.write(artefact, tmp_path / "bundle")
     x = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    ((function, described),) = artefact.manifest.functions.items()
+    ((function, described),) = artefact.plan.functions.items()
     name = f"{described.inputs[0].name}={tmp_path / 'x.npy'}"
     words = [tmp_path / "bundle" / "gq-run", "--function", function, "--input", name]
     made = []
@@ -231,7 +231,7 @@ def test_kernels_of_several_threads_answer_as_of_one(tmp_path):
 
 def test_place_of_something_else_is_kept(small, tmp_path):
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(Error, match="is not a bundle; choose another place"):
+    with pytest.raises(Error, match="is not a gq-tvm artefact; choose another place"):
         deploy.write(small, tmp_path)
     assert (tmp_path / "mine").read_text() == "precious"
     deploy.write(small, tmp_path / "bundle")

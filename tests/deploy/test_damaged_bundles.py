@@ -24,14 +24,14 @@ def flipped(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("plan.txt", lambda data: data.replace(b"gq-plan 2", b"gq-plan 1"), "of this version"),
-        ("plan.txt", lambda data: data[:-40], "plan.txt is damaged; copy the whole bundle again"),
-        ("plan.txt", flipped, "plan.txt is damaged; copy the whole bundle again"),
+        ("plan.txt", lambda data: data.replace(b"gq-plan 3", b"gq-plan 2"), "of this version"),
+        ("plan.txt", lambda data: data[:-40], "plan.txt is damaged; copy the whole folder again"),
+        ("plan.txt", flipped, "plan.txt is damaged; copy the whole folder again"),
         ("weights.safetensors", lambda data: data[:-1], "has the wrong size"),
         ("weights.safetensors", lambda data: data[:-64] + bytes(64), "weights.safetensors is dama"),
-        ("weights.safetensors", flipped, "weights.safetensors is damaged; copy the whole bundle"),
+        ("weights.safetensors", flipped, "weights.safetensors is damaged; copy the whole folder"),
         ("kernels.so", lambda data: data[:100], "has the wrong size"),
-        ("kernels.so", flipped, "kernels.so is damaged; copy the whole bundle again"),
+        ("kernels.so", flipped, "kernels.so is damaged; copy the whole folder again"),
     ],
 )
 def test_damaged_copy_is_noticed(recogniser, tmp_path, name, change, reason):
@@ -64,9 +64,9 @@ value 6 constant int64 0100000000000000 - 1
 value 7 output float32 0 - r0 4
 inputs 0 1
 outputs 7
-call first layer 0 2 6 >3
-call second - 3 1 =r0 >4
-call third - 5 3 >7
+call first layer - 0 2 6 >3
+call second - - 3 1 =r0 >4
+call third - - 5 3 >7
 """
 
 
@@ -109,6 +109,8 @@ def answer(recogniser: Path, folder: Path, change: Callable[[str], str]):
         (let("mul", 2**62, "r0"), "a size is beyond 64 bits"),
         (let("div", 1, 0), "divides a size by zero"),
         (let("mod", 1, 0), "divides a size by zero"),
+        (let("select", 1, 0), "ends early"),
+        (let("select", 1, 0, "r9"), "register 1 is computed from a later one"),
         (let("add", "r1", 1), "register 1 is computed from a later one"),
         (swap("^size 0 0 0", "size 0 1 0"), "told by an input that is not there"),
         (swap("^size 0 0 0", "size 0 0 2"), "told by a dimension that is not there"),
@@ -129,8 +131,10 @@ def answer(recogniser: Path, folder: Path, change: Callable[[str], str]):
         (swap("temporary float32 1", "temporary float32 2"), "lies in a slot that is not there"),
         (swap("0100000000000000", "01"), "value 6 has not as many bytes as its shape wants"),
         (swap(" 6 >3$", " 6 3"), "call 0 (first) reads what nothing has written"),
-        (swap("layer 0 2 6", "layer 0 >2 6"), "call 0 (first) writes what is no result"),
-        (swap("layer 0 2 6", "layer 0 99 6"), "names value 99, which is not there"),
+        (swap("layer - 0 2 6", "layer - 0 >2 6"), "call 0 (first) writes what is no result"),
+        (swap("layer - 0 2 6", "layer - 0 99 6"), "names value 99, which is not there"),
+        (swap("layer - 0", "layer 0,99 0"), "call 0 (first) computes layer 99, which is not there"),
+        (swap("layer - 0", "layer 0,x 0"), "says x where a whole number of 64 bits belongs"),
         (swap("=r0 >4$", "=r9 >4"), "call 1 (second) takes an unknown register"),
         (swap("=r0 >4$", "=r0 >3"), "call 1 (second) writes what is no result, or written"),
         # lines that are missing, or there twice
@@ -178,6 +182,8 @@ def test_plan_that_was_altered_with_care_is_refused(recogniser, tmp_path, change
         let("div", LEAST, 1),
         let("add", MOST, LEAST),
         let("max", LEAST, MOST),
+        let("lt", LEAST, MOST),
+        let("select", "r0", MOST, LEAST),
     ],
 )
 def test_sizes_are_computed_to_the_ends_of_64_bits(recogniser, tmp_path, change):
@@ -189,7 +195,8 @@ def test_sizes_are_computed_to_the_ends_of_64_bits(recogniser, tmp_path, change)
     ("name", "value", "reason"),
     [
         ("task", "lm", "the model's task is lm; only RNN transducers (rnnt) and CTC"),
-        ("tokens", "%zz", "the plan's tokens are damaged"),
+        ("tokens", "%zz", "says zz where two hexadecimal digits behind a % belong"),
+        ("tokens", "%z", "says %z where a text whose every % has two digits belong"),
         ("sample_rate", "999", "is 999, it must be a whole number from 1000 to 768000; export"),
         ("num_mel_bins", "40.5", "is 40.5, it must be a whole number from 1 to 1024"),
         ("stack", "0", "the model's stack is 0, it must be a whole number from 1 to 64"),

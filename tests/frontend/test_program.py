@@ -198,8 +198,8 @@ def test_build_is_a_function_also_after_its_module_was_imported():
     import gq_tvm
     import gq_tvm.build as module
 
-    assert module.build(linear_program(), kernel="scalar").manifest.layers
-    assert gq_tvm.build(linear_program(), kernel="scalar").manifest.layers
+    assert module.build(linear_program(), kernel="scalar").plan.layers
+    assert gq_tvm.build(linear_program(), kernel="scalar").plan.layers
 
 
 class Halves(nn.Module):

@@ -43,7 +43,6 @@ def test_each_operator_has_its_layer_and_options():
         "bits_hh": 3,
         "activation": "int8",
         "layer": "lstm",
-        **dict.fromkeys(("kernel_ih", "kernel_hh", "schedule_ih", "schedule_hh"), ""),
     }
     assert found[operators.LINEAR]["layer"] == "out"
     assert found[operators.LINEAR]["activation"] == "int8"
@@ -114,7 +113,7 @@ def test_tied_layers_keep_their_names():
     layers = calls(translated(program).module, operators.LINEAR)
     assert [operators.attributes(call)["layer"] for call in layers] == ["a", "b", "a"]
     artefact = build(program, kernel="scalar")
-    assert [(one.name, one.tied_to) for one in artefact.manifest.layers] == [
+    assert [(one.name, artefact.plan.owners.get(one)) for one in artefact.plan.layers] == [
         ("a", None),
         ("b", "a"),
     ]
@@ -145,7 +144,7 @@ class Plain(nn.Module):
 
 def test_a_codebook_in_plain_pytorch_is_found():
     artefact = build(export(nn.Sequential(Plain()), torch.randn(2, 10)), kernel="scalar")
-    (layer,) = artefact.manifest.layers
+    (layer,) = artefact.plan.layers
     assert (layer.name, layer.bits, layer.shape) == ("0", 4, [6, 10])
     assert not any(
         array.size >= 60 and array.itemsize == 4 for array in artefact.parameters.values()

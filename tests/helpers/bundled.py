@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from gq_tvm.deploy import plan_file
-from gq_tvm.deploy.bundle import KERNELS, PLAN, WEIGHTS
+from gq_tvm.plan.text import CHECKSUM, sealed
+from gq_tvm.runtime.artefact import KERNELS, PLAN, WEIGHTS
 
 
 def run(
@@ -36,7 +36,7 @@ def replanned(bundle: Path, folder: Path, change: Callable[[str], str]) -> Path:
 
     def resealed(data: bytes) -> bytes:
         text = change(data.decode())
-        return plan_file.sealed(text.splitlines()[1:-1])
+        return sealed(text[: text.rindex(CHECKSUM)])
 
     return altered(bundle, folder, {PLAN: resealed})
 

@@ -18,6 +18,7 @@
 #include <stdexcept>
 
 #include "chance.h"
+#include "crc32.h"
 #include "model.h"
 #include "speech.h"
 
@@ -44,7 +45,7 @@ const Lines kWords = split(
     "_library_ctx",
     ' ');
 const std::vector<unsigned long long> kSteps = {1, 64, 1ull << 36, -1ull, -64ull};
-const Lines kOperators = {"add", "sub", "mul", "div", "mod", "min", "max"};
+const Lines kOperators = {"add", "sub", "mul", "div", "mod", "min", "max", "lt", "eq", "select"};
 
 std::string joined(const Lines& parts, char separator) {
   std::string text;
@@ -52,12 +53,11 @@ std::string joined(const Lines& parts, char separator) {
   return text;
 }
 
-// As gq_tvm.deploy.plan_file seals it: FNV-1a of 64 bits.
+// As gq_tvm.plan.text seals it.
 std::string sealed(const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (unsigned char one : text) hash = (hash ^ one) * 0x100000001b3;
   char line[32];
-  std::snprintf(line, sizeof line, "checksum %016llx\n", static_cast<unsigned long long>(hash));
+  std::snprintf(line, sizeof line, "checksum %08x\n",
+                static_cast<unsigned>(gq::crc32(text.data(), text.size())));
   return text + line;
 }
 
@@ -111,6 +111,7 @@ void compute_size(Lines& lines, size_t number, Chance& chance) {
                                     static_cast<int64_t>(lines.size()));
   Lines let = {"let", std::to_string(registers), chance.of(kOperators), chance.of(kWords),
                chance.of(kWords)};
+  if (let[2] == "select") let.push_back(chance.of(kWords));
   lines.insert(lines.begin() + behind, joined(let, ' '));
 }
 

@@ -25,10 +25,10 @@ import gq_tvm
 from gq_tvm import deploy, targets
 from gq_tvm.build import build
 from gq_tvm.command import command
-from gq_tvm.deploy import plan_file
-from gq_tvm.deploy.bundle import KERNELS, PLAN, WEIGHTS
 from gq_tvm.deploy.native_code import CORE, NATIVE
 from gq_tvm.errors import Error
+from gq_tvm.plan import text
+from gq_tvm.runtime.artefact import KERNELS, PLAN, WEIGHTS
 from gq_tvm.toolchain.zig import ffi_headers
 
 HERE = Path(__file__).parent
@@ -140,7 +140,7 @@ value 1 temporary float32 0 - 64
 value 2 output float32 0 - 64
 inputs 0
 outputs 2
-call turn - 0 >1 >2
+call turn - - 0 >1 >2
 """
 
 
@@ -151,10 +151,11 @@ def turn() -> Path:
     (folder / WEIGHTS).touch()
     objects = compiled([HERE / "turn.cc"], THREADS)
     subprocess.run([COMPILER, *THREADS, "-shared", *objects, "-o", folder / KERNELS], check=True)
-    lines = [f"machine {targets.get('native').machine}", "features"]
-    lines += [plan_file.content("weights", folder / WEIGHTS)]
-    lines += [plan_file.content("kernels", folder / KERNELS), *TURN.splitlines()]
-    (folder / PLAN).write_bytes(plan_file.sealed(lines))
+    lines = [text.FIRST_LINE, f"machine {targets.get('native').machine}", "features"]
+    for kind, file in (("weights", WEIGHTS), ("kernels", KERNELS)):
+        content = text.content(folder / file)
+        lines.append(f"{kind} {content.size} {content.crc:08x}")
+    (folder / PLAN).write_bytes(text.sealed("\n".join([*lines, TURN])))
     return folder
 
 

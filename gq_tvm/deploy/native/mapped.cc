@@ -23,9 +23,9 @@ MappedFile::MappedFile(const std::string& path, const Content& content) {
   Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   struct stat about{};
   if (file.number < 0 || fstat(file.number, &about) || !S_ISREG(about.st_mode))
-    throw Error(path + " cannot be read; copy the whole bundle");
+    throw Error(path + " cannot be read; copy the whole folder");
   if (about.st_size != content.size)
-    throw Error(path + " has the wrong size; copy the whole bundle again");
+    throw Error(path + " has the wrong size; copy the whole folder again");
   if (about.st_size > PTRDIFF_MAX)
     throw Error(path + " is larger than a 32-bit program can map; use a 64-bit system");
   size_ = static_cast<size_t>(about.st_size);
@@ -37,7 +37,7 @@ MappedFile::MappedFile(const std::string& path, const Content& content) {
   data_ = static_cast<char*>(mapped);
   if (crc32(data_, size_) != content.crc) {
     munmap(mapped, size_);
-    throw Error(path + " is damaged; copy the whole bundle again");
+    throw Error(path + " is damaged; copy the whole folder again");
   }
 }
 

@@ -43,7 +43,7 @@ std::string spelled_anew(const std::string& folder, const std::string& name,
   MappedFile(path, content);
   struct stat about = {};
   if (stat(path.c_str(), &about))
-    throw Error(path + " cannot be read; copy the whole bundle again");
+    throw Error(path + " cannot be read; copy the whole folder again");
   std::string way = folder;
   for (auto rest = static_cast<uint64_t>(about.st_ino); rest; rest /= 2)
     way += rest % 2 ? "/." : "//.";
@@ -56,7 +56,7 @@ Model::Library::Library(const std::string& path)
     : handle(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
   if (!handle)
     throw Error(std::string("the kernels cannot be loaded (") + dlerror() +
-                "); copy the whole bundle again");
+                "); copy the whole folder again");
 }
 
 Model::Library::~Library() { dlclose(handle); }

@@ -308,7 +308,7 @@ Plan Plan::read(const std::string& path) {
     throw Error(path + " is not a plan of this version; compile the model again");
   size_t end = text.rfind(kChecksum);
   if (end == std::string::npos || text.substr(end + kChecksum.size()) != checksum(text, end) + "\n")
-    throw Error(path + " is damaged; copy the whole bundle again");
+    throw Error(path + " is damaged; copy the whole folder again");
   try {
     return parse(std::string_view(text).substr(kFirstLine.size(), end - kFirstLine.size()));
   } catch (const Error& problem) {
