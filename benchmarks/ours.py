@@ -17,7 +17,7 @@ from torch import nn
 
 import gq_tvm
 from benchmarks.candidate import Candidate, Ready
-from benchmarks.problems import Layer, Model, aligned
+from benchmarks.problems import Layer, Model
 from gq_tvm import quantize
 from gq_tvm.ops import reference
 from gq_tvm.ops.checks import ACTIVATIONS

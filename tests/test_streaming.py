@@ -10,7 +10,7 @@ import torch
 from helpers.small_networks import FEATURES, chunks, compressed, noise
 
 import gq_tvm
-from gq_tvm import inspect, profile, transcribe, verify
+from gq_tvm import inspect, profile, recognition, transcribe, verify
 from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.speech import audio

@@ -1,7 +1,9 @@
-"""The wheel holds the whole of gq_tvm, the linked folders included, and nothing beside it."""
+"""The wheel holds the whole of gq_tvm, the linked folders and the core included, and no more."""
 
 from __future__ import annotations
 
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import gq_tvm
+from gq_tvm.recognition import recogniser_of
+from gq_tvm.speech import audio
 
 pytest.importorskip("setuptools")
 pytestmark = pytest.mark.slow
@@ -25,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", ".mypy_cache")
     for name in ("gq_tvm", "passes", "schedules", "targets"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=skip)
-    for path in (*ROOT.glob("*.toml"), *ROOT.glob("*.md"), ROOT / "LICENSE"):
+    for path in (*ROOT.glob("*.toml"), *ROOT.glob("*.md"), ROOT / "setup.py", ROOT / "LICENSE"):
         shutil.copy(path, folder)
     make = "from setuptools import build_meta; build_meta.build_wheel('dist')"
     subprocess.run([sys.executable, "-c", make], cwd=folder, check=True, capture_output=True)
@@ -52,14 +58,66 @@ def test_everything_is_in_it(wheel: Path):
         assert any(name.endswith(one) for name in names)
 
 
-def test_installed_it_works_from_anywhere(wheel: Path, tmp_path: Path):
-    home = tmp_path / "venv"
+def test_it_is_for_one_machine_and_every_python(wheel: Path):
+    machine = platform.machine()
+    assert wheel.name.endswith(f"-py3-none-manylinux_2_27_{machine}.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    built = {name for name in names if name.startswith("gq_tvm/deploy/built/")}
+    assert {Path(name).name for name in built} == {"gq-run", "libgq.so", "report.o"}
+    assert {Path(name).parent.name for name in built} == {machine}
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an environment that has the wheel: unpacked, which is what pip would do."""
+    home = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(home, with_pip=False)
-    python = home / "bin" / "python"
-    # A wheel of Python alone is installed by unpacking it. The dependencies are those of this
-    # environment, for the sake of time.
     (site,) = home.glob("lib/python3*/site-packages")
     zipfile.ZipFile(wheel).extractall(site)
+    return home
+
+
+def run(home: Path, program: str, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home.parent)}
+    command = [str(home / "bin" / "python"), *(["-c", program] if program else []), *words]
+    return subprocess.run(
+        [*map(str, command)], cwd=home.parent, env=environment, capture_output=True, text=True
+    )
+
+
+def test_alone_it_runs_models_and_says_what_compiling_takes(installed: Path, tmp_path: Path):
+    """With nothing beside it but NumPy and what reads recordings."""
+    (site,) = installed.glob("lib/python3*/site-packages")
+    for name in ("numpy", "numpy.libs", "soundfile.py", "_soundfile.py", "_soundfile_data"):
+        (site / name).symlink_to(Path(sysconfig.get_path("purelib")) / name)
+    for found in Path(sysconfig.get_path("platlib")).glob("*cffi*"):
+        (site / found.name).symlink_to(found)
+    digits = ROOT / "gq_tvm" / "models" / "digits"
+    gq_tvm.build(digits / "digits.pt2").save(tmp_path / "digits.gq")
+    recording = sorted((digits / "samples").glob("*.wav"))[0]
+    net = recogniser_of(gq_tvm.load(tmp_path / "digits.gq"), "digits.gq")
+    wanted = net.transcribe(audio.read(recording, net.sample_rate))
+    heard = run(installed, "", "-m", "gq_tvm.transcribe", tmp_path / "digits.gq", recording)
+    assert heard.returncode == 0, heard.stderr
+    assert heard.stdout.startswith(f"{recording}: {wanted}\n")
+    for command, package, extra in (
+        (["compile", digits / "digits.pt2", "-o", tmp_path / "x.gq"], "", "compile"),
+        (["train", "--list"], "PyTorch", "train"),
+    ):
+        refused = run(installed, "", "-m", f"gq_tvm.{command[0]}", *command[1:])
+        assert refused.returncode == 2
+        assert re.fullmatch(
+            rf"error: this needs {package}.*, which is not installed: run .* "
+            rf"'gq-tvm\[{extra}\]'\n",
+            refused.stderr,
+        )
+    for path in [*site.glob("numpy*"), *site.glob("*soundfile*"), *site.glob("*cffi*")]:
+        path.unlink()
+
+
+def test_installed_it_works_from_anywhere(installed: Path):
+    # The dependencies are those of this environment, for the sake of time.
+    (site,) = installed.glob("lib/python3*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = (
         "import gq_tvm, importlib.util as util\n"
@@ -71,10 +129,7 @@ def test_installed_it_works_from_anywhere(wheel: Path, tmp_path: Path):
         "assert not any(util.find_spec(bare) for bare in ('passes', 'schedules', 'targets'))\n"
         "assert board.locate('/nowhere').folder.name.startswith('aarch64-')\n"
         "print(targets.get('native').name)\n"
-    ).replace("VENV", str(home))
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [python, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    ).replace("VENV", str(installed))
+    done = run(installed, program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

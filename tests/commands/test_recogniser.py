@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from helpers.codebook_models import everything
 
 import gq_tvm
-from gq_tvm import demo, frontend, inspect, profile, targets, transcribe
+from gq_tvm import demo, frontend, inspect, profile, recognition, targets, transcribe
 from gq_tvm.models.torch_recogniser import on_numpy
 from gq_tvm.runtime.profiling import compare
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
@@ -55,6 +57,36 @@ def test_hears_the_words_of_its_own_samples(in_pytorch):
     truth = json.loads((DIGITS / "samples" / "truth.json").read_text())["files"]
     heard = {path.name: in_pytorch.transcribe(read(in_pytorch, path)) for path in SAMPLES}
     assert sum(heard[name] == one["text"] for name, one in truth.items()) >= 3, heard
+
+
+#: What only compiling, training and boards take.
+_HEAVY = (
+    "tvm",
+    "tvm_ffi",
+    "torch",
+    "onnx",
+    "ziglang",
+    "kaldi_native_fbank",
+    "jiwer",
+    "safetensors",
+)
+
+
+def test_running_a_model_imports_neither_tvm_nor_pytorch(native):
+    program = (
+        "import sys, gq_tvm, numpy\n"
+        "joint = gq_tvm.load(sys.argv[1])['joint']\n"
+        "joint(*(numpy.ones((1, 1, 96), 'float32') for _ in joint.inputs))\n"
+        "assert 'soundfile' not in sys.modules\n"
+        "from gq_tvm import inspect, transcribe\n"
+        "assert inspect.main(sys.argv[1:2]) == 0\n"
+        "assert transcribe.main(sys.argv[1:]) == 0\n"
+        f"print(sorted(set(sys.modules) & {set(_HEAVY)}))\n"
+    )
+    command = [sys.executable, "-c", program, str(native), str(SAMPLES[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_logits_are_those_of_pytorch(native):

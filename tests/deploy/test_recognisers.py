@@ -13,9 +13,9 @@ from gq_tvm import deploy
 from gq_tvm.build import build
 from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
+from gq_tvm.recognition import recogniser_of
 from gq_tvm.runtime import board
 from gq_tvm.speech import Recogniser, audio
-from gq_tvm.recognition import recogniser_of
 
 pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
 
