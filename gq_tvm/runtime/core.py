@@ -140,6 +140,12 @@ class Core:
         return Run(self, handle, (inputs, outputs))
 
 
+class _Bound(ctypes.c_void_p):
+    """``gq_bound *``, and what lives as long."""
+
+    kept: object
+
+
 class Run:
     """A function tied to memory.
 
@@ -150,10 +156,10 @@ class Run:
     def __init__(self, core: Core, handle: int, memory: object) -> None:
         """See `Core.bind`."""
         library = _library()
-        self._kept = core, memory
-        self._handle = ctypes.c_void_p(handle)
+        self._handle = _Bound(handle)
+        self._handle.kept = core, memory
         self.run = partial(library.gq_run, self._handle)
-        weakref.finalize(self, library.gq_unbind, self._handle)
+        weakref.finalize(self._handle, library.gq_unbind, handle)
 
     def time(self, runs: int) -> list[float]:
         """The seconds of each of so many runs."""

@@ -17,6 +17,7 @@ from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import Model, placement
 from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.targets import native
 
 
 class Scaled(nn.Module):
@@ -221,17 +222,6 @@ def test_sizes_that_hang_together(sizes):
         call(13, 6, 6)
 
 
-def test_timing_waits_for_calls(scaled):
-    """TVM's virtual machine does one thing at a time."""
-    time, lock = scaled["main"].timer(inputs()), scaled["main"]._calls.lock
-    with ThreadPoolExecutor(1) as pool:
-        with lock:
-            timing = pool.submit(time, 1)
-            with pytest.raises(TimeoutError):
-                timing.result(0.2)
-        assert len(timing.result()) == 1
-
-
 def test_several_functions(several):
     assert several.functions == ["encoder", "joint"]
     x = np.ones((2, 3, 10), np.float32)
@@ -276,17 +266,36 @@ def test_a_board_computes_the_same(cpu, here, emulated, tmp_path):
 
 def test_an_artefact_for_a_board_is_refused_here(tmp_path):
     build(linear_program(), "cortex-a72").save(tmp_path / "board.gq")
-    if LocalDevice().machine != "aarch64":
-        with pytest.raises(Error, match=r"is for cortex-a72 \(aarch64\), this device is"):
+    if native.machine() != "aarch64":
+        message = r"board\.gq is for aarch64, this program is for \w+; .* the model for this machine"
+        with pytest.raises(Error, match=message):
             gq_tvm.load(tmp_path / "board.gq")
+        with pytest.raises(Error, match=r"board\.gq is for aarch64, this device is"):
+            gq_tvm.load(tmp_path / "board.gq", LocalDevice())
 
 
 def test_an_artefact_of_32_bits_is_refused_and_the_way_to_run_it_named(tmp_path):
     path = tmp_path / "board.gq"
     build(linear_program(), "cortex-a7").save(path)
     assert inspect.main([str(path)]) == 0
-    message = r"no runtime for 32-bit ARM: make a bundle .*--bundle DIR"
-    with pytest.raises(Error, match=message):
+    with pytest.raises(Error, match="is for armhf, this program is for"):
         gq_tvm.load(path)
+    message = r"is for 32-bit ARM, and TVM has no runtime .* --bundle"
+    with pytest.raises(Error, match=message):
+        gq_tvm.load(path, LocalDevice())
     with pytest.raises(Error, match=message), placement.emulated(path):
         pass
+
+
+@pytest.mark.parametrize("network", ["scaled", "sizes"])
+def test_tvm_computes_the_same_kernel_by_kernel(network, request, tmp_path):
+    net = request.getfixturevalue(network)
+    by_tvm = gq_tvm.load(net.path, LocalDevice())
+    rng = np.random.default_rng(0)
+    given = [
+        rng.standard_normal([4 if isinstance(s, Named) else evaluate(s, {"s": 4}) for s in x.shape])
+        for x in net["main"].inputs
+    ]
+    arrays = [x.astype(np.float32) for x in given]
+    for got, wanted in zip(by_tvm(*arrays), net(*arrays), strict=True):
+        np.testing.assert_array_equal(got, wanted)
