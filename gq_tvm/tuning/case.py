@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gq_tvm import targets
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Schedule, family
-from gq_tvm.schedules.choosing.cost import USUAL_ROWS
 from gq_tvm.tuning.task import Task
 
 # Relative L2 errors: fp32 sums in another order; what a
@@ -30,17 +28,17 @@ class Case:
         self.task = task
         product = task.linear
         self._family = family(task.family)
-        self._packed: dict[int, list[NDArray]] = {}
+        self._packed: dict[tuple[int, ...], list[NDArray]] = {}
         rng = np.random.default_rng([product.n, product.k, product.bits])
         shape, entries = (product.n, product.k), 2**product.bits
-        self.indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
+        indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
         exact = product.activation == "int8"
         if exact:
             codebook = rng.integers(-127, 128, (1, entries)).astype(np.float32)
             codebook[0, :2] = (-127, 127)
         else:
             codebook = rng.standard_normal((1, entries)).astype(np.float32)
-        self.codebook = codebook
+        self.weight = Weight(indices, codebook, np.ones(1, np.float32))
         self.inputs, self.expected = self._linear(rng)
         self.tolerance = _FP32
         if self._family.approximate:
@@ -50,7 +48,7 @@ class Case:
 
     def _linear(self, rng: np.random.Generator) -> tuple[list[NDArray], list[NDArray]]:
         product = self.task.linear
-        rows = USUAL_ROWS if product.rows is None else product.rows
+        rows = product.usual_rows
         if product.activation == "int8":
             x = rng.integers(-127, 128, (rows, product.k)).astype(np.float32)
             x[:, 0] = 127
@@ -59,26 +57,26 @@ class Case:
         if rows > 1:
             x[0], x[-1] = 0, 127
         if product.activation in ("int1", "int2"):  # their levels depend on the whole row
-            weight = Weight(self.indices, self.codebook, np.ones(1, np.float32))
-            return [x], [reference.codebook_linear(x, weight, None, product.activation)]
+            return [x], [reference.codebook_linear(x, self.weight, None, product.activation)]
         # float64 holds these integers exactly, and its product is the fast one.
-        floats = self.codebook[0].astype(np.float64)[self.indices]
+        floats = self.weight.expand().astype(np.float64)
         return [x], [(x.astype(np.float64) @ floats.T).astype(np.float32)]
 
     def arguments(self, schedule: Schedule) -> tuple[list[NDArray], list[NDArray]]:
         """The arrays a kernel is called with: what it reads, and outputs full of a canary."""
-        operands = self._packed.get(schedule.layout)
+        layout = self._family.layout(schedule)
+        operands = self._packed.get(layout)
         if operands is None:
             self._packed.clear()  # of one layout only: they are large
-            operands = self._packed[schedule.layout] = self._pack(schedule)
+            operands = self._packed[layout] = self._pack(schedule)
         outputs = [np.full(array.shape, 7e7, np.float32) for array in self.expected]
         return [*self.inputs, *operands], outputs
 
     def _pack(self, schedule: Schedule) -> list[NDArray]:
-        where, product = targets.get(self.task.target), self.task.linear
-        operands = self._family.pack(where, product, schedule, self.indices, self.codebook)
-        bias = np.zeros(product.n, np.float32)
-        return [*operands.values(), self._family.pack_bias(where, product, schedule, bias)]
+        choice = self.task.run(schedule)
+        operands = self._family.pack(choice, self.weight)
+        bias = np.zeros(choice.product.n, np.float32)
+        return [*operands.values(), self._family.pack_bias(choice, bias)]
 
     def wrong(self, outputs: list[NDArray]) -> str:
         """Say in words how outputs differ from what must come out; "" if they do not."""

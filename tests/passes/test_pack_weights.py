@@ -20,7 +20,7 @@ NATIVE = targets.get("native")
 
 def pack(mod: IRModule) -> tuple[IRModule, Parameters]:
     parameters = Parameters()
-    return PackWeights(NATIVE, parameters)(ChooseKernel(NATIVE, "scalar")(mod)), parameters
+    return PackWeights(parameters)(ChooseKernel(NATIVE, parameters, "scalar")(mod)), parameters
 
 
 def test_the_weight_becomes_parameters_of_the_function():
@@ -138,7 +138,7 @@ def test_an_index_beyond_the_codebook_is_refused():
         (np.ones((1, 8), np.float32), r"a 2-bit codebook has shape"),
         (np.ones((3, 4), np.float32), r"3 codebook rows do not fit 6 rows"),
         (np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), "not multiples of one"),
-        (np.full((1, 4), np.nan, np.float32), "NaN or infinite"),
+        (np.full((1, 4), np.nan, np.float32), "holds NaN or infinity"),
     ],
 )
 def test_a_codebook_that_does_not_fit_is_refused(codebook, message):
