@@ -14,6 +14,8 @@ import gq_tvm
 from gq_tvm import frontend, passes, targets
 from gq_tvm.build import build
 
+pytestmark = pytest.mark.export
+
 
 def lowered(model: nn.Module, *, symbolic: bool = False):
     program = export(
@@ -33,7 +35,7 @@ def test_kernels_of_a_block(symbolic):
     assert len(parameters.layers) == 11
 
 
-@pytest.mark.parametrize("activation", ["int8", pytest.param("fp32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", ["int8", "fp32"])
 def test_any_number_of_frames(activation, tmp_path):
     model = whole_conformer(activation)
     program = export(model, torch.randn(20, 32), dynamic=({0: frames(2, 90)},))
@@ -43,16 +45,7 @@ def test_any_number_of_frames(activation, tmp_path):
         assert relative_error(net(x), model(x)[0]) < 1e-4
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "cortex-a76",
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in ("x86-64-v3", "x86-64", "cortex-a72")
-        ),
-    ],
-)
+@pytest.mark.parametrize("where", ["cortex-a76", "x86-64-v3", "x86-64", "cortex-a72"])
 def test_on_other_targets(where, emulated, tmp_path):
     model, x = whole_conformer(), torch.randn(21, 32)
     target = targets.get(where)

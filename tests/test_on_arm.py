@@ -46,7 +46,8 @@ def conformer() -> Any:
     return whole_conformer("int8"), calls, ({0: frames(2, 90)},)
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
+@pytest.mark.export
 @pytest.mark.parametrize("network", [lstm, conformer])
 def test_a_network_computes_what_pytorch_does(network: Callable, emulated, tmp_path: Path):
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def outputs(values: object) -> list[np.ndarray]:
     return [np.asarray(one) for one in (values if isinstance(values, tuple) else (values,))]
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize(
     ("core", "cpu", "lacking"),
     [

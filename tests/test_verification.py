@@ -73,7 +73,7 @@ def judged(program: ExportedProgram, activation: str | None = None) -> Compariso
     return Comparison("main", 4, 0, *_Trial(run, inputs, verification.FLOOR).judge(got, 0))
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_one_wrong_layer_of_fifty_is_noticed(fifty, tmp_path):
     compiled(fifty, tmp_path)
     report = verification.verify(fifty, tmp_path / "model.gq")

@@ -22,7 +22,7 @@ from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.speech import audio
 from gq_tvm.toolchain.zig import compile_native
 
-pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+pytestmark = pytest.mark.native
 
 DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits"
 
@@ -102,6 +102,7 @@ def test_example_is_a_recogniser(recogniser, recordings, tmp_path):
         assert reason in refused.stderr
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize(
     ("target", "cpu"),
     [("arm", "cortex-a53"), ("cortex-a76", "cortex-a76"), ("cortex-a7", "cortex-a7")],

@@ -99,7 +99,7 @@ def write_a_byte(model, features, path, summary) -> None:
     path.write_bytes(b"x")
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_from_the_configuration_to_the_exported_file(config, monkeypatch):
     lines: list[str] = []
     found = read(str(config))
@@ -154,7 +154,7 @@ def test_from_the_configuration_to_the_exported_file(config, monkeypatch):
         train(read(str(config), quantised), "", report=lines.append)
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(config, monkeypatch, capsys):
     interrupts = {("fp32", 2), ("quantised", 2)}
