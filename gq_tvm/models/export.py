@@ -22,7 +22,7 @@ from gq_tvm import files
 from gq_tvm.errors import Error
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.networks.rnnt import RNNT
-from gq_tvm.models.torch_recogniser import metadata
+from gq_tvm.models.torch_recogniser import description
 from gq_tvm.ops import METADATA
 from gq_tvm.quantize import CodebookLSTM
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
@@ -46,7 +46,7 @@ def save(
             "a model with float LSTMs cannot be exported for any number of frames; "
             "put its weights into codebooks with quantize.convert or quantize.compress first"
         )
-    text = json.dumps(metadata(model, features, training), indent=1)
+    text = json.dumps(description(model, features, training).to_dict(), indent=1)
     packed = io.BytesIO()  # to a file that cannot grow PyTorch's writer ends the process
     package_pt2(packed, exported_programs=programs(model), extra_files={METADATA: text})
     with files.whole(path, "make room, and try again") as temporary:
