@@ -37,6 +37,7 @@ def program():
     return export(Cutting(), *example, dynamic=({1: frames()}, None))
 
 
+@pytest.mark.export
 def test_slices_of_any_length(tmp_path):
     net = compiled(program(), tmp_path)
     for length in (1, 2, 9):

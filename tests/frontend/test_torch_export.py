@@ -117,6 +117,7 @@ class Tied(nn.Module):
         return self.a(self.b(self.a(x)))
 
 
+@pytest.mark.export
 def test_tied_layers_keep_their_names():
     program = export(Tied(), torch.randn(1, 6))
     layers = calls(translated(program).module, operators.LINEAR)
@@ -151,6 +152,7 @@ class Plain(nn.Module):
         return nn.functional.linear(x, self.table[self.codes.long()], self.bias)
 
 
+@pytest.mark.export
 def test_a_codebook_in_plain_pytorch_is_found():
     artefact = build(export(nn.Sequential(Plain()), torch.randn(2, 10)), kernel="scalar")
     (layer,) = artefact.manifest.layers
