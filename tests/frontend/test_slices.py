@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers.codebook_models import Linear, compiled, export, frames, relative_error
 from torch import Tensor, nn
