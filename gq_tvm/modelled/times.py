@@ -35,8 +35,6 @@ from gq_tvm.targets import Target
 from gq_tvm.targets.core import Core
 from gq_tvm.targets.instruction_sets import ISAS
 
-__all__ = ["Modelled", "Part", "call", "check", "key", "model", "model_program"]
-
 _HIDDEN = 0.5  # of the shorter of computing and moving, on a core that runs in order
 _CALLS = 2  # the first finds the caches empty
 
