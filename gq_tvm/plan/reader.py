@@ -158,9 +158,9 @@ class _FunctionReader:
         )
         if inputs != list(range(len(inputs))) or not told:
             raise Error(f"is the last, and function {self._name} lacks an input")
-        names = [one.name for one in (*sizes, *found.inputs)]
-        if len(set(names)) < len(names):
-            raise Error(f"is the last, and function {self._name} has a name twice")
+        for names in ([one.name for one in sizes], [one.name for one in found.inputs]):
+            if len(set(names)) < len(names):
+                raise Error(f"is the last, and function {self._name} has a name twice")
         return found
 
     def size(self, words: Sequence[str]) -> None:

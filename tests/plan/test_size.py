@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gq_tvm.errors import Error
-from gq_tvm.plan.size import MOST_TERMS, Named, computed, evaluate, named
+from gq_tvm.plan.size import MOST_TERMS, Named, Size, computed, evaluate, named
 
 FRAMES = Named("frames", 0, 1, least=1, most=64)
 AFTER = computed("add", computed("div", computed("sub", FRAMES, 3), 2), 1)
@@ -38,7 +38,7 @@ def test_division_by_zero_is_a_sentence():
 
 
 def test_a_size_without_end_is_refused():
-    size = FRAMES
+    size: Size = FRAMES
     while getattr(size, "terms", 1) * 2 < MOST_TERMS:
         size = computed("add", size, size)  # twice as long each time
     with pytest.raises(Error, match=f"a size is computed from more than {MOST_TERMS} others"):

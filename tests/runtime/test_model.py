@@ -20,6 +20,8 @@ from gq_tvm.runtime import Model, placement
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.targets import native
 
+pytestmark = pytest.mark.export
+
 
 class Scaled(nn.Module):
     """Two inputs whose frames must be as many, two outputs."""
@@ -254,7 +256,7 @@ def here(tmp_path_factory):
     return compiled(two_programs(), tmp_path_factory.mktemp("here"))
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 @pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])
 def test_a_board_computes_the_same(cpu, here, emulated, tmp_path):
     device = emulated(cpu)

@@ -20,7 +20,8 @@ struct Descriptor {
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path, const Content& content) {
-  Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  // Not blocking: a pipe is no file, and might keep us waiting.
+  Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat about{};
   if (file.number < 0 || fstat(file.number, &about) || !S_ISREG(about.st_mode))
     throw Error(path + " cannot be read; copy the whole folder");

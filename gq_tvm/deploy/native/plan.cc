@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string_view>
@@ -299,8 +300,11 @@ Type Type::of(const std::string& name) {
 }
 
 Plan Plan::read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(path + " cannot be read; give the folder that compile --bundle wrote");
+  std::error_code problem;
+  std::ifstream file;
+  if (std::filesystem::is_regular_file(path, problem)) file.open(path, std::ios::binary);
+  if (!file.is_open())
+    throw Error(path + " cannot be read; give the folder that compile --bundle wrote");
   std::ostringstream whole;
   whole << file.rdbuf();
   std::string text = whole.str();
