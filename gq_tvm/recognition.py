@@ -9,9 +9,8 @@ import numpy as np
 from gq_tvm.errors import Error
 from gq_tvm.runtime.core import Core, Stream
 from gq_tvm.runtime.model import Model
+from gq_tvm.speech.decoding import DECODERS
 from gq_tvm.speech.samples import check_samples
-
-_NETWORKS = {"rnnt": ("encoder", "predictor", "joint"), "ctc": ("encoder",)}
 
 
 def recogniser_of(net: Model, name: str) -> Any:
@@ -25,8 +24,8 @@ def recogniser_of(net: Model, name: str) -> Any:
     """
     metadata = net.metadata if isinstance(net.metadata, dict) else {}
     task = metadata.get("task")
-    networks = _NETWORKS.get(task) if isinstance(task, str) else None
-    if networks is None or not set(networks) <= set(net.functions):
+    decoding = DECODERS.get(task) if isinstance(task, str) else None
+    if decoding is None or not set(decoding.NETWORKS) <= set(net.functions):
         raise Error(
             f"{name} is no speech recogniser (it has the functions {', '.join(net.functions)}); "
             "compile what python -m gq_tvm.train exported"
@@ -35,7 +34,7 @@ def recogniser_of(net: Model, name: str) -> Any:
         return CoreRecogniser(net.runner)
     from gq_tvm.speech.recogniser import Recogniser
 
-    return Recogniser(metadata, {part: net[part] for part in networks})
+    return Recogniser(metadata, {part: net[part] for part in decoding.NETWORKS})
 
 
 class CoreRecogniser:

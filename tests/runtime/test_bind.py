@@ -174,25 +174,7 @@ def layer(tmp_path_factory) -> Model:
     return compiled(program, tmp_path_factory.mktemp("layer"))
 
 
-def test_a_function_that_is_one_kernel_is_called_without_the_virtual_machine(layer, monkeypatch):
-    function = layer.manifest.functions["main"]
-    _symbol, x_name, *weights = function.kernel
-    assert x_name == function.inputs[0].name
-    assert set(weights) == set(function.parameters)
-    x = aligned(numbers(3, 8))
-    wanted = layer(x)
-    bound = layer.bind(x)
-    monkeypatch.setattr(layer["main"]._calls, "_function", None)
-    np.testing.assert_array_equal(bound(), wanted)
-    x[...] = 2 * x
-    assert not np.array_equal(bound(), wanted)
-
-
 def test_outputs_that_are_not_aligned_are_written_too(layer):
     x = aligned(numbers(3, 8))
     y = aligned(np.zeros((3, 6), np.float32), 4)
     np.testing.assert_array_equal(layer.bind(x, outputs=[y])(), layer(x))
-
-
-def test_a_function_of_more_than_one_kernel_has_none_of_its_own(stream):
-    assert stream.manifest.functions["main"].kernel is None

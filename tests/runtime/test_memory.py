@@ -23,7 +23,7 @@ from torch.export import Dim
 pytestmark = pytest.mark.export
 
 CALLS = 1000
-PAGE = resource.getpagesize()  # what TVM allocates at least
+PAGE = resource.getpagesize()
 
 
 class _Mallinfo(ctypes.Structure):
@@ -60,7 +60,7 @@ net = gq_tvm.load(sys.argv[1])["main"]
 
 def inputs(length):
     for tensor in net.inputs:
-        yield np.ones([length if isinstance(s, str) else s for s in tensor.shape], tensor.dtype)
+        yield np.ones([s if isinstance(s, int) else length for s in tensor.shape], tensor.dtype)
 
 bound = [net.bind(*inputs(length)) for length in (4, 1, 9, 32)]
 library = ctypes.CDLL("libc_malloc_debug.so.0")
@@ -76,6 +76,7 @@ gc.collect()
 start()
 for i in range(200):
     bound[i % 4]()
+ctypes.create_string_buffer(12_345)
 stop()
 """
 
@@ -130,8 +131,7 @@ def test_a_model_of_any_length(tmp_path, most):
     calls = itertools.cycle([net.bind(x, *state) for x in lengths])
     assert_steady(lambda: next(calls)())
     sizes = allocations(tmp_path / "model.gq", tmp_path)
-    assert len(sizes) > 200  # tensors have handles
-    assert sum(size >= PAGE for size in sizes) < 10  # and memory that was there before
+    assert [size for size in sizes if size >= PAGE] == [12_345]  # which shows that traces are seen
 
 
 def test_a_kernel_with_workspace(tmp_path):
@@ -142,7 +142,7 @@ def test_a_kernel_with_workspace(tmp_path):
 
 
 def test_lengths_without_end(tmp_path):
-    """TVM would keep memory for every length it has met: here 200 MB."""
+    """Memory for every length that was met would be 200 MB."""
     model = nn.Sequential(Linear(2048, 8, activation="int8"), Linear(8, 2048, activation="int8"))
     program = export(model, torch.randn(5, 8), dynamic=({0: Dim("T", min=1)},))
     net = compiled(program, tmp_path)
