@@ -14,7 +14,6 @@ import timeit
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 
 import gq_tvm
@@ -28,8 +27,8 @@ CALLS = 500  # a round
 #: it each time: rounds are run at several depths of the stack.
 DEPTHS = range(0, 120, 15)
 WAYS = {
-    "kernel": "the layer's kernel, timed by TVM",
-    "machine": "the function in TVM's virtual machine, timed by TVM",
+    "kernel": "the layer's kernel, timed by the core",
+    "function": "the function, timed by the core",
     "bound": "net.bind(x)(), aligned arrays",
     "numpy": "net(x) with NumPy arrays",
     "torch": "net(x) with PyTorch tensors",
@@ -60,13 +59,11 @@ def measure(size: int, rounds: int) -> dict[str, float]:
     net = one_layer(size)
     x = torch.randn(1, size)
     array = x.numpy()
-    layer = net.layers[0]
-    fields = [*layer.call["arguments"], *layer.call["outputs"]]
-    tensors = [one if isinstance(one, str) else np.ones(one[1:], one[0]) for one in fields]
+    tied = net["main"].timed([array])
     best = dict.fromkeys(WAYS, float("inf"))
     timers: dict[str, Callable[[int], list[float]]] = {
-        "kernel": net.kernels.timer(layer.call["symbol"], tensors),
-        "machine": net["main"].timer([array]),
+        "kernel": lambda count: tied.time_kernels(count, 1)[:, 0].tolist(),
+        "function": tied.time,
     }
     calls: dict[str, Callable[[], object]] = {
         "bound": net.bind(x, outputs=[torch.zeros(1, size)]),

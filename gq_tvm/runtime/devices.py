@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime import probe, threads
@@ -24,7 +23,6 @@ from gq_tvm.runtime.memory import shareable
 from gq_tvm.targets import native
 
 SILENCE = 300.0  # seconds a device may take for one call before it is given up
-_RELEASE = "vm.builtin.memory_manager.clear"
 _BIG_CORES = 1  # tvm/src/runtime/threading_backend.h, kBig
 
 
@@ -33,7 +31,7 @@ class DeviceLost(Error):
 
 
 class Device(ABC):
-    """A CPU that loads libraries, holds tensors and runs virtual machines.
+    """A CPU that loads libraries, holds tensors and runs kernels.
 
     Attributes:
         name: What to call it in messages.
@@ -65,25 +63,16 @@ class Device(ABC):
         """Return `array` (any shape, any dtype of TVM) as a tensor of this device."""
 
     @abstractmethod
-    def virtual_machine(self, module: Any) -> Any:
-        """Return the Relax virtual machine of a module that `load_module` returned."""
-
-    @abstractmethod
     def use_threads(self, count: int) -> None:
         """Let kernels compiled for several threads use ``count`` of them, at most one a CPU.
 
         In this process it holds for the calling thread, over RPC for the connection.
         """
 
-    @abstractmethod
-    def release_memory(self) -> None:
-        """Give back to the system what TVM keeps for later calls of every model."""
-
     def guard(self) -> AbstractContextManager[None]:
         """Return a context in which losing the device is a `DeviceLost`.
 
-        Wrap calls of kernels in it; `load_module`, `tensor` and the virtual machine do so by
-        themselves.
+        Wrap calls of kernels in it; `load_module` and `tensor` do so by themselves.
         """
         return nullcontext()
 
@@ -133,17 +122,9 @@ class LocalDevice(Device):
             return tvm.runtime.tensor(array)
         return tvm.runtime.from_dlpack(array if array.flags.writeable else _writable(array))
 
-    def virtual_machine(self, module: Any) -> Any:
-        """See `Device.virtual_machine`."""
-        return relax.VirtualMachine(module, self.cpu)
-
     def use_threads(self, count: int) -> None:
         """See `Device.use_threads`."""
         threads.use(count)
-
-    def release_memory(self) -> None:
-        """See `Device.release_memory`."""
-        tvm.get_global_func(_RELEASE)()
 
     def close(self) -> None:
         """Do nothing: the process goes on."""
@@ -234,22 +215,12 @@ class RpcDevice(Device):
         with self.guard():
             return tvm.runtime.tensor(np.ascontiguousarray(array), self.cpu)
 
-    def virtual_machine(self, module: Any) -> Any:
-        """Return the virtual machine; its calls raise `DeviceLost` where the device is lost."""
-        with self.guard():
-            return _Guarded(relax.VirtualMachine(module, self.cpu), self.guard)
-
     def use_threads(self, count: int) -> None:
         """See `Device.use_threads`; the fastest cores come first, each thread bound to one."""
         if self._threads != count:
             with self.guard():
                 self._session.get_function("runtime.config_threadpool")(_BIG_CORES, count)
             self._threads = count
-
-    def release_memory(self) -> None:
-        """See `Device.release_memory`."""
-        with self.guard():
-            self._session.get_function(_RELEASE)()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -307,30 +278,6 @@ class RpcDevice(Device):
         self._lost = self._lost or f"the connection to {self.name} is closed: connect again"
         self._session = self._connection.session = self.cpu = None
         self._connection.close()
-
-
-class _Guarded:
-    """A virtual machine whose calls, and the functions it returns, run under a guard."""
-
-    def __init__(self, machine: Any, guard: Callable[[], AbstractContextManager[None]]) -> None:
-        self._machine = machine
-        self._guard = guard
-
-    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            with self._guard():
-                result = function(*arguments, **options)
-            return self._guarded(result) if callable(result) else result
-
-        return call
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        with self._guard():
-            return self._guarded(self._machine[name])
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._machine, name)
-        return self._guarded(value) if callable(value) else value
 
 
 def connect(address: str | None = None) -> Device:

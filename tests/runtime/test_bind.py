@@ -165,7 +165,6 @@ def test_on_a_board(emulated, tmp_path):
         x[...] = numbers(2, 5, 10, seed=seed)
         assert bound() is y
         np.testing.assert_array_equal(y, net(x))
-        device.release_memory()  # kept for calls to come; not what is bound
 
 
 @pytest.fixture(scope="module")
