@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ class Product:
         gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
             i, f, g, o), computed by the kernel `lstm`, 3 of a GRU (r, z, n), by `gru`; else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
+        group: Inputs that share a scale: 16, 32, 64 or 128, the last of a row may be fewer; 0 if
+            all do.
+        zero: Whether the weight has zero points, one for each scale.
+        tables: Codebooks, of which each is that of n / tables rows; 0 if each group of inputs has
+            its own.
     """
 
     n: int
@@ -49,6 +55,24 @@ class Product:
     rows: int | None = None
     gates: int = 0
     glu: bool = False
+    group: int = 0
+    zero: bool = False
+    tables: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of inputs."""
+        return -(-self.k // self.group) if self.group else 1
+
+    @property
+    def parted(self) -> bool:
+        """Whether a kernel adds groups up in fp32, each with its scale and its zero point."""
+        return self.group > 0 or self.zero
+
+    @property
+    def plain(self) -> bool:
+        """Whether one codebook and a scale for each row are all there is."""
+        return not self.parted and self.tables == 1
 
     @property
     def sizes(self) -> str:
@@ -65,6 +89,23 @@ class Product:
     def fits_int32(self) -> bool:
         """Whether the integer sums of this product cannot overflow."""
         return self.activation == "fp32" or self.k <= MOST_INT8_K
+
+
+class Levels(NamedTuple):
+    """What a kernel takes of a weight beside its indices.
+
+    Attributes:
+        table: [T, 2^bits], int8 or float32.
+        scale: float32 [N, groups], what a group's sum is multiplied by.
+        zero: float32 [N, groups], what the sum of its activations is multiplied by and taken away;
+            None for 0.
+        of_row: int64 [N], the table of each row, where rows share tables out; else None.
+    """
+
+    table: NDArray
+    scale: NDArray[np.float32]
+    zero: NDArray[np.float32] | None = None
+    of_row: NDArray[np.int64] | None = None
 
 
 class Family(ABC):

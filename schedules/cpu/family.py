@@ -16,7 +16,7 @@ from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
 from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
-from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
+from gq_tvm.schedules.family import Choice, Family, Levels, Product, shared_codebook
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
@@ -72,7 +72,8 @@ class VectorFamily(Family):
         order = self._order(target, product, schedule)
         if order is not None:
             indices, scale = indices[order], _in_order(scale, order)
-        return self._engine(target, product, schedule).operands(indices, table, scale)
+        levels = Levels(table[None], scale[:, None])
+        return self._engine(target, product, schedule).operands(indices, levels)
 
     def pack_bias(
         self, target: Target, product: Product, schedule: Schedule, bias: NDArray
@@ -129,7 +130,7 @@ class VectorFamily(Family):
         return self._make(isa, n, product, schedule)
 
     def _make(self, isa: InstructionSet, n: int, product: Product, schedule: Schedule) -> Engine:
-        return self._able(isa, product)[0](isa, n, product.k, product.bits, schedule)
+        return self._able(isa, product)[0](isa, replace(product, n=n), schedule)
 
     def _order(
         self, target: Target, product: Product, schedule: Schedule

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -114,3 +115,17 @@ def dot_with(product: Product) -> Any:
             )
 
     return dot
+
+
+def pack_rows(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Pack u8 [N, K] into u8 [N * row_bytes + 1]."""
+    codes = np.unpackbits(indices[..., None], axis=2, count=bits, bitorder="little")
+    packed = np.packbits(codes.reshape(len(indices), -1), axis=1, bitorder="little")
+    return np.append(packed.reshape(-1), np.uint8(0))
+
+
+def unpack_rows(packed: NDArray[np.uint8], n: int, k: int, bits: int) -> NDArray[np.uint8]:
+    """Return the u8 [N, K] that `pack_rows` packed."""
+    rows = packed[:-1].reshape(n, row_bytes(k, bits))
+    codes = np.unpackbits(rows, axis=1, count=k * bits, bitorder="little")
+    return np.packbits(codes.reshape(n, k, bits), axis=2, bitorder="little")[..., 0]
