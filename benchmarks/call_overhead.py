@@ -13,14 +13,14 @@ import tempfile
 import timeit
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 import gq_tvm
-from gq_tvm import quantize
-from gq_tvm.runtime.columns import columns
+from gq_tvm import files, quantize
+from gq_tvm.columns import columns
+from gq_tvm.targets import native
 
 SIZES = (64, 256, 512)
 CALLS = 500  # a round
@@ -51,10 +51,8 @@ def main() -> None:
     print(columns(rows, right=range(1, len(rows[0]))))
     for way, meaning in WAYS.items():
         print(f"  {way}: {meaning}")
-    result = {"unit": "us", "cpu": cpu(), "python": platform.python_version(), "calls": found}
-    place = Path(options.json)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(result, indent=1) + "\n")
+    about = {"unit": "us", "cpu": native.name(), "python": platform.python_version()}
+    files.write_text(options.json, json.dumps({**about, "calls": found}, indent=1) + "\n")
 
 
 def measure(size: int, rounds: int) -> dict[str, float]:
@@ -97,13 +95,6 @@ def one_layer(size: int) -> gq_tvm.runtime.Model:
 def at_depth(depth: int, run: Callable[[], float]) -> float:
     """Return ``run()``, called from ``depth`` frames further down the stack."""
     return at_depth(depth - 1, run) if depth else run()
-
-
-def cpu() -> str:
-    """What the system calls its CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

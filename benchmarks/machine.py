@@ -10,28 +10,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gq_tvm.targets import native
+
 _CPU = Path("/sys/devices/system/cpu/cpu0")
 _PACKAGES = (
     "apache-tvm", "torch", "numpy", "ai-edge-litert", "onnxruntime", "openvino", "nncf", "onnx",
 )  # fmt: skip
-# The flags that decide which kernels a library takes.
+# The features that decide which kernels a library takes, as `native` names them.
 _VECTOR = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi", "avx512_vnni",
-    "avx512_bf16", "avx512_vpopcntdq", "gfni", "amx_int8", "asimd", "asimddp", "i8mm", "bf16",
-    "sve",
+    "avx512_bf16", "avx512_vpopcntdq", "gfni", "amx_int8", "neon", "fp16", "dotprod", "i8mm",
 )  # fmt: skip
 
 
 def describe() -> dict[str, Any]:
     """The machine: what must be equal for figures to stand in one file."""
     return {
-        "cpu": cpu_model(),
+        "cpu": native.name(),
         "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "caches": caches(),
-        "vector_features": [flag for flag in _VECTOR if flag in flags()],
+        "vector_features": [one for one in _VECTOR if one in native.features()],
         "governor": _read(_CPU / "cpufreq/scaling_governor") or "not visible",
-        "virtual": "hypervisor" in flags(),
+        "virtual": "hypervisor" in native.features(),
         "kernel": platform.release(),
     }
 
@@ -46,21 +47,6 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def cpu_model() -> str:
-    """The name the CPU gives itself, with the numbers that tell its design where it has them."""
-    facts = dict(_cpuinfo())
-    name = facts.get("model name") or facts.get("CPU part") or platform.processor() or "unknown"
-    if "cpu family" in facts:
-        return f"{name} (family {facts['cpu family']}, model {facts['model']})"
-    return name
-
-
-def flags() -> list[str]:
-    """The features of the CPU under Linux's names."""
-    facts = dict(_cpuinfo())
-    return (facts.get("flags") or facts.get("Features") or "").split()
-
-
 def caches() -> dict[str, str]:
     """Sizes by level, e.g. ``{"L1d": "32K", "L2": "1024K"}``."""
     found = {}
@@ -69,12 +55,6 @@ def caches() -> dict[str, str]:
         if kind and kind != "Instruction":
             found[f"L{level}{'d' if kind == 'Data' else ''}"] = _read(index / "size")
     return found
-
-
-def _cpuinfo() -> list[tuple[str, str]]:
-    text = _read(Path("/proc/cpuinfo"))
-    lines = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
-    return [(key.strip(), value.strip()) for key, _, value in lines]
 
 
 def _versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import circumstances, describe
-from gq_tvm import modelled, targets
+from gq_tvm import files, modelled, targets
 from gq_tvm.command import command
 from gq_tvm.errors import Error
 from gq_tvm.modelled import tools
@@ -41,7 +41,7 @@ PRODUCTS = (
     *(Product(1024, 256, bits, "int8", 16) for bits in (2, 4, 8)),
     Product(512, 512, 4, "fp32", 4),
 )
-_CORES = {"AuthenticAMD": "x86-64-v4", "GenuineIntel": "x86-64-v3"}  # whose targets describe them
+_CORES = {"AMD": "x86-64-v4", "Intel(R)": "x86-64-v3"}  # whose targets describe them
 _FOLDER = Path(__file__).parents[1] / "docs"
 
 
@@ -60,14 +60,10 @@ def target_of_this_machine() -> Target:
     target = targets.get(TARGET)
     if not target.features <= native.features():
         raise Error(f"this machine cannot run {TARGET}: validate the model on an x86 with AVX2")
-    vendor = next((line for line in _cpuinfo() if line.startswith("vendor_id")), ":").split()[-1]
+    vendor = native.name().split()[0]
     if vendor not in _CORES:
-        raise Error(f"nothing is known of the cores of {vendor}")
+        raise Error(f"nothing is known of the cores of {native.name()}")
     return replace(target, core=targets.get(_CORES[vendor]).core)
-
-
-def _cpuinfo() -> list[str]:
-    return Path("/proc/cpuinfo").read_text().splitlines()
 
 
 def kernels(product: Product, most: int) -> list[tuple[Task, Schedule]]:
@@ -204,8 +200,8 @@ def main(argv: list[str] | None = None) -> int:
         "overall": overall(results),
         "products": results,
     }
-    (_FOLDER / "model_validation.json").write_text(json.dumps(data, indent=1) + "\n")
-    (_FOLDER / "model_validation.md").write_text(text(data))
+    files.write_text(_FOLDER / "model_validation.json", json.dumps(data, indent=1) + "\n")
+    files.write_text(_FOLDER / "model_validation.md", text(data))
     print(json.dumps(data["overall"]))
     return 0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import ceilings, goals, roofline
 from benchmarks.goals import OURS, Compared, Reached, Side
+from benchmarks.markdown import table
 from benchmarks.results import Figures, Results, Row
+from gq_tvm import files
 
 _BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 _PLOT = "roofline.svg"
@@ -18,7 +20,7 @@ def write_report(results: Results, path: Path) -> None:
     """Write the page, and the plot beside it where there is one to draw."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = roofline.draw(results, path.with_name(_PLOT))
-    path.write_text(render(results, _PLOT if drawn else None), encoding="utf-8")
+    files.write_text(path, render(results, _PLOT if drawn else None))
 
 
 def render(results: Results, plot: str | None = None) -> str:
@@ -59,7 +61,6 @@ def _head(results: Results) -> str:
         ("commit", ", ".join(commits) or "-"),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]
-    table = _table(["", ""], facts)
     return f"""# Performance
 
 Written by `make benchmark` from `performance.json`; not to be edited. All candidates of a problem
@@ -67,7 +68,7 @@ run in one process and take turns. *Hot* is the minimum over calls that follow o
 the median of single calls after all caches were filled with other data. A bound call reads and
 writes the same arrays each time; all systems are bound in their own way. Times are microseconds.
 
-{table}"""
+{table(["", ""], facts)}"""
 
 
 def _goal_section(results: Results) -> str:
@@ -89,11 +90,11 @@ def _goal_section(results: Results) -> str:
     text += "The last column has the least time that the machine's ceilings allow our kernel: the "
     text += "weights' bytes from the cache that holds them, and a look-up with a dot product (or a "
     text += "dot product alone) for every weight.\n\n"
-    text += _table([*heads, "ceilings: bytes, look-up + dot, dot"], lines)
-    text += "\n\n" + _table(["other goals", "reached", ""], map(_reached, goals.others(results)))
+    text += table([*heads, "ceilings: bytes, look-up + dot, dot"], lines)
+    text += "\n\n" + table(["other goals", "reached", ""], map(_reached, goals.others(results)))
     if rest:
         text += "\n\nThe same ratios on the other shapes:\n\n"
-        text += _table(
+        text += table(
             ["layer", "goal", *heads[2:]],
             [[one.problem, one.goal.name, *_side(one.hot), *_side(one.cold)] for one in rest],
         )
@@ -146,7 +147,7 @@ def _ceiling_section(results: Results) -> str:
                 str(results.ceilings[count][group].get(name, "-")) for count in threads
             ]
     heads = ["ceiling", *(f"{count} thread{'s' * (count != '1')}" for count in threads)]
-    return "## Ceilings\n\n" + _table(heads, ([name, *values] for name, values in names.items()))
+    return "## Ceilings\n\n" + table(heads, ([name, *values] for name, values in names.items()))
 
 
 def _plot_section(plot: str | None) -> str:
@@ -161,7 +162,7 @@ def _layer_section(results: Results) -> str:
             heads = ["layer", "", *(f"{bits} bit" for bits in _BITS), "fp32"]
             parts.append(
                 f"## Layers, {threads} thread{'s' * (threads > 1)}\n\nHot / cold. A peer's row "
-                "has the best peer of the bits, hot and cold apart.\n\n" + _table(heads, lines)
+                "has the best peer of the bits, hot and cold apart.\n\n" + table(heads, lines)
             )
     return "\n\n".join(parts)
 
@@ -223,7 +224,7 @@ def _rows(figures: Figures) -> str:
         "Error: relative L2 distance of y from that of the float weights; arithmetic error: from "
         "the exact product of the candidate's own weights."
     )
-    return f"{note}\n\n{_table(heads, lines)}"
+    return f"{note}\n\n{table(heads, lines)}"
 
 
 def _absent_section(results: Results) -> str:
@@ -234,7 +235,7 @@ def _absent_section(results: Results) -> str:
     if not reasons:
         return ""
     lines = ([label, why, str(count)] for (label, why), count in reasons.items())
-    return "## Not measured\n\n" + _table(["candidate", "why", "problems"], lines)
+    return "## Not measured\n\n" + table(["candidate", "why", "problems"], lines)
 
 
 def _levels(row: Row) -> str:
@@ -248,10 +249,3 @@ def _us(value: float) -> str:
 
 def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.2g}"
-
-
-def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-    return "\n".join([line(heads), f"|{'---|' * len(heads)}", *map(line, lines)])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Timing
+from gq_tvm import files
 from gq_tvm.errors import Error
 
 FORMAT, VERSION = "gq-tvm benchmarks", 1
@@ -128,10 +129,7 @@ class Results:
                 f'{json.dumps(rest)[:-1]}, "absent": {json.dumps(one.absent)}, "rows": [\n{rows}]}}'
             )
         text = "{\n" + "\n".join(lines) + "\n" + ",\n".join(blocks) + "]\n}\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, text)
 
     @staticmethod
     def load(path: Path) -> Results:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gq_tvm import files
+from gq_tvm.columns import columns
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 
@@ -121,16 +122,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _table(measured: Sensitivity, found: Proposal) -> str:
     """Weights, sensitivity in millinats at each number of bits, and what was chosen."""
-    width = max(map(len, measured.sizes))
     choices = sorted(next(iter(measured.sizes.values())))
-    columns = "".join(f"{f'{n} bits':>10}" for n in choices)
-    lines = [f"{'weight':<{width}}{columns}  chosen  bytes   (divergence in millinats)"]
+    rows = [["weight", *(f"{n} bits" for n in choices), "chosen", "bytes"]]
     for name, own in measured.divergence.items():
-        values = "".join(f"{1000 * own[n]:>10.3f}" for n in choices)
         bits = found.bits[name]
-        lines.append(f"{name:<{width}}{values}  {bits:>6}  {measured.sizes[name][bits]}")
-    lines.append(f"{'all that has no bits to choose':<{width}}  {measured.fixed} bytes")
-    return "\n".join(lines)
+        values = (f"{1000 * own[n]:.3f}" for n in choices)
+        rows.append([name, *values, str(bits), str(measured.sizes[name][bits])])
+    return (
+        f"divergence in millinats:\n{columns(rows, right=range(1, len(rows[0])))}\n"
+        f"all that has no bits to choose: {measured.fixed} bytes"
+    )
 
 
 def _summary(found: Proposal, budget: int, choices: list[int]) -> str:

@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.output:
         artefact.save(options.output)
         say(f"wrote {options.output}")
-        if artefact.manifest.target["machine"] == "arm" and not options.bundle:
+        if artefact.manifest.target["machine"] == "armhf" and not options.bundle:
             say("32-bit ARM runs bundles only: write one with --bundle DIR")
     if options.bundle:
         from gq_tvm import deploy

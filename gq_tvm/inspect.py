@@ -10,9 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from gq_tvm.columns import columns
 from gq_tvm.command import command
 from gq_tvm.runtime.artefact import CODE, check_files, read_manifest
-from gq_tvm.runtime.columns import columns
 from gq_tvm.runtime.manifest import Manifest
 
 

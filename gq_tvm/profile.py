@@ -8,8 +8,8 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+from gq_tvm import files
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime.manifest import Manifest
@@ -47,14 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.emulate or options.rpc:
         print("What a function calls is only timed by itself on this machine.")
     if options.json:
-        _write(
-            Path(options.json),
-            {
-                "target": manifest.target["name"],
-                "emulated": emulated,
-                "timings": profile.to_json(),
-            },
-        )
+        result = {
+            "target": manifest.target["name"],
+            "emulated": emulated,
+            "timings": profile.to_json(),
+        }
+        files.write_text(options.json, json.dumps(result, indent=1) + "\n")
     return 0
 
 
@@ -72,13 +70,6 @@ def _artefact(other: str, manifest: Manifest, stack: ExitStack) -> tuple[str, st
     name, threads = manifest.target["name"], manifest.threads
     build(other, name, kernel="dense_f32", threads=threads).save(path)
     return "fp32", path
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(result, indent=1) + "\n")
-    except OSError as failure:
-        raise Error(f"cannot write {path}: {failure.strerror}") from failure
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -64,7 +64,7 @@ def _target(
 ) -> Target:
     return Target(
         name=name,
-        machine="arm",
+        machine="armhf",
         instruction_set="neon32",
         features=features,
         description=description,

@@ -12,7 +12,7 @@ from gq_tvm.targets.core import Core
 _TRIPLES = {
     "x86_64": "x86_64-unknown-linux-gnu",
     "aarch64": "aarch64-unknown-linux-gnu",
-    "arm": "armv7a-unknown-linux-gnueabihf",
+    "armhf": "armv7a-unknown-linux-gnueabihf",
 }
 
 
@@ -22,7 +22,7 @@ class Target:
 
     Attributes:
         name: What users type, e.g. ``"cortex-a76"``.
-        machine: Machine of the ELF file: ``"x86_64"``, ``"aarch64"``, or ``"arm"`` of 32 bits.
+        machine: Machine of the ELF file: ``"x86_64"``, ``"aarch64"``, or ``"armhf"``, 32 bits.
         instruction_set: The vector primitives its kernels are written in
             (``gq_tvm.schedules.cpu.instruction_sets``); ``"scalar"`` where there are none.
         features: CPU features that must be present before any code runs: on x86 by the names of
@@ -58,7 +58,7 @@ class Target:
             "mcpu": self.mcpu,
             "num-cores": 1,
         }
-        if self.machine == "arm":
+        if self.machine == "armhf":
             config["mfloat-abi"] = "hard"
         if self.mattr:
             config["mattr"] = list(self.mattr)

@@ -22,8 +22,8 @@ class Boards:
     def connect(self, cpu: str = "cortex-a72", machine: str = "aarch64"):
         """Return the connection to an emulated CPU; a new one if the last was lost.
 
-        Of 32 bits (`machine` "arm") there is no server: what runs single kernels is returned. Where
-        the emulator is not set up the test is skipped, and fails in CI.
+        Of 32 bits ("armhf") there is no server: what runs single kernels is returned. Where the
+        emulator is not set up the test is skipped, and fails in CI.
         """
         from helpers.kernel_program import KernelProgram
 
@@ -34,7 +34,7 @@ class Boards:
             pytest.fail(reason)
         if not able:
             pytest.skip(reason)
-        if machine == "arm":
+        if machine == "armhf":
             return KernelProgram(board.locate().kernel_runner_32(cpu))
         if cpu not in self._boards:
             self._boards[cpu] = emulator.EmulatedDevice(cpu)

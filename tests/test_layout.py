@@ -13,7 +13,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Beneath everything: they import one another and the standard library.
-BASE = {"errors", "files", "reading", "records", "cache", "command", "interrupts", "toolchain"}
+BASE = {
+    "errors",
+    "files",
+    "reading",
+    "records",
+    "cache",
+    "columns",
+    "command",
+    "interrupts",
+    "toolchain",
+}
 
 # The compile side, lowest first; a module may import what is before it in this list, and its own
 # entry. What an artefact is on disk lies beneath `build`, which writes one; running it, above.

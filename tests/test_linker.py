@@ -18,7 +18,7 @@ from gq_tvm.toolchain.linker import Linker, architecture, export, linker
 TRIPLES: dict[str, dict[str, Any]] = {
     "x86_64": {"mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"},
     "aarch64": {"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"},
-    "arm": {
+    "armhf": {
         "mtriple": "armv7a-linux-gnueabihf",
         "mcpu": "cortex-a7",
         "mattr": ["+neon"],

@@ -48,7 +48,8 @@ def test_everything_is_in_it(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"gq_tvm"}
     assert files(ROOT / "gq_tvm") - names == set()
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    for one in ("licenses/LICENSE", "entry_points.txt"):
+        assert any(name.endswith(one) for name in names)
 
 
 def test_installed_it_works_from_anywhere(wheel: Path, tmp_path: Path):

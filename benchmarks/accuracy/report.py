@@ -95,11 +95,9 @@ def write(data: Data, folder: Path, circumstances: dict[str, Any]) -> None:
     lines += _goals(results)
     lines += _ablations(results)
     lines += _cost(results, circumstances)
-    folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / "accuracy.md", "\n".join(lines) + "\n")
-    (folder / "accuracy.json").write_text(
-        json.dumps(_plain(results, circumstances), indent=1) + "\n"
-    )
+    plain = _plain(results, circumstances)
+    files.write_text(folder / "accuracy.json", json.dumps(plain, indent=1) + "\n")
 
 
 def _base_steps() -> str:

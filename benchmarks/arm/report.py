@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.arm import goals
@@ -10,6 +9,8 @@ from benchmarks.arm.candidate import INPUTS, OUTPUTS
 from benchmarks.arm.goals import Compared
 from benchmarks.arm.ours import SYSTEM
 from benchmarks.arm.results import Results, Row
+from benchmarks.markdown import table
+from gq_tvm import files
 
 _BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 _MARKS = {True: "met", False: "**missed**", None: "-"}
@@ -17,10 +18,7 @@ _MARKS = {True: "met", False: "**missed**", None: "-"}
 
 def write_report(results: Results, path: Path) -> None:
     """Write the page: whole, or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(render(results), encoding="utf-8")
-    temporary.replace(path)
+    files.write_text(path, render(results))
 
 
 def render(results: Results) -> str:
@@ -37,7 +35,7 @@ def render(results: Results) -> str:
 
 
 def _head(results: Results) -> str:
-    facts = _table(["", ""], results.facts.items())
+    facts = table(["", ""], results.facts.items())
     return f"""# ARM, modelled
 
 Written by `python -m benchmarks.arm` from `arm.json`; not to be edited. **Nothing on this page was
@@ -61,7 +59,7 @@ def _cores_section(results: Results) -> str:
         [name, one["model"], one["places"], one["source"]] for name, one in results.cores.items()
     ]
     heads = ["core", "llvm-mca", "the weights lie in", "assumed"]
-    return "## Cores\n\n" + _table(heads, lines)
+    return "## Cores\n\n" + table(heads, lines)
 
 
 def _goal_section(results: Results) -> str:
@@ -73,7 +71,7 @@ def _goal_section(results: Results) -> str:
         "Ours at a bit-width is the kernel that the compiler chooses unasked. Cycles are those "
         "with all data in the first-level cache; the last column has the ratio of *streaming*."
     )
-    return f"## Goals\n\n{text}\n\n" + _table(heads, lines)
+    return f"## Goals\n\n{text}\n\n" + table(heads, lines)
 
 
 def _instruction_section(results: Results) -> str:
@@ -90,7 +88,7 @@ def _instruction_section(results: Results) -> str:
         parts.append(f"{what}: met in {met} of {len(compared)} comparisons.")
         if missed:
             heads = ["missed", "core", "ours", "against", "theirs", "ratio", "at most", ""]
-            parts.append(_table(heads, (_compared(one)[:-1] for one in missed)))
+            parts.append(table(heads, (_compared(one)[:-1] for one in missed)))
     if not parts:
         return ""
     text = (
@@ -127,7 +125,7 @@ def _core_section(results: Results, core: str) -> str:
                 shown |= {one} if one else set()
             lines.append(line)
     text = f"## {core}\n\nint8 activations: the kernels that users get.\n\n"
-    text += _table(heads, lines)
+    text += table(heads, lines)
     rest = [one for one in results.rows if one.core == core and one not in shown]
     return text + "\n\nThe others.\n\n" + _others(results, rest) if rest else text
 
@@ -161,7 +159,7 @@ def _others(results: Results, rest: list[Row]) -> str:
         for row in rest
     ]  # fmt: skip
     heads = ["rows", "system", "kernel", "bits", "activations", "codebook", "kB", *_FIGURES]
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _kilobytes(row: Row) -> str:
@@ -171,11 +169,4 @@ def _kilobytes(row: Row) -> str:
 def _absent_section(results: Results) -> str:
     if not results.absent:
         return ""
-    return "## Not modelled\n\n" + _table(["candidate", "why"], results.absent.items())
-
-
-def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-    return "\n".join([line(heads), f"|{'---|' * len(heads)}", *map(line, lines)])
+    return "## Not modelled\n\n" + table(["candidate", "why"], results.absent.items())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arm.candidate import INPUTS, OUTPUTS
+from gq_tvm import files
 from gq_tvm.errors import Error
 
 FORMAT, VERSION = "gq-tvm modelled ARM figures", 1
@@ -80,10 +81,7 @@ class Results:
         lines += [f'"absent": {json.dumps(self.absent)},', '"rows": [']
         rows = ",\n".join(json.dumps(_plain(row)) for row in self.rows)
         text = "{\n" + "\n".join(lines) + "\n" + rows + "\n]}\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, text)
 
     @staticmethod
     def load(path: Path) -> Results:

@@ -16,9 +16,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.machine import cpu_model, flags
 from gq_tvm.cache import provide, root
 from gq_tvm.errors import Error
+from gq_tvm.targets import native
 
 _SOURCES = Path(__file__).parent
 _LARGER_THAN_CACHES = 96 << 20
@@ -73,5 +73,4 @@ def flusher() -> Callable[[], None]:
 
 def cpu() -> str:
     """What code for this CPU alone must be kept apart by."""
-
-    return " ".join([platform.machine(), cpu_model(), *flags()])
+    return " ".join([platform.machine(), native.name(), *sorted(native.features())])

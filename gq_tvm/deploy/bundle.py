@@ -25,7 +25,7 @@ PLAN, KERNELS, WEIGHTS, README = "plan.txt", "kernels.so", "weights.safetensors"
 # What runs a program: a 64-bit kernel may carry a 32-bit system, so `uname -m` does not tell.
 _SYSTEMS = {
     "aarch64": "64-bit Linux (`getconf LONG_BIT` says 64), aarch64",
-    "arm": "32-bit Linux (`getconf LONG_BIT` says 32), armhf",
+    "armhf": "32-bit Linux (`getconf LONG_BIT` says 32), armhf",
 }
 
 _README = """\

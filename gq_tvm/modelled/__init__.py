@@ -17,12 +17,13 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from numpy.typing import NDArray
 
-from gq_tvm import cache
+from gq_tvm import cache, files
 from gq_tvm.errors import Error
 from gq_tvm.modelled import tools
 from gq_tvm.modelled.counting import LINE, Counts, count
@@ -87,7 +88,7 @@ def check(target: Target) -> None:
     """Raise `Error` if there is no model of a target."""
     if target.core is None or not target.core.mca:
         raise Error(f"nothing is known of the speed of {target.name}; choose a target with a core")
-    if target.machine == "arm":
+    if target.machine == "armhf":
         raise Error(f"{target.name} cannot be modelled: no instructions of 32-bit ARM are counted")
     if target.instruction_set == "avx512":
         raise Error(f"QEMU has no AVX-512, so {target.name} cannot be modelled; use x86-64-v3")
@@ -247,10 +248,5 @@ def _read(text: str) -> Modelled:
 
 def _write(path: Path, text: str) -> None:
     """Keep a result; a cache that cannot be written is no reason to fail."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError:
-        return
+    with suppress(Error):
+        files.write_text(path, text)

@@ -26,11 +26,11 @@ from gq_tvm.toolchain.zig import GLIBC, compile_native
 
 SETUP_COMMAND = "python -m gq_tvm.device --setup-only --modelled"
 
-# QEMU's name of each machine, Debian's name of it, and its dynamic loader.
+# By `Target.machine`: QEMU's name of it, Debian's name, and its dynamic loader.
 MACHINES = {
-    "aarch64": ("arm64", "ld-linux-aarch64.so.1"),
-    "arm": ("armhf", "ld-linux-armhf.so.3"),
-    "x86_64": ("amd64", "ld-linux-x86-64.so.2"),
+    "aarch64": ("aarch64", "arm64", "ld-linux-aarch64.so.1"),
+    "armhf": ("arm", "armhf", "ld-linux-armhf.so.3"),
+    "x86_64": ("x86_64", "amd64", "ld-linux-x86-64.so.2"),
 }
 _LAYOUT = 1  # of the folders: another number sets them up anew
 _GUEST_LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0")
@@ -50,8 +50,8 @@ class Tools:
     folder: Path
 
     def command(self, name: str) -> list[str]:
-        """How a program is run: ``llvm-mca``, ``llvm-mc`` or ``qemu-<machine>``."""
-        loader = self.folder / "lib" / MACHINES[platform.machine()][1]
+        """How a program is run: ``llvm-mca``, ``llvm-mc`` or ``qemu-NAME`` of a machine."""
+        loader = self.folder / "lib" / MACHINES[platform.machine()][2]
         libraries = str(self.folder / "lib")
         return [str(loader), "--library-path", libraries, str(self.folder / "bin" / name)]
 
@@ -91,7 +91,13 @@ class Guest:
 
     def emulator(self, cpu: str) -> list[str]:
         """The command line of QEMU, up to the program it runs or more options."""
-        return [*self.tools.command(f"qemu-{self.machine}"), "-L", str(self.folder), "-cpu", cpu]
+        return [
+            *self.tools.command(f"qemu-{MACHINES[self.machine][0]}"),
+            "-L",
+            str(self.folder),
+            "-cpu",
+            cpu,
+        ]
 
 
 def locate(cache_dir: str | os.PathLike[str] | None = None) -> Tools:
@@ -159,7 +165,7 @@ def _seal(folder: Path, **about: object) -> None:
 
 def _build_guest(made: Path, machine: str, progress: Callable[[str], object]) -> None:
     progress(f"modelled times: C library and kernel runner for {machine} (13 MB)")
-    architecture, loader = MACHINES[machine]
+    _, architecture, loader = MACHINES[machine]
     with tempfile.TemporaryDirectory(dir=made) as workspace:
         native = debian.architecture()
         packages = debian.Packages(Path(workspace) / "apt", [native])
@@ -198,10 +204,10 @@ def _keep_programs(made: Tools, root: Path, llvm: int) -> None:
     """Copy the programs, and of all libraries those that they load."""
     (made.folder / "bin").mkdir()
     programs = [(f"usr/lib/llvm-{llvm}/bin/{name}", name) for name in ("llvm-mca", "llvm-mc")]
-    programs += [(f"usr/bin/qemu-{machine}", f"qemu-{machine}") for machine in MACHINES]
+    programs += [(f"usr/bin/qemu-{qemu}", f"qemu-{qemu}") for qemu, *_ in MACHINES.values()]
     for path, name in programs:
         shutil.copy2(root / path, made.folder / "bin" / name)
-    loader = MACHINES[platform.machine()][1]
+    loader = MACHINES[platform.machine()][2]
     _keep(root, made.folder / "lib", (loader,))
     folders = {str(path.parent) for path in root.rglob("*.so*")}
     for _, name in programs:

@@ -14,11 +14,11 @@ from gq_tvm.errors import Error
 #: Kinds of activations: as they are, or each row rounded to integers of so many bits.
 ACTIVATIONS = ("fp32", "int8", "int2", "int1")
 
+#: Inputs that may share a scale, a zero point or a table.
+GROUPS = (16, 32, 64, 128)
 
-def check_bits(op: str, bits: int) -> None:
-    """Refuse a bit-width outside 1..8."""
-    if not 1 <= bits <= 8:
-        raise Error(f"{op}: bits must be from 1 to 8, got {bits}.")
+#: What scales and zero points may be stored as.
+_SCALES = ("float32", "float16", "uint8")
 
 
 def check_activation(op: str, activation: str) -> None:
@@ -50,18 +50,99 @@ def check_shape(op: str, name: str, shape: Sequence[Any], wanted: Sequence[Any])
         raise Error(f"{op}: {name} must have shape [{want}], got [{got}].")
 
 
-def check_weight(op: str, indices: Any, codebook: Any, bits: int, ndim: int = 2) -> None:
-    """Refuse indices (u8, ``ndim`` axes) and codebook (f32 [1 or N, 2^bits]) that do not match."""
-    check_bits(op, bits)
+def bits_of(codebook: Any) -> int:
+    """Bits of an index into a codebook [..., 2^bits]."""
+    return int(codebook.shape[-1] - 1).bit_length()
+
+
+def groups_of(codebook: Any, scale: Any) -> int:
+    """The groups of inputs that a codebook and a scale tell apart, at least 1."""
+    tables = codebook.shape[1] if len(codebook.shape) == 3 else 1
+    return int(max(tables, scale.shape[1] if len(scale.shape) == 2 else 1))
+
+
+def group_size(width: int, groups: int) -> int:
+    """The inputs of each of ``groups`` groups of ``width`` inputs; 0 for one group.
+
+    Raises:
+        Error: no size of `GROUPS` gives so many groups, the last perhaps short.
+    """
+    if groups == 1:
+        return 0
+    for size in GROUPS:
+        if -(-width // size) == groups:
+            return size
+    raise Error(
+        f"{groups} groups do not fit {width} inputs: a group has {', '.join(map(str, GROUPS[:-1]))}"
+        f" or {GROUPS[-1]} inputs, the last of a row may be short."
+    )
+
+
+def check_weight(
+    op: str, indices: Any, codebook: Any, scale: Any, zero: Any = None, ndim: int = 2
+) -> None:
+    """Refuse arrays that make no ``weight.Weight``, short of their values.
+
+    Args:
+        op: Whom the refusal names.
+        indices: u8, of ``ndim`` axes.
+        codebook: f32 [T, 2^bits] or [1, T, 2^bits].
+        scale: f32, f16 or u8 [1], [N] or [N, J]; None for 1.
+        zero: As ``scale``, of its shape; None for 0.
+        ndim: 2, of a convolution 3.
+
+    Raises:
+        Error: a shape or a dtype is wrong.
+    """
     check_dtype(op, indices=(indices, "uint8"), codebook=(codebook, "float32"))
     check_shape(op, "indices", indices.shape, (None,) * ndim)
-    check_shape(op, "codebook", codebook.shape, (None, 2**bits))
-    rows = indices.shape[0]
-    if codebook.shape[0] not in (1, rows):
+    if len(codebook.shape) == 3:
+        check_shape(op, "codebook", codebook.shape, (1, None, None))
+    else:
+        check_shape(op, "codebook", codebook.shape, (None, None))
+    if codebook.shape[-1] not in [2**bits for bits in range(1, 9)]:
         raise Error(
-            f"{op}: codebook must have 1 row or one for each of the {rows} rows of indices, "
-            f"got {codebook.shape[0]}."
+            f"{op}: codebook must have 2, 4, ... or 256 centroids, got {codebook.shape[-1]}."
         )
+    rows, tables = indices.shape[0], codebook.shape[-2]
+    if len(codebook.shape) == 2 and (tables < 1 or rows % tables):
+        raise Error(
+            f"{op}: codebook must have one table, or tables that share out the {rows} rows of "
+            f"indices, got {tables}."
+        )
+    for name, array in (("scale", scale), ("zero", zero)):
+        _check_scale(op, name, array, rows)
+    if zero is not None:
+        check_shape(op, "zero", zero.shape, (1,) if scale is None else tuple(scale.shape))
+    _check_groups(op, indices, codebook, scale)
+
+
+def _check_scale(op: str, name: str, array: Any, rows: int) -> None:
+    if array is None:
+        return
+    dtype = str(array.dtype).removeprefix("torch.")
+    if dtype not in _SCALES:
+        raise Error(f"{op}: {name} must be float32, float16 or uint8, got {dtype}.")
+    shape = tuple(array.shape)
+    if shape not in ((1,), (rows,)) and (len(shape) != 2 or shape[0] != rows or shape[1] < 1):
+        got = ", ".join(map(str, shape))
+        raise Error(f"{op}: {name} must have shape [1], [{rows}] or [{rows}, groups], got [{got}].")
+
+
+def _check_groups(op: str, indices: Any, codebook: Any, scale: Any) -> None:
+    width = 1
+    for size in indices.shape[1:]:
+        width *= size
+    tables = codebook.shape[1] if len(codebook.shape) == 3 else 1
+    scales = 1 if scale is None or len(scale.shape) < 2 else scale.shape[1]
+    if tables > 1 and scales > 1 and tables != scales:
+        raise Error(
+            f"{op}: codebook has a table for each of {tables} groups of inputs, scale has {scales}."
+        )
+    try:
+        group_size(width, max(tables, scales))
+    except Error as refusal:
+        raise Error(f"{op}: {refusal}") from None
 
 
 def check_largest_index(op: str, largest: int, bits: int) -> None:
@@ -79,60 +160,70 @@ def check_ids(op: str, smallest: int, largest: int, rows: int) -> None:
         raise Error(f"{op}: id {wrong} is outside the {rows} rows of the embedding.")
 
 
-def check_linear_shapes(
-    op: str, x: Any, indices: Any, codebook: Any, bias: Any, bits: int, activation: str
-) -> None:
-    """Everything ``codebook_linear`` demands, short of the values in ``indices``."""
+def check_linear(op: str, x: Any, shape: Sequence[Any], bias: Any, activation: str) -> None:
+    """What a product with a weight of indices [N, K] demands beside the weight."""
     check_activation(op, activation)
     check_dtype(op, x=(x, "float32"), bias=(bias, "float32"))
-    check_weight(op, indices, codebook, bits)
-    check_shape(op, "x", x.shape, (*[None] * (len(x.shape) - 1), indices.shape[1]))
+    check_shape(op, "x", x.shape, (*[None] * (len(x.shape) - 1), shape[1]))
     if bias is not None:
-        check_shape(op, "bias", bias.shape, (indices.shape[0],))
+        check_shape(op, "bias", bias.shape, (shape[0],))
 
 
-def check_lstm_shapes(
-    op: str, x: Any, h0: Any, c0: Any, indices_ih: Any, indices_hh: Any, bias: Any
+def check_lstm(
+    op: str,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    shape_ih: Sequence[Any],
+    shape_hh: Sequence[Any],
+    bias: Any,
+    activation: str,
 ) -> None:
-    """The shapes that tie the two weights of an LSTM to its input and state."""
-    check_dtype(op, h0=(h0, "float32"), c0=(c0, "float32"), bias=(bias, "float32"))
-    check_shape(op, "x", x.shape, (None, None, None))
-    check_shape(op, "h0", h0.shape, (x.shape[0], None))
-    hidden = h0.shape[1]
-    check_shape(op, "c0", c0.shape, (x.shape[0], hidden))
-    check_shape(op, "indices_ih", indices_ih.shape, (4 * hidden, x.shape[2]))
-    check_shape(op, "indices_hh", indices_hh.shape, (4 * hidden, hidden))
+    """What an LSTM with weights of these indices demands beside them."""
+    check_dtype(op, c0=(c0, "float32"))
+    _check_recurrent(op, 4, x, h0, shape_ih, shape_hh)
+    check_shape(op, "c0", c0.shape, h0.shape)
+    check_linear(op, x, shape_ih, bias, activation)
 
 
-def check_gru_shapes(op: str, x: Any, h0: Any, indices_ih: Any, indices_hh: Any) -> None:
-    """The shapes that tie the two weights of a GRU to its input and state."""
+def check_gru(
+    op: str,
+    x: Any,
+    h0: Any,
+    shape_ih: Sequence[Any],
+    shape_hh: Sequence[Any],
+    bias_ih: Any,
+    bias_hh: Any,
+    activation: str,
+) -> None:
+    """What a GRU with weights of these indices demands beside them."""
+    _check_recurrent(op, 3, x, h0, shape_ih, shape_hh)
+    check_linear(op, x, shape_ih, bias_ih, activation)
+    check_linear(op, h0, shape_hh, bias_hh, activation)
+
+
+def _check_recurrent(
+    op: str, gates: int, x: Any, h0: Any, shape_ih: Sequence[Any], shape_hh: Sequence[Any]
+) -> None:
     check_dtype(op, h0=(h0, "float32"))
     check_shape(op, "x", x.shape, (None, None, None))
     check_shape(op, "h0", h0.shape, (x.shape[0], None))
     hidden = h0.shape[1]
-    check_shape(op, "indices_ih", indices_ih.shape, (3 * hidden, x.shape[2]))
-    check_shape(op, "indices_hh", indices_hh.shape, (3 * hidden, hidden))
+    check_shape(op, "indices_ih", shape_ih, (gates * hidden, x.shape[2]))
+    check_shape(op, "indices_hh", shape_hh, (gates * hidden, hidden))
 
 
 def check_conv1d(
-    op: str,
-    x: Any,
-    indices: Any,
-    codebook: Any,
-    bias: Any,
-    bits: int,
-    groups: int,
-    activation: str,
+    op: str, x: Any, shape: Sequence[Any], bias: Any, groups: int, activation: str
 ) -> None:
-    """Everything ``codebook_conv1d`` demands, short of the values in ``indices``."""
+    """What a convolution with a weight of indices [N, C / groups, k] demands beside it."""
     check_activation(op, activation)
     check_dtype(op, x=(x, "float32"), bias=(bias, "float32"))
-    check_weight(op, indices, codebook, bits, ndim=3)
-    check_shape(op, "x", x.shape, (None, groups * indices.shape[1], None))
-    if indices.shape[0] % groups:
-        raise Error(f"{op}: {indices.shape[0]} output channels do not divide into {groups} groups.")
+    check_shape(op, "x", x.shape, (None, groups * shape[1], None))
+    if shape[0] % groups:
+        raise Error(f"{op}: {shape[0]} output channels do not divide into {groups} groups.")
     if bias is not None:
-        check_shape(op, "bias", bias.shape, (indices.shape[0],))
+        check_shape(op, "bias", bias.shape, (shape[0],))
     if groups > 1 and activation != "fp32":
         raise Error(f'{op}: a convolution in {groups} groups has activation "fp32" only.')
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gq_tvm.ops import checks
-from gq_tvm.ops.torch_ops import Operand, check_indices, operand, product
+from gq_tvm.ops.torch_ops import Operand, check_codebook, check_indices, operand, product
 
 _OP = "codebook_gru"
 
@@ -65,9 +65,10 @@ def codebook_gru(
     activation: str,
 ) -> tuple[Tensor, Tensor]:
     """``reference.codebook_gru``: x f32 [B, T, I] -> y f32 [B, T, H] and h f32 [B, H]."""
-    checks.check_gru_shapes(_OP, x, h0, indices_ih, indices_hh)
-    checks.check_linear_shapes(_OP, x, indices_ih, codebook_ih, bias_ih, bits_ih, activation)
-    checks.check_linear_shapes(_OP, h0, indices_hh, codebook_hh, bias_hh, bits_hh, activation)
+    check_codebook(_OP, indices_ih, codebook_ih, bits_ih)
+    check_codebook(_OP, indices_hh, codebook_hh, bits_hh)
+    shapes = indices_ih.shape, indices_hh.shape
+    checks.check_gru(_OP, x, h0, *shapes, bias_ih, bias_hh, activation)
     check_indices(_OP, indices_ih, bits_ih)
     check_indices(_OP, indices_hh, bits_hh)
     weights = (
@@ -92,7 +93,8 @@ def _(
     bits_hh: int,
     activation: str,
 ) -> tuple[Tensor, Tensor]:
-    checks.check_gru_shapes(_OP, x, h0, indices_ih, indices_hh)
-    checks.check_linear_shapes(_OP, x, indices_ih, codebook_ih, bias_ih, bits_ih, activation)
-    checks.check_linear_shapes(_OP, h0, indices_hh, codebook_hh, bias_hh, bits_hh, activation)
+    check_codebook(_OP, indices_ih, codebook_ih, bits_ih)
+    check_codebook(_OP, indices_hh, codebook_hh, bits_hh)
+    shapes = indices_ih.shape, indices_hh.shape
+    checks.check_gru(_OP, x, h0, *shapes, bias_ih, bias_hh, activation)
     return x.new_empty([x.shape[0], x.shape[1], h0.shape[1]]), h0.new_empty(h0.shape)

@@ -13,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gq_tvm.errors import Error
 from gq_tvm.ops import checks
-from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
+from gq_tvm.ops.rounding import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
 
 _SMALLEST_LIVE = float(SMALLEST_LIVE)
 _FLOAT32_EXACT = 2**24  # float32 holds every integer up to here
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise each row (last axis) as ``reference.quantize_rows``, in tensors.
+    """Quantise each row (last axis) as ``rounding.quantize_rows``, in tensors.
 
     Args:
         x: f32 [..., K].
@@ -57,7 +58,7 @@ def _divide(number: float, by: Tensor) -> Tensor:
 
 
 def mean_magnitudes(x: Tensor) -> Tensor:
-    """The mean of |x| over each row as ``reference.mean_magnitudes``: f32 [..., K] -> [..., 1]."""
+    """The mean of |x| over each row as ``rounding.mean_magnitudes``: f32 [..., K] -> [..., 1]."""
     magnitudes = x.abs()
     amax = magnitudes.amax(dim=-1, keepdim=True)
     finite = torch.isfinite(amax)
@@ -69,7 +70,7 @@ def mean_magnitudes(x: Tensor) -> Tensor:
 
 
 def quantize_activations(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
-    """Round each row (last axis) as ``reference.ROW_QUANTIZERS[activation]``, in tensors.
+    """Round each row (last axis) as ``rounding.ROW_QUANTIZERS[activation]``, in tensors.
 
     Args:
         x: f32 [..., K].
@@ -113,6 +114,28 @@ def integer_linear(q: Tensor, scale: Tensor, grid: Tensor, scale_w: Tensor) -> T
     else:
         acc = F.linear(q.double(), grid.double()).float()
     return acc * (scale * scale_w)
+
+
+def check_codebook(op: str, indices: Tensor, codebook: Tensor, bits: int, ndim: int = 2) -> None:
+    """Refuse indices and a codebook that make no weight of so many bits."""
+    if not 1 <= bits <= 8:
+        raise Error(f"{op}: bits must be from 1 to 8, got {bits}.")
+    checks.check_weight(op, indices, codebook, None, None, ndim)
+    checks.check_shape(op, "codebook", codebook.shape, (None, 2**bits))
+
+
+def check_linear(
+    op: str,
+    x: Tensor,
+    indices: Tensor,
+    codebook: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    activation: str,
+) -> None:
+    """Everything ``codebook_linear`` demands, short of the values in ``indices``."""
+    check_codebook(op, indices, codebook, bits)
+    checks.check_linear(op, x, indices.shape, bias, activation)
 
 
 def check_indices(op: str, indices: Tensor, bits: int) -> None:
@@ -225,7 +248,7 @@ def codebook_linear(
 ) -> Tensor:
     """``reference.codebook_linear``: x f32 [..., K] -> f32 [..., N]."""
     op = "codebook_linear"
-    checks.check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
+    check_linear(op, x, indices, codebook, bias, bits, activation)
     check_indices(op, indices, bits)
     y = product(x, operand(indices, codebook, activation))
     return y if bias is None else y + bias
@@ -236,7 +259,7 @@ def _(
     x: Tensor, indices: Tensor, codebook: Tensor, bias: Tensor | None, bits: int, activation: str
 ) -> Tensor:
     op = "codebook_linear"
-    checks.check_linear_shapes(op, x, indices, codebook, bias, bits, activation)
+    check_linear(op, x, indices, codebook, bias, bits, activation)
     return x.new_empty([*x.shape[:-1], indices.shape[0]])
 
 
@@ -262,9 +285,9 @@ def codebook_lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.codebook_lstm``: x f32 [B, T, I] -> y f32 [B, T, H], h and c f32 [B, H]."""
     op = "codebook_lstm"
-    checks.check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
-    checks.check_linear_shapes(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
-    checks.check_linear_shapes(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
+    check_codebook(op, indices_ih, codebook_ih, bits_ih)
+    check_codebook(op, indices_hh, codebook_hh, bits_hh)
+    checks.check_lstm(op, x, h0, c0, indices_ih.shape, indices_hh.shape, bias, activation)
     check_indices(op, indices_ih, bits_ih)
     check_indices(op, indices_hh, bits_hh)
     weight_ih = operand(indices_ih, codebook_ih, activation)
@@ -288,9 +311,9 @@ def _(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     op = "codebook_lstm"
-    checks.check_lstm_shapes(op, x, h0, c0, indices_ih, indices_hh, bias)
-    checks.check_linear_shapes(op, x, indices_ih, codebook_ih, bias, bits_ih, activation)
-    checks.check_linear_shapes(op, h0, indices_hh, codebook_hh, None, bits_hh, activation)
+    check_codebook(op, indices_ih, codebook_ih, bits_ih)
+    check_codebook(op, indices_hh, codebook_hh, bits_hh)
+    checks.check_lstm(op, x, h0, c0, indices_ih.shape, indices_hh.shape, bias, activation)
     y = x.new_empty([x.shape[0], x.shape[1], h0.shape[1]])
     return y, h0.new_empty(h0.shape), c0.new_empty(c0.shape)
 
@@ -315,7 +338,8 @@ def codebook_conv1d(
 ) -> Tensor:
     """``reference.codebook_conv1d``: x f32 [B, C, T] -> f32 [B, N, T']."""
     op = "codebook_conv1d"
-    checks.check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
+    check_codebook(op, indices, codebook, bits, ndim=3)
+    checks.check_conv1d(op, x, indices.shape, bias, groups, activation)
     check_indices(op, indices, bits)
     taps = indices.shape[2]
     checks.check_frames(op, _conv1d_frames(x, taps, stride, padding, dilation))
@@ -341,7 +365,8 @@ def _(
     activation: str,
 ) -> Tensor:
     op = "codebook_conv1d"
-    checks.check_conv1d(op, x, indices, codebook, bias, bits, groups, activation)
+    check_codebook(op, indices, codebook, bits, ndim=3)
+    checks.check_conv1d(op, x, indices.shape, bias, groups, activation)
     frames = _conv1d_frames(x, indices.shape[2], stride, padding, dilation)
     if isinstance(frames, int):
         checks.check_frames(op, frames)
@@ -359,7 +384,7 @@ def codebook_embedding(ids: Tensor, indices: Tensor, codebook: Tensor, bits: int
     """``reference.codebook_embedding``: ids i64 [...] -> f32 [..., D]."""
     op = "codebook_embedding"
     checks.check_dtype(op, ids=(ids, "int64"))
-    checks.check_weight(op, indices, codebook, bits)
+    check_codebook(op, indices, codebook, bits)
     check_indices(op, indices, bits)
     if ids.numel():
         checks.check_ids(op, int(ids.min()), int(ids.max()), indices.shape[0])
@@ -372,5 +397,5 @@ def codebook_embedding(ids: Tensor, indices: Tensor, codebook: Tensor, bits: int
 def _(ids: Tensor, indices: Tensor, codebook: Tensor, bits: int) -> Tensor:
     op = "codebook_embedding"
     checks.check_dtype(op, ids=(ids, "int64"))
-    checks.check_weight(op, indices, codebook, bits)
+    check_codebook(op, indices, codebook, bits)
     return codebook.new_empty([*ids.shape, indices.shape[1]])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from gq_tvm.columns import columns
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.copying import check_is_model
 from gq_tvm.quantize.drop_in.supported import Weight, find_weights
@@ -56,16 +57,13 @@ class Report(list[WeightReport]):
     """The weights of a model; ``str`` gives a table."""
 
     def __str__(self) -> str:
-        width = max((len(w.name) for w in self), default=6)
-        lines = [f"{'weight':<{width}}  {'shape':>14}  bits  activation  remark"]
+        rows = [["weight", "shape", "bits", "activation", "remark"]]
         for w in self:
-            shape = "x".join(map(str, w.shape))
-            line = f"{w.name:<{width}}  {shape:>14}  {w.bits:>4}  {w.activation:<10}  {w.remark}"
-            lines.append(line.rstrip())
+            rows.append([w.name, "x".join(map(str, w.shape)), str(w.bits), w.activation, w.remark])
         size, floats = sum(w.size for w in self), sum(w.float_size for w in self)
         ratio = floats / size if size else 1.0
-        lines.append(f"{floats / 1024:.1f} KiB in float32, {size / 1024:.1f} KiB ({ratio:.1f}x)")
-        return "\n".join(lines)
+        total = f"{floats / 1024:.1f} KiB in float32, {size / 1024:.1f} KiB ({ratio:.1f}x)"
+        return f"{columns(rows, right={1, 2})}\n{total}"
 
 
 def describe(model: nn.Module) -> Report:

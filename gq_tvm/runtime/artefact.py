@@ -167,7 +167,7 @@ def check_device(
 
 def check_runtime(path: str | os.PathLike[str], target: Mapping[str, Any]) -> None:
     """Refuse a ``Manifest.target`` that TVM has no runtime for. Raises `Error`."""
-    if target["machine"] == "arm":
+    if target["machine"] == "armhf":
         raise Error(
             f"{path} is for {target['name']} (arm), and TVM has no runtime for 32-bit ARM: make a "
             "bundle of the model (compile --bundle DIR) and run that on the device"

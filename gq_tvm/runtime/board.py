@@ -91,13 +91,13 @@ class Installation:
             cpu: Out of `CPUS`, or of `CPUS_32`.
         """
         qemu, sysroot = self.qemu, self.sysroot
-        if machine == "arm":
+        if machine == "armhf":
             qemu, sysroot = self.qemu_32, self.sysroot_32
         return [str(qemu), "-L", str(sysroot), "-cpu", cpu]
 
     def kernel_runner_32(self, cpu: str) -> list[str]:
         """Return the command line of `kernel_runner` on an emulated CPU out of `CPUS_32`."""
-        return [*self.emulator("arm", cpu), str(self.sysroot_32 / "kernel_runner")]
+        return [*self.emulator("armhf", cpu), str(self.sysroot_32 / "kernel_runner")]
 
     def server(self, options: list[str], host: str, port: int) -> list[str]:
         """Return the command line of the RPC server, without QEMU before it."""
@@ -156,7 +156,7 @@ def build(made: Installation, progress: Callable[[str], object]) -> None:
         progress("ARM device 4/5: C library of armhf (1 MB), runner of kernels")
         packages.unpack(_DEBS_32, work / "root-armhf")
         _keep_libraries(work / "root-armhf", made.sysroot_32, _SYSTEM_LIBRARIES_32)
-        kernel_runner.build(made.sysroot_32 / "kernel_runner", "arm")
+        kernel_runner.build(made.sysroot_32 / "kernel_runner", "armhf")
         progress("ARM device 5/5: QEMU")
         _provide_qemu(packages, native, work / "qemu", made)
     made.seal()

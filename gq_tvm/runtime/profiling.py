@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from gq_tvm.columns import columns
 from gq_tvm.errors import Error
-from gq_tvm.runtime.columns import columns
 from gq_tvm.runtime.function import FAILURES, Timer, first_line
 from gq_tvm.runtime.manifest import KernelCall
 from gq_tvm.runtime.model import Model

@@ -6,15 +6,14 @@ Both are programs of their own, found on the PATH; either alone is enough.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from gq_tvm import files
 from gq_tvm.errors import Error
 from gq_tvm.speech.corpora import Utterance
 
@@ -120,21 +119,17 @@ def speak(text: str, voice: Voice, cache: str | Path) -> Utterance:
 
     Raises Error when the program fails or writes nothing.
     """
-    cache = Path(cache)
-    cache.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{voice}\n{text}".encode()).hexdigest()[:20]
-    path = cache / f"{name}.wav"
+    path = Path(cache) / f"{name}.wav"
     if not path.exists():
-        handle, temporary = tempfile.mkstemp(dir=cache, suffix=".part.wav")
-        os.close(handle)
-        outcome = subprocess.run(
-            voice.arguments(text, Path(temporary)), capture_output=True, text=True
-        )
-        if outcome.returncode or Path(temporary).stat().st_size <= 44:  # 44: a bare WAV header
-            Path(temporary).unlink()
-            reason = (outcome.stderr.strip().splitlines() or ["it wrote no sound"])[-1]
-            raise Error(f"{voice.program} cannot speak with voice {voice.name}: {reason}")
-        os.replace(temporary, path)
+        with files.whole(path) as temporary:
+            temporary.touch()
+            outcome = subprocess.run(
+                voice.arguments(text, temporary), capture_output=True, text=True
+            )
+            if outcome.returncode or temporary.stat().st_size <= 44:  # 44: a bare WAV header
+                reason = (outcome.stderr.strip().splitlines() or ["it wrote no sound"])[-1]
+                raise Error(f"{voice.program} cannot speak with voice {voice.name}: {reason}")
     return Utterance(path, text, str(voice))
 
 

@@ -6,7 +6,7 @@ import os
 import struct
 
 #: e_machine by the architecture part of a target triple.
-MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40}
+MACHINES = {"x86_64": 62, "aarch64": 183, "armhf": 40}
 
 
 def machine(path: str | os.PathLike[str]) -> str | None:

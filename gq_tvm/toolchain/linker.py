@@ -25,14 +25,14 @@ _LARGEST_OBJECT = 1 << 26  # bytes; a model's code seldom has a hundredth
 
 
 def architecture(triple: str) -> str:
-    """Return "x86_64", "aarch64" or "arm" for an LLVM triple such as ``armv7a-linux-gnueabihf``.
+    """Return "x86_64", "aarch64" or "armhf" for an LLVM triple such as ``armv7a-linux-gnueabihf``.
 
     Raises `Error` for an architecture that cannot be linked for.
     """
     first = triple.strip().split("-")[0].lower()
     first = {"amd64": "x86_64", "arm64": "aarch64"}.get(first, first)
     if first.startswith("armv7"):
-        first = "arm"
+        first = "armhf"
     if first not in MACHINES:
         known = ", ".join(MACHINES)
         raise Error(f"cannot link for the target triple {triple!r}: choose one of {known}")

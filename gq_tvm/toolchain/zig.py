@@ -23,10 +23,10 @@ GLIBC = "2.27"
 _PLATFORMS = {
     "x86_64": f"x86_64-linux-gnu.{GLIBC}",
     "aarch64": f"aarch64-linux-gnu.{GLIBC}",
-    "arm": f"arm-linux-gnueabihf.{GLIBC}",
+    "armhf": f"arm-linux-gnueabihf.{GLIBC}",
 }
 # The least CPU of each: Armv7-A with NEON for 32 bits.
-_CPUS = {"arm": ("-mcpu=cortex_a7",)}
+_CPUS = {"armhf": ("-mcpu=cortex_a7",)}
 
 
 def zig() -> str:

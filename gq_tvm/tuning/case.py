@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from gq_tvm import targets
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Schedule, family
 from gq_tvm.schedules.choosing.cost import USUAL_ROWS
 from gq_tvm.tuning.task import Task
@@ -58,11 +59,11 @@ class Case:
         if rows > 1:
             x[0], x[-1] = 0, 127
         if product.activation in ("int1", "int2"):  # their levels depend on the whole row
-            few = (x, self.indices, self.codebook, None, product.bits, product.activation)
-            return [x], [reference.codebook_linear(*few)]
+            weight = Weight(self.indices, self.codebook, np.ones(1, np.float32))
+            return [x], [reference.codebook_linear(x, weight, None, product.activation)]
         # float64 holds these integers exactly, and its product is the fast one.
-        weight = self.codebook[0].astype(np.float64)[self.indices]
-        return [x], [(x.astype(np.float64) @ weight.T).astype(np.float32)]
+        floats = self.codebook[0].astype(np.float64)[self.indices]
+        return [x], [(x.astype(np.float64) @ floats.T).astype(np.float32)]
 
     def arguments(self, schedule: Schedule) -> tuple[list[NDArray], list[NDArray]]:
         """The arrays a kernel is called with: what it reads, and outputs full of a canary."""

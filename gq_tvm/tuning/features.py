@@ -7,7 +7,6 @@ from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm_ffi import structural_hash
 
 from gq_tvm import targets
 from gq_tvm.schedules import FAMILIES, Schedule, family
@@ -23,7 +22,7 @@ def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
     Knobs and sizes are logarithms; counts are for each weight and row, so that what is learnt on
     one shape says something about others.
     """
-    product, counts = task.product, np.array(_seen(task, schedule)[1])
+    product, counts = task.product, np.array(_counts(task, schedule))
     rows = product.rows or USUAL_ROWS
     counts[:8] /= product.n * product.k * rows  # the last two are of the loop, not of the call
     sizes = (product.n, product.k, rows, task.threads)
@@ -42,15 +41,10 @@ def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
     )
 
 
-def fingerprint(task: Task, schedule: Schedule) -> int:
-    """A hash of the kernel: equal for schedules that differ in what the product does not need."""
-    return _seen(task, schedule)[0]
-
-
 @lru_cache(maxsize=20_000)
-def _seen(task: Task, schedule: Schedule) -> tuple[int, list[float]]:
-    counts = kernel_counts(family(task.family), targets.get(task.target), task.linear, schedule)
-    return structural_hash(task.kernel(schedule)), counts.values
+def _counts(task: Task, schedule: Schedule) -> list[float]:
+    where = targets.get(task.target)
+    return kernel_counts(family(task.family), where, task.linear, schedule).values
 
 
 def _log(value: float) -> float:

@@ -1,27 +1,24 @@
 """The log of trials: JSON lines, so that tuning goes on where it was stopped.
 
 A line is written at once when its trial is done; a last line that was cut off is ignored. What was
-measured on another CPU, or of kernels whose source has changed since, counts no more. What a board
-ran when it was lost is written down too: the second time, it is a failure.
+measured on another CPU, or of a kernel that has changed since, counts no more. What a board ran
+when it was lost is written down too: the second time, it is a failure.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gq_tvm import schedules
 from gq_tvm.errors import Error
 from gq_tvm.schedules import Schedule
 from gq_tvm.schedules.choosing.database import cost
 from gq_tvm.tuning.bench import Measurement
-from gq_tvm.tuning.task import Task
+from gq_tvm.tuning.task import Task, fingerprint
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Log:
             Error: it cannot be read or written.
         """
         self.path = path
-        self._about = {"cpu": cpu, "kernels": kernels_digest()}
+        self._about = {"cpu": cpu}
         if model:
             self._about["model"] = model
         try:
@@ -66,32 +63,37 @@ class Log:
         except OSError as failure:
             reason = failure.strerror
             raise Error(f"cannot write {path}: {reason}; name another --database") from failure
-        self._trials: dict[str, dict[Schedule, Trial]] = {}
-        self._decided: dict[str, int] = {}
-        self._lost: set[tuple[str, Schedule]] = set()
+        self._trials: dict[str, dict[Schedule, tuple[str, Trial]]] = {}  # with the kernels' hashes
+        self._decided: set[str] = set()
+        self._lost: set[tuple[str, str]] = set()  # tasks and kernels
         for record in _records(text):
             self._remember(record)
 
     def trials(self, task: Task) -> dict[Schedule, Trial]:
         """The trials of a task, by schedule, in the order they were made."""
-        return dict(self._trials.get(task.key, {}))
+        return {
+            schedule: trial
+            for schedule, (kernel, trial) in self._trials.get(task.key, {}).items()
+            if kernel == fingerprint(task, schedule)
+        }
 
     def decided(self, task: Task) -> bool:
-        """Whether a winner was found and no trial was made since."""
-        return self._decided.get(task.key) == len(self._trials.get(task.key, {}))
+        """Whether a winner was found, and since then no trial made and no kernel changed."""
+        all_made = self._trials.get(task.key, {})
+        return task.key in self._decided and len(self.trials(task)) == len(all_made)
 
     def add(self, task: Task, trial: Trial) -> None:
         """Note a trial."""
         times = vars(trial.measurement) if trial.measurement else {"failure": trial.failure}
-        self._write({"task": task.key, "schedule": str(trial.schedule), **times})
+        self._write({**_of(task, trial.schedule), **times})
 
     def lose(self, task: Task, schedule: Schedule, reason: str) -> None:
         """Note that the board was lost while it ran a schedule."""
-        self._write({"task": task.key, "schedule": str(schedule), "lost": reason})
+        self._write({**_of(task, schedule), "lost": reason})
 
     def decide(self, task: Task) -> None:
         """Note that the winner among the trials so far is in the database."""
-        self._write({"task": task.key, "decided": len(self._trials.get(task.key, {}))})
+        self._write({"task": task.key, "decided": True})
 
     def close(self) -> None:
         """Close the file."""
@@ -107,18 +109,23 @@ class Log:
             return
         task = record["task"]
         if "decided" in record:
-            self._decided[task] = record["decided"]
+            self._decided.add(task)
             return
-        schedule = Schedule.parse(record["schedule"])
+        schedule, kernel = Schedule.parse(record["schedule"]), record["kernel"]
         failure = record.get("failure", "")
         if "lost" in record:
-            if (task, schedule) not in self._lost:
-                self._lost.add((task, schedule))
+            if (task, kernel) not in self._lost:
+                self._lost.add((task, kernel))
                 return
             failure = "the board was lost twice while it ran"
         measurement = None if failure else Measurement(record["hot"], record["cold"])
         trial = Trial(schedule, measurement, failure)
-        self._trials.setdefault(task, {})[schedule] = trial
+        self._trials.setdefault(task, {})[schedule] = (kernel, trial)
+        self._decided.discard(task)
+
+
+def _of(task: Task, schedule: Schedule) -> dict[str, str]:
+    return {"task": task.key, "schedule": str(schedule), "kernel": fingerprint(task, schedule)}
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:
@@ -127,16 +134,7 @@ def _records(text: str) -> Iterator[dict[str, Any]]:
             record = json.loads(line)
             Schedule.parse(record.get("schedule", ""))
             record["task"]
+            record["decided" if "decided" in record else "kernel"]
         except (ValueError, KeyError, AttributeError, Error):
             continue
         yield record
-
-
-@cache
-def kernels_digest() -> str:
-    """A key of the source all kernels are made of."""
-    digest = hashlib.sha256()
-    for folder in schedules.__path__:
-        for path in sorted(Path(folder).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

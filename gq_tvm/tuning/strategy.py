@@ -17,9 +17,8 @@ from tvm.s_tir import meta_schedule as ms
 
 from gq_tvm.schedules import Schedule
 from gq_tvm.tuning.candidate import candidate, meaning
-from gq_tvm.tuning.features import fingerprint
 from gq_tvm.tuning.log import Trial
-from gq_tvm.tuning.task import Task
+from gq_tvm.tuning.task import Task, fingerprint
 
 _AT_RANDOM = 0.2  # of a batch
 _SAMPLE = 64  # candidates at random to rank for a batch

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 from tvm import tirx
+from tvm_ffi import structural_hash
 
 from gq_tvm import targets
 from gq_tvm.schedules import Product, Schedule, family
@@ -72,3 +73,12 @@ class Task:
         where = targets.get(self.target)
         parallel = self.threads > 1 and worth_threads(where, self.product)
         return family(self.family).linear(where, self.linear, schedule, None, parallel)
+
+
+@lru_cache(maxsize=20_000)
+def fingerprint(task: Task, schedule: Schedule) -> str:
+    """A hash of the kernel, in every process the same: of what it does, however it is written.
+
+    It is equal for schedules that differ in what the product does not need.
+    """
+    return f"{structural_hash(task.kernel(schedule)) % 2**64:016x}"

@@ -11,15 +11,13 @@ the nearest one that was.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, log2, sqrt
 from pathlib import Path
 from typing import Any
 
-from gq_tvm import cache
+from gq_tvm import cache, files
 from gq_tvm.errors import Error
 from gq_tvm.schedules.choosing.cost import USUAL_ROWS
 from gq_tvm.schedules.family import Family, Product
@@ -270,13 +268,4 @@ def add(path: Path, target: Target, entries: Sequence[Entry]) -> None:
     order = sorted(kept.values(), key=lambda one: str(one.key))
     lines = ",\n".join(json.dumps(asdict(one)) for one in order)
     head = json.dumps({"format": FORMAT, "version": VERSION, "target": target.name})[:-1]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(f'{head}, "entries": [\n{lines}\n]}}\n')
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as failure:
-        raise Error(
-            f"cannot write {path}: {failure.strerror}; name another --database"
-        ) from failure
+    files.write_text(path, f'{head}, "entries": [\n{lines}\n]}}\n', "name another --database")

@@ -16,6 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
+from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import Levels, Product
 from gq_tvm.schedules.schedule import Schedule, grid

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
-from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
+from gq_tvm.ops.rounding import INT2_STEP, MEAN_STEPS, SMALLEST_LIVE
 from gq_tvm.schedules.family import Product
 
 _SMALLEST_LIVE = float(SMALLEST_LIVE)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import gq_tvm
 from gq_tvm import Error
+from gq_tvm.__main__ import VERBS, main
 from gq_tvm.command import command
 from gq_tvm.errors import missing_package
 
@@ -83,6 +85,7 @@ def test_a_missing_package_is_a_sentence(module, says, capsys: pytest.CaptureFix
 
 PROGRAM = """
 import sys, time
+from gq_tvm.__main__ import VERBS, main
 from gq_tvm.command import command
 @command
 def main(argv=None):
@@ -207,3 +210,26 @@ def test_a_python_without_packages_is_a_sentence():
     )
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"error: {sys.executable} has no package numpy: activate the")
+
+
+def test_every_command_is_a_verb():
+    package = Path(gq_tvm.__file__).parent
+    doors = {path.stem for path in package.glob("*.py") if "\n@command\n" in path.read_text()}
+    assert doors - {"__main__"} == VERBS.keys()
+
+
+def test_a_verb_takes_what_follows_it(capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", "nowhere.gq", "--json"]) == 2
+    assert "nowhere.gq" in capsys.readouterr().err
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{verb} " in shown and about in shown for verb, about in VERBS.items())
+
+
+@pytest.mark.parametrize(("argv", "says"), [([], "a verb is missing"), (["no"], "no verb 'no'")])
+def test_without_a_verb_there_is_a_sentence(argv, says, capsys: pytest.CaptureFixture[str]):
+    assert main(argv) == 2
+    assert says in capsys.readouterr().err

@@ -56,8 +56,8 @@ def device_for(target: Target, emulated: Callable[..., Device]) -> Device:
     """Return what runs `target`'s code; the test is skipped where nothing does."""
     if target.machine == "aarch64" and target.emulator_cpu:
         return emulated(target.emulator_cpu)
-    if target.machine == "arm":
-        return emulated(target.emulator_cpu, "arm")
+    if target.machine == "armhf":
+        return emulated(target.emulator_cpu, "armhf")
     missing = target.features - native.features()
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}: run on one that has it")

@@ -5,7 +5,7 @@ import pytest
 from helpers.relax_modules import assert_same, calls, module, var, weight
 from tvm import relax
 
-from gq_tvm.ops.reference import quantize_codebook
+from gq_tvm.ops.rounding import quantize_codebook
 from gq_tvm.passes import operators
 from gq_tvm.passes.fold_batch_norm import FoldBatchNorm
 

@@ -12,7 +12,7 @@ from helpers.small_recogniser import inputs, recogniser, train
 from torch import nn
 
 import gq_tvm.quantize
-from gq_tvm.ops import reference
+from gq_tvm.ops import rounding
 from gq_tvm.quantize.quantisers.lloyd_max import cell_midpoints
 
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
@@ -101,7 +101,7 @@ def test_grids_can_be_forced(method, activation, int8_grid):
     )
     codebook = model.hardened("weight")[1]
     codebook = codebook.numpy()
-    grid, scale = reference.quantize_codebook(codebook)
+    grid, scale = rounding.quantize_codebook(codebook)
     off_grid = abs(codebook / scale - grid).max()
     on_grid = int8_grid if int8_grid is not None else activation != "fp32"
     assert (off_grid < 1e-4) == on_grid

@@ -13,8 +13,9 @@ from torch import nn
 
 import gq_tvm.quantize
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference
+from gq_tvm.ops import reference_recurrent
 from gq_tvm.ops.checks import ACTIVATIONS
+from gq_tvm.ops.weight import Weight
 
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
 
@@ -91,7 +92,10 @@ def test_operator_is_the_reference(activation, bias):
     )
     got = torch.ops.gq.codebook_gru(*arguments, 3, 2, activation)
     arrays: list[Any] = [None if a is None else a.numpy() for a in arguments]
-    wanted = reference.codebook_gru(*[*arrays, 3, 2, activation])
+    x, h, *weights, bias_ih, bias_hh = arrays
+    ih = Weight.from_tables(weights[0], weights[1], activation)
+    hh = Weight.from_tables(weights[2], weights[3], activation)
+    wanted = reference_recurrent.codebook_gru(x, h, ih, hh, bias_ih, bias_hh, activation)
     for g, w in zip(got, wanted, strict=True):
         np.testing.assert_allclose(g.numpy(), w, atol=1e-5)
     if activation == "int8":

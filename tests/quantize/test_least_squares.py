@@ -14,7 +14,7 @@ from torch import nn
 
 import gq_tvm.quantize
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference
+from gq_tvm.ops import reference, rounding
 from gq_tvm.quantize.quantisers import row_scales
 from gq_tvm.quantize.quantisers.int8_grid import on_grid
 from gq_tvm.quantize.quantisers.least_squares import LeastSquares
@@ -70,7 +70,7 @@ def deployed(layer, name="weight"):
     weight = dict(layer.codebook_weights())[name]
     codebook = weight.codebook.numpy()
     if layer.activation != "fp32":
-        grid, scale = reference.quantize_codebook(codebook)
+        grid, scale = rounding.quantize_codebook(codebook)
         codebook = grid * scale[:, None]
     return torch.from_numpy(reference.expand(weight.indices.numpy(), codebook))
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference, torch_ops
+from gq_tvm.ops import reference, rounding, torch_ops
 from gq_tvm.quantize.quantisers import mulaw
 from gq_tvm.quantize.quantisers.bucketize import Buckets
 from gq_tvm.quantize.quantisers.gq import GQ
@@ -165,7 +165,7 @@ def test_hard_values_are_the_deployed_ones(kind, bits, per_row, int8_grid):
     deployed = torch_ops.expand(indices, codebook)
     assert torch.equal(quantizer(weight), deployed)
     if int8_grid:
-        grid, scale = reference.quantize_codebook(codebook.numpy())
+        grid, scale = rounding.quantize_codebook(codebook.numpy())
         np.testing.assert_allclose(grid * scale[:, None], codebook.numpy(), rtol=1e-6)
         reference.common_codebook(codebook.numpy(), "int8")
     reference.common_codebook(codebook.numpy(), "fp32")
@@ -237,7 +237,7 @@ def test_snap_takes_the_step_that_deployment_takes(largest, step, near):
     # Values about halfway between two steps, where a factor in its last bit decides.
     halfway = np.float32((step + 0.5) * (largest / 127)).view(np.int32) + np.int32(near)
     values = np.array([[halfway.view(np.float32), largest]], np.float32)
-    grid, scale = reference.quantize_codebook(values)
+    grid, scale = rounding.quantize_codebook(values)
     snapped = SnapToInt8.apply(torch.from_numpy(values[0]))
     np.testing.assert_array_equal(snapped.numpy(), grid[0] * scale)
 
@@ -246,7 +246,7 @@ def test_snap_takes_the_step_that_deployment_takes(largest, step, near):
 @given(st.lists(st.floats(width=32), min_size=1, max_size=8))
 def test_fake_rows_are_the_references(values):
     x = torch.tensor([values], requires_grad=True)
-    q, scale = reference.quantize_rows(x.detach().numpy())
+    q, scale = rounding.quantize_rows(x.detach().numpy())
     y = fake_quantize_rows(x, "int8")
     np.testing.assert_array_equal(y.detach().numpy(), q * scale[:, None])
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.ones_like(x))
@@ -256,7 +256,7 @@ def test_fake_rows_are_the_references(values):
 def test_fake_rows_of_few_bits(activation):
     x = gaussian(20, 30).requires_grad_()
     x.data[0] = 0
-    q, scale = reference.ROW_QUANTIZERS[activation](x.detach().numpy())
+    q, scale = rounding.ROW_QUANTIZERS[activation](x.detach().numpy())
     y = fake_quantize_rows(x, activation)
     np.testing.assert_array_equal(y.detach().numpy(), q * scale[:, None])
     grad = gaussian(20, 30, seed=1)

@@ -7,6 +7,7 @@ import pytest
 from helpers.kernel_harness import device_for, run_linear, target
 
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Product, family
 
 _LEAST = 2.0**-126  # normal float32
@@ -26,7 +27,9 @@ def case(activation: str, bits: int, rows: int = 3):
 
 def wanted(one):
     product, x, indices, codebook, bias = one
-    return reference.codebook_linear(x, indices, codebook, bias, product.bits, product.activation)
+    return reference.codebook_linear(
+        x, Weight.from_tables(indices, codebook, product.activation), bias, product.activation
+    )
 
 
 @pytest.mark.parametrize("where", ["arm32", "cortex-a9", "cortex-a53-aarch32"])

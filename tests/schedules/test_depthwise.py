@@ -5,6 +5,7 @@ import pytest
 from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules.cpu import depthwise
 from gq_tvm.schedules.cpu.float_ops import lanes_of
@@ -50,10 +51,8 @@ def test_depthwise(where, emulated):
         (got,) = run(f"f{i}", [x, *operands.values(), bias], [(batch, frames_out, channels)])
         want = reference.codebook_conv1d(
             x.transpose(0, 2, 1),
-            indices,
-            codebook,
+            Weight(indices, codebook, np.ones(1, np.float32)),
             bias,
-            bits,
             stride,
             padding,
             dilation,

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import FAMILIES, Product, family
 from gq_tvm.schedules.epilogue import Epilogue
@@ -127,7 +128,9 @@ def float_case(shape, bits, activation, symbolic, per_row=False):
 
 def assert_close(got, case, bound):
     product, x, indices, codebook, bias = case
-    want = reference.codebook_linear(x, indices, codebook, bias, product.bits, product.activation)
+    want = reference.codebook_linear(
+        x, Weight.from_tables(indices, codebook, product.activation), bias, product.activation
+    )
     assert np.linalg.norm(got - want) <= bound * np.linalg.norm(want), (product, got, want)
 
 

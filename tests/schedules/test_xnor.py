@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.ops import reference
+from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import LocalDevice
 from gq_tvm.schedules import Product, Schedule, families_for, family
 from gq_tvm.schedules.cpu.engines.xnor import walsh_hadamard
@@ -49,7 +50,9 @@ def case(shape, bits, activation, symbolic=False, mirrored=False, seed=0):
 
 def expected(case):
     product, x, indices, codebook, bias = case
-    return reference.codebook_linear(x, indices, codebook, bias, product.bits, product.activation)
+    return reference.codebook_linear(
+        x, Weight.from_tables(indices, codebook, product.activation), bias, product.activation
+    )
 
 
 def check(chosen, where, device, cases, **options):

@@ -23,9 +23,10 @@ from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.tune import TRIALS
 from gq_tvm.tuning import Progress, Task, log, tasks_for, tune
 from gq_tvm.tuning.bench import Measurement
-from gq_tvm.tuning.features import features, fingerprint
+from gq_tvm.tuning.features import features
 from gq_tvm.tuning.log import Log, Trial
 from gq_tvm.tuning.pool import Loss
+from gq_tvm.tuning.task import fingerprint
 
 V4 = targets.get("x86-64-v4")
 PRODUCT = Product(300, 40, 4, "int8", 8)
@@ -316,12 +317,27 @@ def test_what_took_the_board_along_twice_has_failed(tmp_path, task):
         assert list(one.trials(task).values()) == [lost]
 
 
-def test_the_log_forgets_other_machines_and_kernels(tmp_path, task, monkeypatch):
+def test_the_log_forgets_other_machines_and_kernels_that_changed(tmp_path, task, monkeypatch):
+    """Of the code that makes a kernel nothing counts but the kernel: words may change."""
     path = tmp_path / "log.jsonl"
-    Log(path, "a CPU").add(task, trial(SPACE[0]))
+    writer = Log(path, "a CPU")
+    for schedule in SPACE[:2]:
+        writer.add(task, trial(schedule))
+    writer.decide(task)
     assert Log(path, "another CPU").trials(task) == {}
-    monkeypatch.setattr(log, "kernels_digest", lambda: "changed")
-    assert Log(path, "a CPU").trials(task) == {}
+    assert Log(path, "a CPU").decided(task)
+    unchanged = fingerprint(task, SPACE[1])
+    monkeypatch.setattr(log, "fingerprint", lambda task, one: unchanged)
+    assert list(Log(path, "a CPU").trials(task)) == [SPACE[1]]
+    assert not Log(path, "a CPU").decided(task)
+
+
+def test_a_fingerprint_is_that_of_the_kernel(task):
+    fingerprint.cache_clear()
+    before = fingerprint(task, SPACE[0])
+    fingerprint.cache_clear()
+    assert fingerprint(task, SPACE[0]) == before
+    assert fingerprint(task, SPACE[1]) != before
 
 
 def test_tasks(task):

@@ -12,7 +12,7 @@ namespace {
 #if defined(__aarch64__)
 constexpr const char* kMachine = "aarch64";
 #elif defined(__arm__)
-constexpr const char* kMachine = "arm";
+constexpr const char* kMachine = "armhf";
 #else
 constexpr const char* kMachine = "x86_64";
 #endif

@@ -30,7 +30,7 @@ class CodebookWeight:
 
     def check(self, layer: str, ndim: int) -> None:
         """Refuse shapes, dtypes and indices that no operator takes."""
-        checks.check_weight(layer, self.indices, self.codebook, self.bits, ndim)
+        checks.check_weight(layer, self.indices, self.codebook, None, None, ndim)
         if self.indices.numel():
             checks.check_largest_index(layer, int(self.indices.max()), self.bits)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gq_tvm.ops import torch_ops
-from gq_tvm.ops.reference import SMALLEST_LIVE
+from gq_tvm.ops.rounding import SMALLEST_LIVE
 from gq_tvm.quantize.quantisers.bucketize import Buckets
 from gq_tvm.quantize.quantisers.int8_grid import EVERY_STEP, LARGEST, on_grid
 from gq_tvm.quantize.quantisers.lloyd_max import F64, Line

@@ -75,7 +75,7 @@ class Quantizer(nn.Module):
 class SnapToInt8(torch.autograd.Function):
     """Values [2^bits] onto the 255 steps of an int8 grid whose largest step is max|value|.
 
-    Below 2^-100 all become 0, as ``ops.reference.quantize_rows`` has it. Straight through: the
+    Below 2^-100 all become 0, as ``ops.rounding.quantize_rows`` has it. Straight through: the
     gradient passes as if nothing was rounded.
     """
 

@@ -49,7 +49,7 @@ def fake_quantize_rows(x: Tensor, activation: str) -> Tensor:
         activation: ``"int8"``, ``"int2"`` or ``"int1"``; with ``"fp32"`` x comes back.
 
     Returns:
-        ``q * scale`` with q and scale as in ``ops.reference.ROW_QUANTIZERS``, shape of ``x``.
+        ``q * scale`` with q and scale as in ``ops.rounding.ROW_QUANTIZERS``, shape of ``x``.
     """
     if activation == "fp32":
         return x

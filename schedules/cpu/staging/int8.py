@@ -1,4 +1,4 @@
-"""Dynamic int8 quantisation of a row of activations (the rule of ``ops.reference.quantize_rows``).
+"""Dynamic int8 quantisation of a row of activations (the rule of ``ops.rounding.quantize_rows``).
 
 The maximum is taken over the bit patterns of |x| as integers: the same order as the floats, but
 NaN and infinity come out on top instead of getting lost, and the result is exact in any order.

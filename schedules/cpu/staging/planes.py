@@ -13,7 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.ops.reference import INT2_STEP, MEAN_STEPS
+from gq_tvm.ops.rounding import INT2_STEP, MEAN_STEPS
 from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.staging.int8 import Peak, find_peak, magnitude_bits, reduce_int32
 from gq_tvm.schedules.cpu.vector_math import VectorMath
@@ -104,7 +104,7 @@ def _threshold(
 
 
 def _mean(load: Callable[[Expr, int], Expr], k: int, math: VectorMath, peak: Peak) -> Expr:
-    """The mean magnitude of a live row (``reference.mean_magnitudes``)."""
+    """The mean magnitude of a live row (``rounding.mean_magnitudes``)."""
     lanes, scalar = math.lanes, VectorMath(1, math.rounds)
     whole, rest = divmod(k, lanes)
     vector = emit.ramp(0, lanes)
