@@ -36,7 +36,7 @@ class Engine(ABC):
 
     def __init__(self, isa: Lanes, product: Product, schedule: Schedule) -> None:
         """Prepare the kernel of a product of which N counts packed rows."""
-        self.isa = isa
+        self.isa: Lanes = isa
         self.product = product
         self.n = product.n
         self.k = product.k
@@ -49,13 +49,13 @@ class Engine(ABC):
         self.math = VectorMath(isa.lanes, isa.rounds)
 
     @classmethod
-    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+    def supports(cls, isa: Any, product: Product) -> bool:
         """Whether there are kernels for `product` on an instruction set."""
         return product.plain
 
     @classmethod
     @abstractmethod
-    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+    def space(cls, isa: Any, product: Product) -> list[Schedule]:
         """The schedules worth trying for `product`, the one to take untried first."""
 
     @property
@@ -69,7 +69,7 @@ class Engine(ABC):
 
         Args:
             indices: uint8 [N, K].
-            grid: The tables, scales and zero points.
+            levels: Its tables, scales and zero points.
         """
 
     @abstractmethod
@@ -126,7 +126,7 @@ class Engine(ABC):
 
     def declare_scales(self) -> None:
         """Declare the scales, and the zero points if there are any, as arguments."""
-        shape = (self.padded_n,)
+        shape: tuple[int, ...] = (self.padded_n,)
         if self.product.parted:
             shape = (self.tiles, self.product.groups, self.outputs)
         self._scale = T.arg("scale", T.buffer(shape, "float32"))

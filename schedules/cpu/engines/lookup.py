@@ -33,6 +33,8 @@ class LookupEngine(Engine):
     such exact sums acc_j, j rising, and every product and every sum rounded to fp32.
     """
 
+    isa: InstructionSet
+
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
         super().__init__(isa, product, schedule)
         self.codes = planes(8) if self.bits == 8 else isa.codes(self.bits)

@@ -24,6 +24,8 @@ Sums = list[list[list[Any]]]
 class LookupFloatEngine(Engine):
     """``y = (sum_k x[m, k] t[index[n, k]]) * scale_w[n]`` in fp32; groups are added up."""
 
+    isa: InstructionSet
+
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
         super().__init__(isa, product, schedule)
         codes, order = isa.float_codes(self.bits), isa.float_order(self.bits)

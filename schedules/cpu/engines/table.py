@@ -45,6 +45,8 @@ def table_space(**knobs: Iterable[int]) -> list[Schedule]:
 class Tables(Engine):
     """Packing and look-ups of every engine that tabulates sums of groups."""
 
+    isa: InstructionSet
+
     _weights: Buffer
 
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
@@ -92,6 +94,8 @@ class Tables(Engine):
 
 class BitTables(Engine):
     """What engines of 1-bit weights share: ``(c0 sum(q) + (c1 - c0) sum(q where set)) scale``."""
+
+    isa: InstructionSet
 
     _row: Buffer
 

@@ -71,6 +71,8 @@ class XnorEngine(Engine):
     with what ``_finish`` adds first no partial sum exceeds 7112 K, below 2^31 for K to 300 000.
     """
 
+    isa: InstructionSet
+
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
         super().__init__(isa, product, schedule)
         self.activation = product.activation
