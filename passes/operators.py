@@ -4,10 +4,9 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 (see ``gq_tvm.ops.reference``), with every bias present. ``relax.gq.packed`` is what is left once a
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
-Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
-chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them),
-``origin`` (whence that is known) and ``epilogue`` (what is fused behind, as ``Epilogue`` spells it;
-of convolutions, an activation only).
+Attributes all of them may carry: ``layer`` (the name users know the layer by), ``choice`` (where
+``Parameters.choices`` says how the call is computed; "" before that is decided) and ``epilogue``
+(what is fused behind, as ``Epilogue`` spells it; of convolutions, an activation only).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ EMBEDDING = "relax.gq.codebook_embedding"
 CODEBOOK_OPERATORS = (LINEAR, LSTM, GRU, CONV1D, DEPTHWISE, EMBEDDING)
 
 # Where the indices of an operator's weights stand among its arguments (their codebooks stand behind
-# them), by the ending of the attributes ``bits``, ``kernel`` and ``schedule`` that speak of them.
+# them), by the *part* of the call, which is the ending of the attribute ``bits`` that speaks of it.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 5}, GRU: {"_ih": 2, "_hh": 4}} | {
     one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
 }
@@ -51,15 +50,12 @@ def codebook_linear(
     activation: str,
     layer: str,
     epilogue: str = "",
-    kernel: str = "",
-    schedule: str = "",
 ) -> relax.Call:
     """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N].
 
     The epilogue may halve N (``glu``) and may add a residual, which has the shape of the result.
     """
-    attrs = {"bits": bits, "activation": activation, "layer": layer}
-    attrs |= {"epilogue": epilogue, "kernel": kernel, "schedule": schedule}
+    attrs = {"bits": bits, "activation": activation, "layer": layer, "epilogue": epilogue}
     last = [] if residual is None else [residual]
     return _call(LINEAR, [x, indices, codebook, bias, *last], attrs)
 
@@ -72,11 +68,6 @@ def codebook_recurrent(
     bits_hh: int,
     activation: str,
     layer: str,
-    kernel_ih: str = "",
-    kernel_hh: str = "",
-    schedule_ih: str = "",
-    schedule_hh: str = "",
-    **origins: str,
 ) -> relax.Call:
     """One layer of an LSTM or a GRU.
 
@@ -88,18 +79,11 @@ def codebook_recurrent(
         bits_hh: Bits of the recurrent weight.
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
-        kernel_ih: The family chosen for the input weight.
-        kernel_hh: That for the recurrent weight.
-        schedule_ih: The knobs of the first.
-        schedule_hh: Those of the second.
-        origins: ``origin_ih`` and ``origin_hh``, whence these are known.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
     attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
-    attrs |= {"kernel_ih": kernel_ih, "kernel_hh": kernel_hh}
-    attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh, **origins}
     return _call(operator, inputs, attrs)
 
 

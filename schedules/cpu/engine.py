@@ -19,12 +19,22 @@ from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import Levels, Product
-from gq_tvm.schedules.schedule import Schedule, grid
+from gq_tvm.schedules.schedule import Knob, Schedule, grid
 
 Expr = Any
 Buffer = Any
 #: store(row position, output vector of the tile, float32 vector): takes the results of a tile.
 Store = Callable[[int, int, Expr], None]
+
+
+#: What can be turned of the loops around an engine.
+KNOBS = (
+    Knob("vectors", 4, layout=True),  # output vectors of a tile; it divides 8
+    Knob("rows", 4),  # of activations a tile takes at once, while its weights are in registers
+    Knob("block", 16),  # rows staged before the tiles pass by; they should fit the cache
+    Knob("unroll", 1),  # units of K in one trip of the innermost loop
+    Knob("prefetch", 0),  # bytes of weights fetched ahead of their use; 0 leaves it to the hardware
+)
 
 
 class Engine(ABC):
@@ -42,7 +52,7 @@ class Engine(ABC):
         self.k = product.k
         self.bits = product.bits
         self.schedule = schedule
-        self.vectors = schedule.vectors
+        self.vectors = schedule["vectors"]
         self.lanes = isa.lanes
         self.outputs = self.vectors * isa.lanes
         self.tiles = -(-self.n // self.outputs)
@@ -158,14 +168,14 @@ class Engine(ABC):
             body(T.int32(whole), T.int32(whole * size), rest)
 
     def trips(self, units: int, step: Callable[[Expr], None], first: Any = 0) -> None:
-        """Emit ``step`` for ``units`` units of K, ``schedule.unroll`` of them a trip of the loop.
+        """Emit ``step`` for ``units`` units of K, as many a trip of the loop as ``unroll`` says.
 
         Args:
             units: How many.
             step: Takes the number of a unit.
             first: The first.
         """
-        unroll = max(1, min(self.schedule.unroll, units))
+        unroll = max(1, min(self.schedule["unroll"], units))
         whole = units // unroll
 
         def trip(number: Expr) -> None:
@@ -212,13 +222,13 @@ def tile_space(
     if product.gates:
         first = 4
     if product.rows == 1:
-        return grid(Schedule(first, rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
+        return grid(Schedule(vectors=first, rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
     space = grid(
-        Schedule(first, rows=max(1, most_rows * isa.tile_vectors // first)),
+        Schedule(vectors=first, rows=max(1, most_rows * isa.tile_vectors // first)),
         vectors=vectors,
         rows=sorted({1, 2, most_rows, 2 * most_rows}),
         unroll=(1, 2),
         block=(16,) if product.rows and product.rows <= 16 else (16, 64),
     )
     most = max(4, isa.tile_vectors * most_rows)
-    return [one for one in space if one.vectors * one.rows <= most]
+    return [one for one in space if one["vectors"] * one["rows"] <= most]

@@ -40,7 +40,7 @@ class ScalarEngine(Engine):
 
     @classmethod
     def space(cls, isa: Lanes, product: Product) -> list[Schedule]:
-        return [Schedule(vectors=2, rows=4)]
+        return [Schedule()]
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
         rows = np.pad(indices, ((0, self.padded_n - len(indices)), (0, 0)))

@@ -7,8 +7,7 @@ import pytest
 from helpers.kernel_harness import Kernels, device_for, target
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference_recurrent
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops import reference
 from gq_tvm.schedules import Choice, Product, Schedule, family
 
 #: (I, H, sequences, steps, steps known): whole groups and a ragged one, less than a vector; one
@@ -44,12 +43,19 @@ class Case:
         width, hidden, batch, steps, known = shape
         rng = np.random.default_rng([*shape[:4], *bits])
         x_part, h_part = (
-            Choice(Product(3 * hidden, k, n, activation, gates=3), family(name), Schedule(v))
+            Choice(
+                where,
+                Product(3 * hidden, k, n, activation, gates=3),
+                family(name),
+                Schedule(vectors=v) if name != "scalar" else Schedule(),
+            )
             for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
         )
-        self.kernel = h_part.family.gru(where, x_part, h_part, steps if known else None, parallel)
+        self.kernel = h_part.family.recurrent(
+            "gru", x_part, h_part, steps if known else None, parallel
+        )
         self.activation, self.bits = activation, bits
-        self.weights: list[Weight] = []
+        self.weights: list[np.ndarray] = []
         self.biases: list[np.ndarray] = []
         self.operands: list[np.ndarray] = []
         packed_biases = []
@@ -59,13 +65,11 @@ class Case:
             codebook = (0.3 * rng.standard_normal((1, 2**product.bits))).astype(np.float32)
             if per_row:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
-            self.weights.append(Weight.from_tables(indices, codebook, activation))
-            packed = part.family.pack(where, product, part.schedule, indices, codebook)
+            self.weights += [indices, codebook]
+            packed = part.family.pack(part, indices, codebook)
             self.operands += packed.values()
             self.biases.append(size * rng.standard_normal(3 * hidden).astype(np.float32))
-            packed_biases.append(
-                part.family.pack_bias(where, product, part.schedule, self.biases[-1])
-            )
+            packed_biases.append(part.family.pack_bias(part, self.biases[-1]))
         self.operands += packed_biases
         self.inputs = [
             (size * rng.standard_normal(shape)).astype(np.float32)
@@ -74,8 +78,8 @@ class Case:
         self.outputs = [(batch, steps, hidden), (batch, hidden)]
 
     def wanted(self):
-        arguments: list[Any] = [*self.inputs, *self.weights, *self.biases, self.activation]
-        return reference_recurrent.codebook_gru(*arguments)
+        arguments: list[Any] = [*self.inputs, *self.weights, *self.biases, *self.bits]
+        return reference.codebook_gru(*[*arguments, self.activation])
 
 
 def assert_close(got, case):

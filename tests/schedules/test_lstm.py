@@ -7,8 +7,7 @@ import pytest
 from helpers.kernel_harness import BASELINE, FP32, INT8, TABLES, XNOR, Kernels, device_for, target
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference_recurrent
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops import reference
 from gq_tvm.schedules import Choice, Product, Schedule, family
 
 #: (I, H, sequences, steps, steps known): whole tiles and a ragged one, less than a vector; one
@@ -31,12 +30,19 @@ class Case:
         width, hidden, batch, steps, known = shape
         rng = np.random.default_rng([*shape[:4], *bits])
         x_part, h_part = (
-            Choice(Product(4 * hidden, k, n, activation, gates=4), family(name), Schedule(v))
+            Choice(
+                where,
+                Product(4 * hidden, k, n, activation, gates=4),
+                family(name),
+                Schedule(vectors=v) if name != "scalar" else Schedule(),
+            )
             for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
         )
-        self.kernel = h_part.family.lstm(where, x_part, h_part, steps if known else None, parallel)
+        self.kernel = h_part.family.recurrent(
+            "lstm", x_part, h_part, steps if known else None, parallel
+        )
         self.activation, self.bits = activation, bits
-        self.weights: list[Weight] = []
+        self.weights: list[np.ndarray] = []
         self.operands: list[np.ndarray] = []
         for part in (x_part, h_part):
             product = part.product
@@ -44,13 +50,11 @@ class Case:
             codebook = (0.3 * rng.standard_normal((1, 2**product.bits))).astype(np.float32)
             if per_row:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
-            self.weights.append(Weight.from_tables(indices, codebook, activation))
-            packed = part.family.pack(where, product, part.schedule, indices, codebook)
+            self.weights += [indices, codebook]
+            packed = part.family.pack(part, indices, codebook)
             self.operands += packed.values()
         self.bias = size * rng.standard_normal(4 * hidden).astype(np.float32)
-        self.operands.append(
-            x_part.family.pack_bias(where, x_part.product, x_part.schedule, self.bias)
-        )
+        self.operands.append(x_part.family.pack_bias(x_part, self.bias))
         self.inputs = [
             (size * rng.standard_normal(shape)).astype(np.float32)
             for shape in ((batch, steps, width), (batch, hidden), (batch, hidden))
@@ -58,8 +62,8 @@ class Case:
         self.outputs = [(batch, steps, hidden), (batch, hidden), (batch, hidden)]
 
     def wanted(self):
-        arguments: list[Any] = [*self.inputs, *self.weights, self.bias, self.activation]
-        return reference_recurrent.codebook_lstm(*arguments)
+        arguments: list[Any] = [*self.inputs, *self.weights, self.bias, *self.bits, self.activation]
+        return reference.codebook_lstm(*arguments)
 
 
 def assert_close(got, case):

@@ -49,7 +49,7 @@ class LookupEngine(Engine):
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         space = tile_space(isa, "int8", product, prefetch=(0, 2048))
-        return [one for one in space if SUBVECTORS // one.vectors >= isa.dot_groups]
+        return [one for one in space if SUBVECTORS // one["vectors"] >= isa.dot_groups]
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
         table = levels.table[0]
@@ -149,7 +149,7 @@ class LookupEngine(Engine):
         """Emit a unit of K."""
         isa, layout = self.isa, self.layout
         _, _, count, size = layout.shape(self.n, self.k)
-        ahead = self.schedule.prefetch // (count * size)
+        ahead = self.schedule["prefetch"] // (count * size)
         if ahead:
             self.prefetch(self._weights, tile, unit, ahead, count)
         vectors = [T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)]

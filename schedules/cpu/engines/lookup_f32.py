@@ -41,7 +41,7 @@ class LookupFloatEngine(Engine):
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         space = tile_space(isa, "fp32", product)
         if product.bits == 8 and not product.gates:  # the table takes half the registers
-            space.sort(key=lambda one: one.vectors != 2)
+            space.sort(key=lambda one: one["vectors"] != 2)
         return space
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ class Tables(Engine):
 
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
-        wide = isa.table_entries >= GROUPS * ENTRIES
+        wide = isa.table_entries >= GROUPS * ENTRIES and isa.multiplies_vectors
         return wide and product.bits in (1, 2) and super().supports(isa, product)
 
     def pack(self, indices: np.ndarray) -> np.ndarray:
@@ -222,7 +222,7 @@ class TableEngine(Tables, BitTables):
         ones_bytes = self.isa.constant_bytes(1)
         sums = self.accumulators(len(slots), "int32", 2)
 
-        ahead = self.schedule.prefetch // (self.vectors * self.isa.vector_bytes)
+        ahead = self.schedule["prefetch"] // (self.vectors * self.isa.vector_bytes)
 
         def unit_step(unit: Expr) -> None:
             if ahead:

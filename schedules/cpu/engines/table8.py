@@ -104,7 +104,7 @@ class RoundedTableEngine(Tables):
         every = T.ramp(0, 1, isa.vector_bytes)
         ones = isa.constant_bytes(1)
         sums = self.accumulators(len(slots), "float32")
-        ahead = self.schedule.prefetch // (self.vectors * isa.vector_bytes)
+        ahead = self.schedule["prefetch"] // (self.vectors * isa.vector_bytes)
 
         def block_step(block: Expr) -> None:
             units = [block * _UNITS + i for i in range(_UNITS)]
