@@ -17,6 +17,7 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.weight import Weight
 from gq_tvm.passes.operators import (
     DEPTHWISE,
     GRU,
@@ -82,8 +83,10 @@ class PackWeights(ModulePass):
             direct_kernel = depthwise if is_operator(call, DEPTHWISE) else direct
             kernel, operands = direct_kernel.NAME, direct_kernel.pack(indices, codebook, bits)
         else:
+            weight = Weight.from_tables(indices, codebook, choice.arithmetic)
+            weight.check(f"layer {name}")
             try:
-                kernel, operands = choice.family.name, choice.family.pack(choice, indices, codebook)
+                kernel, operands = choice.family.name, choice.family.pack(choice, weight)
             except Error as refusal:
                 raise Error(f"layer {name}: {refusal}") from None
         names = [self.parameters.add(f"{name}.{key}", operands[key]) for key in operands]

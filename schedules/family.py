@@ -10,14 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log2
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.reference import common_codebook
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
@@ -102,23 +102,6 @@ class Product:
         return self.activation == "fp32" or self.k <= MOST_INT8_K
 
 
-class Levels(NamedTuple):
-    """What a kernel takes of a weight beside its indices.
-
-    Attributes:
-        table: [T, 2^bits], int8 or float32.
-        scale: float32 [N, groups], what a group's sum is multiplied by.
-        zero: float32 [N, groups], what the sum of its activations is multiplied by and taken away;
-            None for 0.
-        of_row: int64 [N], the table of each row, where rows share tables out; else None.
-    """
-
-    table: NDArray
-    scale: NDArray[np.float32]
-    zero: NDArray[np.float32] | None = None
-    of_row: NDArray[np.int64] | None = None
-
-
 class Family(ABC):
     """A kernel family.
 
@@ -174,21 +157,18 @@ class Family(ABC):
         return [log2(1 + value) for value in choice.schedule.values()]
 
     @abstractmethod
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
         """Lay a weight out for the kernels.
 
         Args:
             choice: Of the product the weight takes part in.
-            indices: u8 [N, K].
-            codebook: f32 [1 or N, 2^bits].
+            weight: It.
 
         Returns:
             The kernels' operands, in the order they take them.
 
         Raises:
-            Error: the codebook's rows are not multiples of one codebook.
+            Error: the weight is of a form that this family does not take.
         """
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
@@ -272,20 +252,3 @@ class Choice:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", self.family.schedule(self.schedule))
-
-
-def shared_codebook(
-    product: Product, codebook: NDArray[np.float32]
-) -> tuple[NDArray, NDArray[np.float32]]:
-    """Split a codebook into the table all rows share and a scale for each of the N rows.
-
-    Returns:
-        ``table`` [2^bits], f32 in [-1, 1] if the product's activations are fp32 and int8
-        otherwise, and ``scale`` f32 [N].
-
-    Raises:
-        Error: the rows are not multiples of one codebook.
-    """
-    shape, scale = common_codebook(codebook, product.activation)
-    table = shape if product.activation == "fp32" else shape.astype(np.int8)
-    return table, np.ascontiguousarray(np.broadcast_to(scale, (product.n,)))

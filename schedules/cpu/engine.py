@@ -18,7 +18,8 @@ from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
 from gq_tvm.schedules.cpu.vector_math import VectorMath
-from gq_tvm.schedules.family import Levels, Product
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Knob, Schedule, grid
 
 Expr = Any

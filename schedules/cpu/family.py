@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
@@ -17,7 +18,8 @@ from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
 from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
-from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
+from gq_tvm.schedules.family import Choice, Family, Product
+from gq_tvm.schedules.levels import Levels, in_order
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
 
@@ -76,18 +78,18 @@ class VectorFamily(Family):
             schedule["vectors"] * min(schedule["rows"], product.usual_rows),  # accumulators
         ]
 
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
-        table, scale = shared_codebook(self._computed(choice.product), codebook)
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
+        levels, indices = Levels.of(weight, choice.arithmetic), weight.indices
         order = self._order(choice)
         if order is not None:
-            indices, scale = indices[order], _in_order(scale, order)
-        return self.engine(choice).operands(indices, table, scale)
+            indices, levels = indices[order], levels.in_order(order)
+        return self.engine(choice).operands(indices, levels)
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
         order = self._order(choice)
-        bias = bias.astype(np.float32) if order is None else _in_order(bias, order)
+        bias = bias.astype(np.float32)
+        if order is not None:
+            bias = in_order(bias, order)
         return np.pad(bias, (0, self.engine(choice).padded_n - len(bias)))
 
     def linear(
@@ -125,10 +127,3 @@ class VectorFamily(Family):
         if product.gates:
             return gate_order(product.n // product.gates, lanes, product.gates)
         return glu_order(product.n, lanes, choice.schedule["vectors"]) if product.glu else None
-
-
-def _in_order(per_row: NDArray, order: NDArray[np.int64]) -> NDArray:
-    """Values [N, ...] at the rows of ``order``, zero where it has none."""
-    found = per_row[order]
-    found[order < 0] = 0
-    return found

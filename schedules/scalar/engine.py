@@ -19,7 +19,8 @@ from gq_tvm.schedules.cpu.staging.float_rows import FloatRows
 from gq_tvm.schedules.cpu.staging.group_sums import group_sums
 from gq_tvm.schedules.cpu.staging.int8 import stage_int8
 from gq_tvm.schedules.cpu.staging.planes import stage_levels
-from gq_tvm.schedules.family import Levels, Product
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.scalar.rows import index_at, pack_rows, row_bytes
 from gq_tvm.schedules.schedule import Schedule
 

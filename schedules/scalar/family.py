@@ -1,4 +1,4 @@
-"""The family without vector instructions: runs on any LLVM target, and checks the vector kernels."""
+"""The family without vector instructions: runs on any LLVM target, checks the vector kernels."""
 
 from __future__ import annotations
 

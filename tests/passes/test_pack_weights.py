@@ -13,7 +13,7 @@ from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.schedules.scalar.family import unpack_rows
+from gq_tvm.schedules.scalar.rows import unpack_rows
 
 NATIVE = targets.get("native")
 
@@ -138,7 +138,7 @@ def test_an_index_beyond_the_codebook_is_refused():
         (np.ones((1, 8), np.float32), r"a 2-bit codebook has shape"),
         (np.ones((3, 4), np.float32), r"3 codebook rows do not fit 6 rows"),
         (np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), "not multiples of one"),
-        (np.full((1, 4), np.nan, np.float32), "NaN or infinite"),
+        (np.full((1, 4), np.nan, np.float32), "holds NaN or infinity"),
     ],
 )
 def test_a_codebook_that_does_not_fit_is_refused(codebook, message):

@@ -7,7 +7,8 @@ import pytest
 from helpers.kernel_harness import Kernels, device_for, target
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference
+from gq_tvm.ops import reference_recurrent
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Choice, Product, Schedule, family
 
 #: (I, H, sequences, steps, steps known): whole groups and a ragged one, less than a vector; one
@@ -55,7 +56,7 @@ class Case:
             "gru", x_part, h_part, steps if known else None, parallel
         )
         self.activation, self.bits = activation, bits
-        self.weights: list[np.ndarray] = []
+        self.weights: list[Weight] = []
         self.biases: list[np.ndarray] = []
         self.operands: list[np.ndarray] = []
         packed_biases = []
@@ -65,8 +66,8 @@ class Case:
             codebook = (0.3 * rng.standard_normal((1, 2**product.bits))).astype(np.float32)
             if per_row:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
-            self.weights += [indices, codebook]
-            packed = part.family.pack(part, indices, codebook)
+            self.weights.append(Weight.from_tables(indices, codebook, activation))
+            packed = part.family.pack(part, self.weights[-1])
             self.operands += packed.values()
             self.biases.append(size * rng.standard_normal(3 * hidden).astype(np.float32))
             packed_biases.append(part.family.pack_bias(part, self.biases[-1]))
@@ -78,8 +79,8 @@ class Case:
         self.outputs = [(batch, steps, hidden), (batch, hidden)]
 
     def wanted(self):
-        arguments: list[Any] = [*self.inputs, *self.weights, *self.biases, *self.bits]
-        return reference.codebook_gru(*[*arguments, self.activation])
+        arguments: list[Any] = [*self.inputs, *self.weights, *self.biases, self.activation]
+        return reference_recurrent.codebook_gru(*arguments)
 
 
 def assert_close(got, case):

@@ -7,7 +7,8 @@ import pytest
 from helpers.kernel_harness import BASELINE, FP32, INT8, TABLES, XNOR, Kernels, device_for, target
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference
+from gq_tvm.ops import reference_recurrent
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Choice, Product, Schedule, family
 
 #: (I, H, sequences, steps, steps known): whole tiles and a ragged one, less than a vector; one
@@ -42,7 +43,7 @@ class Case:
             "lstm", x_part, h_part, steps if known else None, parallel
         )
         self.activation, self.bits = activation, bits
-        self.weights: list[np.ndarray] = []
+        self.weights: list[Weight] = []
         self.operands: list[np.ndarray] = []
         for part in (x_part, h_part):
             product = part.product
@@ -50,8 +51,8 @@ class Case:
             codebook = (0.3 * rng.standard_normal((1, 2**product.bits))).astype(np.float32)
             if per_row:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
-            self.weights += [indices, codebook]
-            packed = part.family.pack(part, indices, codebook)
+            self.weights.append(Weight.from_tables(indices, codebook, activation))
+            packed = part.family.pack(part, self.weights[-1])
             self.operands += packed.values()
         self.bias = size * rng.standard_normal(4 * hidden).astype(np.float32)
         self.operands.append(x_part.family.pack_bias(x_part, self.bias))
@@ -62,8 +63,8 @@ class Case:
         self.outputs = [(batch, steps, hidden), (batch, hidden), (batch, hidden)]
 
     def wanted(self):
-        arguments: list[Any] = [*self.inputs, *self.weights, self.bias, *self.bits, self.activation]
-        return reference.codebook_lstm(*arguments)
+        arguments: list[Any] = [*self.inputs, *self.weights, self.bias, self.activation]
+        return reference_recurrent.codebook_lstm(*arguments)
 
 
 def assert_close(got, case):

@@ -20,6 +20,7 @@ from helpers.kernel_harness import (
     target,
 )
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Choice, Product, family
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise, pack
 from gq_tvm.schedules.cpu.float_ops import lanes_of
@@ -94,7 +95,9 @@ def check_inside(where, name, bits, activation, emulated):
     def operands(product):
         codebook = rng.standard_normal((1, 2**bits)).astype(np.float32)
         indices = rng.integers(0, 2**bits, (product.n, product.k)).astype(np.uint8)
-        return chosen.pack(Choice(where, product, chosen), indices, codebook).values()
+        return chosen.pack(
+            Choice(where, product, chosen), Weight(indices, codebook, np.ones(1, np.float32))
+        ).values()
 
     def bias(product):
         zeros = np.zeros(product.n, np.float32)

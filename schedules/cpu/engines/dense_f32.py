@@ -11,7 +11,8 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.schedules.cpu.engine import Engine, Store, tile_space
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.staging.float_rows import FloatRows
-from gq_tvm.schedules.family import Levels, Product
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any

@@ -13,7 +13,8 @@ from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.layout import TileLayout, whole_lines
 from gq_tvm.schedules.cpu.staging.float_rows import FloatRows
 from gq_tvm.schedules.cpu.staging.group_sums import group_sums
-from gq_tvm.schedules.family import Levels, Product
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any

@@ -26,7 +26,8 @@ from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.instruction_sets.base import typed
 from gq_tvm.schedules.cpu.layout import whole_lines
 from gq_tvm.schedules.cpu.staging.int8 import stage_int8
-from gq_tvm.schedules.family import MOST_INT8_K, Levels, Product
+from gq_tvm.schedules.family import MOST_INT8_K, Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule, grid
 
 Expr = Any

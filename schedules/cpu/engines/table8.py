@@ -21,7 +21,8 @@ from gq_tvm.schedules.cpu.engine import Store
 from gq_tvm.schedules.cpu.engines.table import ENTRIES, GROUPS, Tables, table_space
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.staging.int8 import Peak, magnitude_bits
-from gq_tvm.schedules.family import Levels, Product
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any

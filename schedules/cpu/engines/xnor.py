@@ -25,7 +25,8 @@ from gq_tvm.schedules.cpu.engine import Engine, Store
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.layout import whole_lines
 from gq_tvm.schedules.cpu.staging.planes import PLANE_WEIGHTS, WORD, stage_planes
-from gq_tvm.schedules.family import Levels, Product
+from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any
