@@ -14,6 +14,7 @@ from gq_tvm.passes.operators import (
     WEIGHTS,
     attributes,
     is_operator,
+    known,
     part_name,
     shape_of,
     volume,
@@ -75,7 +76,7 @@ class LowerCodebook(ModulePass):
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         x_part, h_part = self._choices(at)
-        steps = _known(shape_of(call.args[0])[1])
+        steps = known(shape_of(call.args[0])[1])
         # The kernel is for any number of sequences.
         x_part = replace(x_part, product=replace(x_part.product, rows=None))
         kernel = self._kernels.get(
@@ -148,9 +149,9 @@ class LowerCodebook(ModulePass):
             left=at["left"],
             dilation=at["dilation"],
             activation=Epilogue.parse(at["epilogue"]).activation,
-            batch=_known(batch),
-            frames=_known(frames),
-            frames_out=_known(frames_out),
+            batch=known(batch),
+            frames=known(frames),
+            frames_out=known(frames_out),
         )
         kernel = self._kernels.get(
             rewriter, ("depthwise", of), lambda: depthwise(lanes_of(self.target), of)
@@ -188,11 +189,6 @@ class LowerCodebook(ModulePass):
     def _argument(self, arg: relax.Expr) -> str | list[Any]:
         name = arg.name if isinstance(arg, relax.Var) else ""
         return name if name in self.parameters.arrays else _tensor(arg.ty)
-
-
-def _known(size: Any) -> int | None:
-    """A size a kernel is made for; None if it is known only at run time."""
-    return size if isinstance(size, int) else None
 
 
 def _tensor(ty: relax.TensorType) -> list[Any]:

@@ -18,8 +18,8 @@ from gq_tvm.schedules import FAMILIES, Product, Schedule
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.tuning import Task
 from gq_tvm.tuning.bench import Bench
+from gq_tvm.tuning.task import Task
 from gq_tvm.tuning.worker import Worker
 
 NATIVE = targets.get("native")

@@ -20,9 +20,10 @@ from gq_tvm.runtime.emulator import EmulatedDevice
 from gq_tvm.schedules import Product, family
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
-from gq_tvm.tuning import Task, pool
+from gq_tvm.tuning import pool
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.pool import Pool
+from gq_tvm.tuning.task import Task
 from gq_tvm.tuning.worker import TookLong
 
 LOOKUP = family("lookup")

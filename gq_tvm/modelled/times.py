@@ -34,8 +34,6 @@ from gq_tvm.runtime import kernel_runner
 from gq_tvm.targets import Target
 from gq_tvm.targets.core import Core
 
-__all__ = ["Modelled", "Part", "call", "check", "key", "model", "model_program"]
-
 _HIDDEN = 0.5  # of the shorter of computing and moving, on a core that runs in order
 _CALLS = 2  # the first finds the caches empty
 

@@ -16,8 +16,6 @@ from gq_tvm.tuning.progress import Progress
 from gq_tvm.tuning.task import Task
 from gq_tvm.tuning.verdict import Run, Tuned
 
-__all__ = ["Progress", "Task", "Tuned", "tasks_for", "tune"]
-
 
 def tasks_for(products: Sequence[Product], chooser: Chooser, kernel: str = "auto") -> list[Task]:
     """What to tune for products: each with every exact family that has a choice of schedules.
