@@ -110,12 +110,17 @@ class VectorFamily(Family):
         product, order = self._computed(choice.product), self._order(choice)
         if order is not None:
             product = replace(product, n=len(order))
-        isa = self.machine(choice.target)
+        isa = self._machine(choice.target)
         return self._able(choice.target, product)[0](isa, product, choice.schedule)
 
     def _computed(self, product: Product) -> Product:
         """`product` in the arithmetic of this family."""
         return replace(product, activation=self.arithmetic(product))
+
+    def _machine(self, target: Target) -> Lanes:
+        machine = self.machine(target)
+        assert machine is not None, f"{self.name} has no kernels for {target.name}"
+        return machine
 
     def _able(self, target: Target, product: Product) -> list[type[Engine]]:
         isa, computed = self.machine(target), self._computed(product)
@@ -123,7 +128,7 @@ class VectorFamily(Family):
 
     def _order(self, choice: Choice) -> NDArray[np.int64] | None:
         """The source row of each packed row, -1 for padding; None if they stay in order."""
-        product, lanes = choice.product, self.machine(choice.target).lanes
+        product, lanes = choice.product, self._machine(choice.target).lanes
         if product.gates:
             return gate_order(product.n // product.gates, lanes, product.gates)
         return glu_order(product.n, lanes, choice.schedule["vectors"]) if product.glu else None

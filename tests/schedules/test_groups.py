@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from gq_tvm.ops import reference, reference_recurrent
-from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import LocalDevice
-from gq_tvm.schedules import FAMILIES, Choice, Product, Schedule, family
-from tests.helpers.kernel_harness import (
+from helpers.kernel_harness import (
     FP32,
     INT8,
     Kernels,
@@ -19,6 +14,13 @@ from tests.helpers.kernel_harness import (
     run_weights,
     target,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gq_tvm.ops import reference, reference_recurrent
+from gq_tvm.ops.weight import Weight
+from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.schedules import FAMILIES, Choice, Product, Schedule, family
 
 #: (N, K, rows, group): whole groups and a short last one, less than a tile and several.
 SHAPES = (
@@ -78,13 +80,19 @@ def some(where):
 
 @pytest.mark.parametrize(("where", "name"), INT8)
 def test_groups_of_integers_are_exact(where, name, emulated):
-    cases = [case(*one, "int8", symbolic=i % 3 == 0) for i, one in enumerate(some(where))]
+    cases = [
+        case(bits, shape, zero, "int8", symbolic=i % 3 == 0)
+        for i, (bits, shape, zero) in enumerate(some(where))
+    ]
     run(where, name, cases, emulated)
 
 
 @pytest.mark.parametrize(("where", "name"), FP32)
 def test_groups_of_floats_are_close(where, name, emulated):
-    cases = [case(*one, "fp32", symbolic=i % 3 == 0) for i, one in enumerate(some(where)[1::2])]
+    cases = [
+        case(bits, shape, zero, "fp32", symbolic=i % 3 == 0)
+        for i, (bits, shape, zero) in enumerate(some(where)[1::2])
+    ]
     run(where, name, cases, emulated)
 
 
@@ -136,7 +144,7 @@ def layer(where, name, cell, activation, shape, zeros):
         product = Product(gates * hidden, k, 3, activation, gates=gates).of(weights[-1])
         parts.append(Choice(where, product, family(name), Schedule()))
     biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
-    kernel = family(name).recurrent(cell, *parts, steps)
+    kernel = family(name).recurrent(cell, parts[0], parts[1], steps)
     operands = [
         one
         for part, w in zip(parts, weights, strict=True)
@@ -145,7 +153,10 @@ def layer(where, name, cell, activation, shape, zeros):
     packed = [part.family.pack_bias(part, one) for part, one in zip(parts, biases, strict=False)]
     x = rng.standard_normal((batch, steps, width)).astype(np.float32)
     state = [rng.standard_normal((batch, hidden)).astype(np.float32) for _ in range(states)]
-    define = {"lstm": reference_recurrent.codebook_lstm, "gru": reference_recurrent.codebook_gru}
+    define: dict[str, Any] = {
+        "lstm": reference_recurrent.codebook_lstm,
+        "gru": reference_recurrent.codebook_gru,
+    }
     wanted = define[cell](x, *state, *weights, *biases, activation)
     outputs = [(*x.shape[:2], hidden), *(one.shape for one in state)]
     return kernel, [x, *state, *operands, *packed], outputs, wanted
