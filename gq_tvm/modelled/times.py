@@ -33,6 +33,7 @@ from gq_tvm.modelled.traces import traces
 from gq_tvm.runtime import kernel_runner
 from gq_tvm.targets import Target
 from gq_tvm.targets.core import Core
+from gq_tvm.targets.instruction_sets import ISAS
 
 _HIDDEN = 0.5  # of the shorter of computing and moving, on a core that runs in order
 _CALLS = 2  # the first finds the caches empty
@@ -88,8 +89,9 @@ def check(target: Target) -> None:
         raise Error(f"nothing is known of the speed of {target.name}; choose a target with a core")
     if target.machine == "armhf":
         raise Error(f"{target.name} cannot be modelled: no instructions of 32-bit ARM are counted")
-    if target.instruction_set == "avx512":
-        raise Error(f"QEMU has no AVX-512, so {target.name} cannot be modelled; use x86-64-v3")
+    isa = ISAS.get(target.instruction_set)
+    if isa is not None and not isa.emulated:
+        raise Error(f"QEMU has no {isa.name}, so {target.name} cannot be modelled; use x86-64-v3")
 
 
 def key(target: Target) -> str:

@@ -45,7 +45,7 @@ def test_from_modelled_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--target", "x86-64-v4"], "QEMU has no AVX-512"),
+        (["--target", "x86-64-v4"], "QEMU has no avx512"),
         (["--target", "cortex-a76", "--threads", "2"], "leave --threads out"),
         (["--target", "cortex-a76", "--rpc", "board:9090"], "without the board of --rpc"),
         (["--target", "x86-64"], "there is nothing to tune|nothing is known"),
