@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.errors import Error
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
@@ -79,6 +80,8 @@ class VectorFamily(Family):
         ]
 
     def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
+        if choice.product.of(weight) != choice.product:
+            raise Error("its rows are not multiples of one codebook; convert the model again")
         levels, indices = Levels.of(weight, choice.arithmetic), weight.indices
         order = self._order(choice)
         if order is not None:
