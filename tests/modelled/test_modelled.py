@@ -38,6 +38,9 @@ def assembler(name: str, code: str) -> str:
     return f"{head}{code}; .size {symbol}, . - {symbol}; "
 
 
+pytestmark = pytest.mark.emulated
+
+
 @pytest.fixture(scope="module", autouse=True)
 def setup() -> None:
     able, reason = tools.available()
@@ -121,7 +124,6 @@ def test_a_known_kernel_is_not_run_again(library: Path, tmp_path: Path, monkeypa
     assert times.model(library, "spin", [NOTHING], A53) == found
 
 
-@pytest.mark.slow
 def test_kernels_known_to_differ_are_in_order():
     product = Product(256, 256, 4, "int8", 8)
     lookup, scalar = (Task(A53.name, name, product) for name in ("lookup", "scalar"))

@@ -148,6 +148,7 @@ def test_usage(capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.emulated
 def test_an_emulated_board_is_refused(emulated):
     board = emulated("cortex-a76")
     assert board.probed.machine == "aarch64"

@@ -16,7 +16,7 @@ from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 def test_from_modelled_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
     able, reason = tools.available()
     if not able and os.environ.get("CI"):

@@ -104,6 +104,7 @@ def lines(folder: Path) -> list[dict]:
     return list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
 
 
+@pytest.mark.emulated
 @pytest.mark.slow
 def test_a_board_that_is_switched_off_and_on(emulated, away, tmp_path, monkeypatch, capsys):
     """It reboots during a trial, then is gone for good; the next run goes on where it was."""
