@@ -146,14 +146,53 @@ gq::Pool*& pool() {
 
 constexpr size_t kAlignment = 64;
 
+// What kernels of a thread work on, kept for the next ones: few of them need any, one at a time.
+class Workspaces {
+ public:
+  ~Workspaces() {
+    for (const Block& block : blocks_) free(block.data);
+  }
+
+  void* take(size_t size) {
+    auto unused = [](const Block& block) { return !block.used; };
+    auto found = std::find_if(blocks_.begin(), blocks_.end(), unused);
+    if (found == blocks_.end()) found = blocks_.insert(found, Block{});
+    if (found->size < size) {
+      free(found->data);
+      found->data = aligned_alloc(kAlignment, size);
+      found->size = found->data ? size : 0;
+    }
+    found->used = found->data != nullptr;
+    return found->data;
+  }
+
+  void give_back(void* data) {
+    for (Block& block : blocks_)
+      if (block.data == data) block.used = false;
+  }
+
+ private:
+  struct Block {
+    void* data = nullptr;
+    size_t size = 0;
+    bool used = false;
+  };
+  std::vector<Block> blocks_;
+};
+
+Workspaces& workspaces() {
+  static thread_local Workspaces own;
+  return own;
+}
+
 void* allocate(int, int, uint64_t size, int, int) {
   if (size > SIZE_MAX - kAlignment) return nullptr;  // of 32 bits
   size_t whole = (std::max<size_t>(static_cast<size_t>(size), 1) + kAlignment - 1) / kAlignment;
-  return aligned_alloc(kAlignment, whole * kAlignment);
+  return workspaces().take(whole * kAlignment);
 }
 
 int release(int, int, void* memory) {
-  free(memory);
+  workspaces().give_back(memory);
   return 0;
 }
 
