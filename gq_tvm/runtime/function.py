@@ -35,13 +35,11 @@ class Run(Protocol):
 
 
 class Runner(Protocol):
-    """What runs a model; see `core.Core`, or `kernel_by_kernel.KernelByKernel`.
+    """What runs a model; see `core.Core`, or `kernel_by_kernel.KernelByKernel`."""
 
-    Attributes:
-        lock: Held by whoever uses it, but for what it has bound.
-    """
-
-    lock: AbstractContextManager[Any]
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held by whoever uses it, but for what it has bound."""
 
     def bind(
         self,
