@@ -152,7 +152,7 @@ ALTERATIONS: list[tuple[str, Any, str]] = [
     ("functions.main.parameters", ["other"], "functions.main.parameters names other, which there"),
     (
         "functions.sole.kernel",
-        ["scalar_linear1", "y"],
+        ["linear1", "y"],
         "functions.sole.kernel names y, which there",
     ),
     ("functions.sole.inputs.0.name", "y", "functions.sole.kernel names x, which there is not"),
