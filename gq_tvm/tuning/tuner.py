@@ -32,7 +32,7 @@ def tasks_for(products: Sequence[Product], chooser: Chooser, kernel: str = "auto
     for product in dict.fromkeys(products):
         able = families_for(target, product)
         if kernel == "auto":
-            able = [one for one in able if not (one.baseline or one.approximate)]
+            able = [one for one in able if not one.only_by_name]
         else:
             able = [one for one in FAMILIES if one is family(kernel) and one in able]
         for one in able:
