@@ -15,8 +15,7 @@ from tvm.script import tirx as T
 
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
 from gq_tvm.schedules.family import OPAQUE
-from gq_tvm.schedules.scalar.family import pack_rows
-from gq_tvm.schedules.scalar.rows import index_at, row_bytes
+from gq_tvm.schedules.scalar.rows import index_at, pack_rows, row_bytes
 
 NAME = "direct"  # what the table of layers calls these kernels
 
