@@ -187,8 +187,8 @@ def check_runtime(path: str | os.PathLike[str], machine: str) -> None:
     """Refuse a machine that TVM has no runtime for. Raises `Error`."""
     if machine == "armhf":
         raise Error(
-            f"{path} is for 32-bit ARM, and TVM has no runtime for that: copy a folder that "
-            "compile --bundle wrote to the device, and run it there"
+            f"{path} is for armhf, and TVM has no runtime for 32-bit ARM: make a bundle of the model "
+            "(compile --bundle DIR) and run that on the device"
         )
 
 

@@ -45,14 +45,10 @@ BITS = [(1, 4), pytest.param((2, 3, 5, 6, 7, 8), marks=pytest.mark.slow)]
 
 
 def shapes_of(bits: Sequence[int]) -> list[tuple[int, tuple[int, int, int]]]:
-    """The shapes to try each of some bit-widths with: all, or of many widths two in turn."""
-    few = len(bits) > 2
-    return [
-        (each, shape)
-        for each in bits
-        for i, shape in enumerate(SHAPES)
-        if not (few and i == each % 3)
-    ]
+    """The shapes to try each of some bit-widths with: all, or of many widths the large in turn."""
+    if len(bits) > 2:
+        return [(each, SHAPES[1:][each % 2]) for each in bits]
+    return [(each, shape) for each in bits for shape in SHAPES]
 
 
 def device_for(target: Target, emulated: Callable[..., Device]) -> Device:
