@@ -8,6 +8,7 @@ tied to a linear layer is there twice, row after row for the look-up and in tile
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class PackWeights(ModulePass):
 
 
 def _use(product: Product) -> Use:
-    return Use(product.activation, product.rows, product.gates, product.glu)
+    return Use(*(getattr(product, one.name) for one in fields(Use)))
 
 
 def _bias(choice: Choice | None, bias: NDArray) -> NDArray[np.float32]:

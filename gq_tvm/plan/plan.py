@@ -27,12 +27,18 @@ class Use:
         rows: Rows of the activations; None if known only at run time.
         gates: Of a recurrent layer; else 0.
         glu: Whether it ends in a gated linear unit.
+        group: Inputs that share a scale; 0 where a row has one.
+        zero: Whether each group has a zero point.
+        tables: Codebooks of the weight.
     """
 
     activation: str
     rows: int | None = None
     gates: int = 0
     glu: bool = False
+    group: int = 0
+    zero: bool = False
+    tables: int = 1
 
 
 @dataclass(frozen=True)

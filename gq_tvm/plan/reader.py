@@ -283,8 +283,16 @@ def _content(words: Sequence[str]) -> Content:
 def _use(word: str) -> Use | None:
     if word == NONE:
         return None
-    activation, rows, gates, glu = word.split(",")
-    return Use(activation, None if rows == NONE else _whole(rows), _whole(gates), glu == "1")
+    activation, rows, gates, glu, group, zero, tables = word.split(",")
+    return Use(
+        activation,
+        None if rows == NONE else _whole(rows),
+        _whole(gates),
+        bool(_whole(glu, 0, 1)),
+        _whole(group),
+        bool(_whole(zero, 0, 1)),
+        _whole(tables, 1),
+    )
 
 
 def _next(word: str, number: int) -> None:

@@ -84,8 +84,9 @@ def _layer(layer: Layer, number: int) -> str:
     if layer.use is None:
         words.append(NONE)
     else:
-        rows = NONE if layer.use.rows is None else str(layer.use.rows)
-        words.append(f"{layer.use.activation},{rows},{layer.use.gates},{int(layer.use.glu)}")
+        activation, rows, *numbers = vars(layer.use).values()
+        rows = NONE if rows is None else str(rows)
+        words.append(",".join([activation, rows, *(str(int(one)) for one in numbers)]))
     return " ".join(["layer", str(number), *words, *map(_word, layer.parameters)])
 
 

@@ -167,12 +167,11 @@ def check_files(path: str | os.PathLike[str], plan: Plan) -> None:
 def check_device(
     path: str | os.PathLike[str], plan: Plan, machine: str, features: frozenset[str]
 ) -> None:
-    """Compare what an artefact's code needs with the CPU it is to run on by TVM.
+    """Compare what an artefact's code needs with the CPU it is to run on.
 
     Raises:
         Error: it is of another architecture or lacks features.
     """
-    check_runtime(path, plan.machine)
     if plan.machine != machine:
         raise Error(
             f"{path} is for {plan.machine}, this device is {machine}; compile the model for it, or "
@@ -187,8 +186,8 @@ def check_runtime(path: str | os.PathLike[str], machine: str) -> None:
     """Refuse a machine that TVM has no runtime for. Raises `Error`."""
     if machine == "armhf":
         raise Error(
-            f"{path} is for 32-bit ARM, and TVM has no runtime for that: copy a folder that "
-            "compile --bundle wrote to the device, and run it there"
+            f"{path} is for armhf, and TVM has no runtime for 32-bit ARM: make a bundle of the "
+            "model (compile --bundle DIR) and run that on the device"
         )
 
 

@@ -14,7 +14,13 @@ from gq_tvm.errors import Error
 from gq_tvm.plan.plan import Function, Operand, Plan, Value
 from gq_tvm.plan.size import evaluate
 from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import KERNELS, WEIGHTS, check_device, check_files
+from gq_tvm.runtime.artefact import (
+    KERNELS,
+    WEIGHTS,
+    check_device,
+    check_files,
+    check_runtime,
+)
 from gq_tvm.runtime.devices import Device, LocalDevice
 
 # What TVM raises where code and arguments do not fit, and NumPy where memory is short.
@@ -31,6 +37,7 @@ class KernelByKernel:
             Error: they are damaged, or for another CPU than the device's.
         """
         check_files(path, plan)
+        check_runtime(path, plan.machine)
         check_device(path, plan, device.machine, device.features)
         self.plan = plan
         self.device = device

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from gq_tvm.errors import Error
 from gq_tvm.plan.plan import Layer, Plan
 from gq_tvm.runtime import import_tvm
-from gq_tvm.runtime.artefact import Manifest, read
+from gq_tvm.runtime.artefact import Manifest, check_device, read
 from gq_tvm.runtime.core import Core
 from gq_tvm.runtime.function import Bound, CompiledFunction, Runner, checked_threads
+from gq_tvm.targets import native
 
 if TYPE_CHECKING:
     from gq_tvm.runtime.devices import Device
@@ -55,6 +56,8 @@ def _runner(
     path: str | os.PathLike[str], plan: Plan, device: Device | None, threads: int
 ) -> Runner:
     """The core; TVM where it has to be: on its devices, and for kernels that call it."""
+    if device is None:
+        check_device(path, plan, native.machine(), native.features())
     if device is None and not plan.runtime:
         return Core(path, threads)
     import_tvm()

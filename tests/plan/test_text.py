@@ -18,7 +18,7 @@ FRAMES = Named("frames", 0, 1, least=1, most=64)
 HALF = computed("div", computed("add", FRAMES, 1), 2)
 LAYER = Layer(
     "a layer", "linear", (8, 16), 4, "int8", "lookup", ("w", "t"), "rows=2 block=16",
-    "nearest: 9x9, any rows", Use("int8", None, 0, True),
+    "nearest: 9x9, any rows", Use("int8", None, 0, True, 32, True),
 )  # fmt: skip
 PLAN = Plan(
     machine="x86_64",
@@ -63,7 +63,7 @@ kernels 4096 00000007
 runtime tvm.contrib.sort.argsort
 metadata tokens % %20 %2D %25 %C3%A4 a
 layer 0 a%20layer linear 8x16 4 int8 lookup rows=2%20block=16 nearest:%209x9,%20any%20rows \
-int8,-,0,1 w t
+int8,-,0,1,32,1,1 w t
 function main 3 1
 size 0 0 1 1 64 frames
 let 1 add r0 1
