@@ -212,8 +212,9 @@ class RpcDevice(Device):
 
     def tensor(self, array: np.ndarray) -> Any:
         """Return a copy of `array` on the device."""
+        whole = array if array.flags.c_contiguous else array.copy()  # of no dimension stays so
         with self.guard():
-            return tvm.runtime.tensor(np.ascontiguousarray(array), self.cpu)
+            return tvm.runtime.tensor(whole, self.cpu)
 
     def use_threads(self, count: int) -> None:
         """See `Device.use_threads`; the fastest cores come first, each thread bound to one."""
