@@ -112,10 +112,10 @@ def test_an_lstm_has_two_weights_in_the_table_and_one_kernel():
         ("lstm", 3, (16, 4)),
         ("lstm", 2, (16, 4)),
     ]
-    ((name, of_name), _) = parameters.uses["scalar_lstm"]  # one kernel
+    ((kernel, ((name, of_name), _)),) = parameters.uses.items()
     assert (name, of_name) == ("lstm.0", (first, second))
     used = [call.args[0].name_hint for call in calls(lowered, "relax.call_tir")]
-    assert used == ["scalar_lstm"] * 2
+    assert used == [kernel] * 2
 
 
 def call_with(indices, codebook, bits=2):
