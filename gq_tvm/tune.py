@@ -146,7 +146,12 @@ def products_of(plan: Plan) -> list[Product]:
     """The products of a compiled model, as `gq_tvm.build.products` finds them in its source."""
     from gq_tvm.schedules import Product
 
-    return [Product(*one.shape, one.bits, **vars(one.use)) for one in plan.uses if one.use]
+    found = []
+    for one in plan.uses:
+        if one.use:
+            n, k = one.shape
+            found.append(Product(n=n, k=k, bits=one.bits, **vars(one.use)))
+    return found
 
 
 def _unmeasured(tasks: list[Task], chooser: Chooser, progress: Progress) -> list[Task]:

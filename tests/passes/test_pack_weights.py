@@ -13,6 +13,7 @@ from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
+from gq_tvm.plan.plan import Layer
 from gq_tvm.schedules.scalar.rows import unpack_rows
 
 NATIVE = targets.get("native")
@@ -44,6 +45,10 @@ def test_exactly_n_bits_a_weight(bits):
     np.testing.assert_array_equal(got, wanted)
 
 
+def layers(parameters: Parameters) -> list[Layer]:
+    return [layer for call in parameters.packed for layer in call]
+
+
 def test_a_weight_used_twice_is_packed_once():
     x = var("x", 2, 6)
 
@@ -53,7 +58,9 @@ def test_a_weight_used_twice_is_packed_once():
 
     packed, parameters = pack(module([x], body))
     assert len(packed["main"].params) == 1 + 4
-    assert [layer.tied_to for layer in parameters.layers] == [None, "first"]
+    first, second = layers(parameters)
+    assert (first.name, second.name) == ("first", "second")
+    assert first.parameters == second.parameters
     assert all(name.startswith("first.") for name in parameters.arrays)
 
 
@@ -75,10 +82,10 @@ def test_a_weight_of_two_functions_is_packed_once():
 def test_the_table_of_layers():
     x = var("x", 2, 10)
     _, parameters = pack(module([x], lambda emit: linear(x, 6, 10, 3, layer="out")))
-    (layer,) = parameters.layers
-    assert (layer.name, layer.kind, layer.shape, layer.bits) == ("out", "linear", [6, 10], 3)
+    (layer,) = layers(parameters)
+    assert (layer.name, layer.kind, layer.shape, layer.bits) == ("out", "linear", (6, 10), 3)
     assert (layer.kernel, layer.activation) == ("scalar", "fp32")
-    assert layer.bytes == sum(parameters.arrays[name].nbytes for name in layer.parameters)
+    assert parameters.arrays.keys() == {*layer.parameters, "out.bias"}
     assert layer.float_bytes == 240
 
 
@@ -95,21 +102,20 @@ def test_an_lstm_has_two_weights_in_the_table_and_one_kernel():
         return y
 
     lowered, parameters = lower(module([x, h, c], body), NATIVE, "scalar")
-    first, second, third, _ = parameters.layers
+    first, second, third, _ = layers(parameters)
     assert [layer.name for layer in (first, second, third)] == [
         "lstm.0.ih",
         "lstm.0.hh",
         "lstm.1.ih",
     ]
     assert [(layer.kind, layer.bits, layer.shape) for layer in (first, second)] == [
-        ("lstm", 3, [16, 4]),
-        ("lstm", 2, [16, 4]),
+        ("lstm", 3, (16, 4)),
+        ("lstm", 2, (16, 4)),
     ]
-    assert first.call == second.call
-    assert first.call["layer"] == "lstm.0"
-    assert [*first.parameters, *second.parameters, "lstm.0.bias"] == first.call["arguments"][3:]
+    ((kernel, ((name, of_name), _)),) = parameters.uses.items()
+    assert (name, of_name) == ("lstm.0", (first, second))
     used = [call.args[0].name_hint for call in calls(lowered, "relax.call_tir")]
-    assert used == [first.call["symbol"]] * 2
+    assert used == [kernel] * 2
 
 
 def call_with(indices, codebook, bits=2):
