@@ -93,8 +93,9 @@ def _versions(target: Target, problem: Layer) -> Iterator[_Version]:
             yield _Version(bits, activation, "auto")
     # A baseline expands its weights: the bits make no difference.
     for family in FAMILIES:
-        if getattr(family, "baseline", False):
-            yield _Version(8, family.activation, family.name)  # type: ignore[attr-defined]
+        if family.baseline:
+            product = Product(problem.outputs, problem.inputs, 8, "int8", problem.rows)
+            yield _Version(8, family.arithmetic(product), family.name)
 
 
 def _families(target: Target, problem: Layer, bits: int, activation: str) -> list[Family]:
@@ -102,7 +103,7 @@ def _families(target: Target, problem: Layer, bits: int, activation: str) -> lis
     return [
         family
         for family in families_for(target, product)
-        if family.name != _PLAIN and not getattr(family, "baseline", False)
+        if family.name != _PLAIN and not family.baseline
     ]
 
 

@@ -63,8 +63,8 @@ def lower(
     """
     parameters = Parameters(names or {})
     passes = [
-        ChooseKernel(target, kernel, database, threads),  # of each product
-        PackWeights(target, parameters),  # indices in that family's layout, as parameters
+        ChooseKernel(target, parameters, kernel, database, threads),  # of each product
+        PackWeights(parameters),  # indices in that family's layout, as parameters
         LowerCodebook(target, parameters, threads > 1),  # its PrimFunc, called
         LowerFloat(target),  # vector kernels for float operators
         LowerCopies(target),  # concatenations and slices that lie together in memory

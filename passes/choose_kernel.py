@@ -16,21 +16,19 @@ from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import WEIGHTS, attributes, part_name, with_attrs
-from gq_tvm.passes.parameters import digest
+from gq_tvm.passes.parameters import Parameters, digest
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass, calls_of
-from gq_tvm.schedules import Family, Product, families_for, family
-from gq_tvm.schedules.choosing.chooser import Chooser, Decision, origin
-from gq_tvm.schedules.choosing.cost import USUAL_ROWS
+from gq_tvm.schedules import Choice, Family, Product, families_for, family
+from gq_tvm.schedules.choosing.chooser import Chooser, origin
 from gq_tvm.schedules.choosing.database import Database
-from gq_tvm.schedules.cpu.family import VectorFamily
 from gq_tvm.schedules.family import MOST_INT8_K
 from gq_tvm.targets import Target
 
 
 @tvm.transform.module_pass(opt_level=0)
 class ChooseKernel(ModulePass):
-    """Set ``kernel``, ``schedule`` and ``origin`` of every codebook_linear, _lstm and _gru.
+    """Choose for every codebook_linear, _lstm and _gru, into ``Parameters.choices``.
 
     Both products of a recurrent layer are in one kernel, so their families are chosen together.
     Layers that share a weight share its layout too, so that it is packed once: the one with the
@@ -43,15 +41,17 @@ class ChooseKernel(ModulePass):
     def __init__(
         self,
         target: Target,
+        parameters: Parameters,
         kernel: str = "auto",
         database: Database | None = None,
         threads: int = 1,
     ) -> None:
         self.target = target
+        self.parameters = parameters
         self.forced = None if kernel == "auto" else family(kernel)
         self.chooser = Chooser(target, database or Database(), threads)
         self._leaders: dict[str, Product] = {}
-        self._decisions: dict[tuple[tuple[Product, Product], ...], list[Decision]] = {}
+        self._decisions: dict[tuple[tuple[Product, Product], ...], list[Choice]] = {}
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
@@ -70,41 +70,35 @@ class ChooseKernel(ModulePass):
         if key not in self._decisions:
             names = [part_name(attributes(call)["layer"], part) for part in products]
             self._decisions[key] = self._decide(list(products.values()), leaders, names)
-        changes = dict[str, str]()
-        for (part, product), made in zip(products.items(), self._decisions[key], strict=True):
-            changes[f"kernel{part}"] = made.family.name
-            changes[f"schedule{part}"] = str(made.schedule)
-            changes[f"origin{part}"] = made.origin
-            # A vector family computes in one arithmetic whatever was trained: the baseline in fp32.
-            if isinstance(made.family, VectorFamily):
-                changes["activation"] = made.family.arithmetic(product)
-        return with_attrs(call, **changes)
+        made = dict(zip(products, self._decisions[key], strict=True))
+        return with_attrs(call, choice=self.parameters.choose(attributes(call)["layer"], made))
 
     def _decide(
         self, products: list[Product], leaders: list[Product], names: list[str]
-    ) -> list[Decision]:
+    ) -> list[Choice]:
         """Choose for the products of a call, called `names`, as their leaders want it."""
         able = list(map(self._able, products, names))
         # A recurrent layer computes its second product, of one row, for each row of its first.
-        calls = [1, max(1, _rows(leaders[0]))]
+        calls = [1, max(1, leaders[0].usual_rows)]
         otherwise = "model" if self.forced is None else "asked for"
         best = self.chooser.best(leaders, able, calls, otherwise)
         return list(map(self._follow, products, leaders, best))
 
-    def _follow(self, product: Product, leader: Product, best: Decision) -> Decision:
+    def _follow(self, product: Product, leader: Product, best: Choice) -> Choice:
         """What computes `product` with a weight that is packed as is best for `leader`."""
         if product == leader:
             return best
-        found = self.chooser.find(best.family, product, only=best.schedule)
+        family = best.family
+        found = self.chooser.find(family, product, only=best.schedule)
         if found is not None:
-            return Decision(best.family, found.schedule, origin(found))
+            return Choice(self.target, product, family, found.schedule, origin(found))
         alike = (
             one
-            for one in best.family.space(self.target, product)
-            if one.layout == best.schedule.layout
+            for one in family.space(self.target, product)
+            if family.layout(one) == family.layout(best.schedule)
         )
         reason = f"packed as for {leader.sizes}"
-        return Decision(best.family, next(alike, best.schedule), reason)
+        return Choice(self.target, product, family, next(alike, best.schedule), reason)
 
     def _able(self, product: Product, layer: str) -> list[Family]:
         """The families to choose among."""
@@ -142,12 +136,10 @@ def _leaders(module: IRModule) -> dict[str, Product]:
             continue  # whatever they share, they agree
         for product, call, part in uses:
             weight = _weight(call, part)
-            leaders[weight] = min(leaders.get(weight, product), product, key=_rows)
+            leaders[weight] = min(
+                leaders.get(weight, product), product, key=lambda one: one.usual_rows
+            )
     return leaders
-
-
-def _rows(product: Product) -> int:
-    return USUAL_ROWS if product.rows is None else product.rows
 
 
 def _products(module: IRModule) -> Iterator[tuple[Product, relax.Call, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tvm
@@ -9,7 +10,6 @@ from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.passes.operators import (
-    GATES,
     PACKED,
     WEIGHTS,
     attributes,
@@ -22,7 +22,7 @@ from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 from gq_tvm.passes.relax_tools.sizes import spelled
-from gq_tvm.schedules import Choice, Product, Schedule, family
+from gq_tvm.schedules import Choice
 from gq_tvm.schedules.choosing.threads import worth_threads
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise
 from gq_tvm.schedules.cpu.float_ops import lanes_of
@@ -56,20 +56,16 @@ class LowerCodebook(ModulePass):
     def _linear(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
-        n, k = shape
+        (choice,) = self._choices(at)
         x, *operands = call.args
-        flat, rows = _flat_rows(rewriter, x, k)
+        flat = _flat_rows(rewriter, x, shape[1])
         epilogue = Epilogue.parse(at["epilogue"])
-        product = Product(n, k, at["bits"], at["activation"], _known(rows), glu=epilogue.glu)
-        schedule = Schedule.parse(at["schedule"])
         kernel = self._kernels.get(
             rewriter,
-            ("linear", at["kernel"], product, schedule, epilogue),
-            lambda: family(at["kernel"]).linear(
-                self.target, product, schedule, epilogue, self._parallel(product)
-            ),
+            ("linear", choice, epilogue),
+            lambda: choice.family.linear(choice, epilogue, self._parallel(choice)),
         )
-        outputs = [shape_of(flat)[0], product.outputs]
+        outputs = [shape_of(flat)[0], choice.product.outputs]
         if epilogue.residual and flat is not x:
             operands[-1] = rewriter.emit(relax.op.reshape(operands[-1], outputs))
         y = self._call(rewriter, at, kernel, [flat, *operands], [outputs])
@@ -78,17 +74,16 @@ class LowerCodebook(ModulePass):
     def _recurrent(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
-        n, k = shape
-        _batch, steps, _width = shape_of(call.args[0])
-        kind, gates = at["kind"], GATES[f"relax.gq.codebook_{at['kind']}"]
-        x_part, h_part = _choice(at, "_ih", n, k, gates), _choice(at, "_hh", n, n // gates, gates)
-        known = _known(steps)
-        parts = [(one.family.name, one.product, one.schedule) for one in (x_part, h_part)]
-        make = h_part.family.lstm if kind == "lstm" else h_part.family.gru
+        x_part, h_part = self._choices(at)
+        steps = _known(shape_of(call.args[0])[1])
+        # The kernel is for any number of sequences.
+        x_part = replace(x_part, product=replace(x_part.product, rows=None))
         kernel = self._kernels.get(
             rewriter,
-            (kind, *parts, known),
-            lambda: make(self.target, x_part, h_part, known, self._parallel(h_part.product)),
+            (at["kind"], x_part, h_part, steps),
+            lambda: h_part.family.recurrent(
+                at["kind"], x_part, h_part, steps, self._parallel(h_part)
+            ),
         )
         return self._call(
             rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]
@@ -96,8 +91,12 @@ class LowerCodebook(ModulePass):
 
     _lstm = _gru = _recurrent
 
-    def _parallel(self, product: Product) -> bool:
-        return self.parallel and worth_threads(self.target, product)
+    def _choices(self, at: dict[str, Any]) -> list[Choice]:
+        """How the parts of a call are computed."""
+        return list(self.parameters.choices[at["choice"]].values())
+
+    def _parallel(self, choice: Choice) -> bool:
+        return self.parallel and worth_threads(choice)
 
     def _embedding(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
@@ -191,12 +190,6 @@ class LowerCodebook(ModulePass):
         return name if name in self.parameters.arrays else _tensor(arg.ty)
 
 
-def _choice(at: dict[str, Any], part: str, n: int, k: int, gates: int) -> Choice:
-    """One of the products of a recurrent layer, as `ChooseKernel` decided."""
-    product = Product(n, k, at[f"bits{part}"], at["activation"], gates=gates)
-    return Choice(product, family(at[f"kernel{part}"]), Schedule.parse(at[f"schedule{part}"]))
-
-
 def _known(size: Any) -> int | None:
     """A size a kernel is made for; None if it is known only at run time."""
     return size if isinstance(size, int) else None
@@ -206,10 +199,9 @@ def _tensor(ty: relax.TensorType) -> list[Any]:
     return [str(ty.dtype), *map(spelled, ty.shape)]
 
 
-def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> tuple[relax.Expr, Any]:
-    """`x` [..., K] as [m, K], and m."""
+def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> relax.Expr:
+    """`x` [..., K] as [m, K]."""
     *leading, _ = shape_of(x)
     if len(leading) == 1:
-        return x, leading[0]
-    rows = volume(leading)
-    return rewriter.emit(relax.op.reshape(x, [rows, k])), rows
+        return x
+    return rewriter.emit(relax.op.reshape(x, [volume(leading), k]))

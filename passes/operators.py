@@ -7,10 +7,9 @@ weight is laid out for its kernel: inputs, the kernel's operands, outputs given 
 A weight is four arguments, the arrays of ``gq_tvm.ops.weight.Weight``: indices, codebook, scale and
 zero, whose shape is [0] where there are no zero points.
 
-Attributes all of them may carry: ``layer`` (the name users know the layer by), ``kernel`` (the
-chosen family, "" before the choice), ``schedule`` (its knobs, as ``Schedule`` spells them),
-``origin`` (whence that is known) and ``epilogue`` (what is fused behind, as ``Epilogue`` spells it;
-of convolutions, an activation only).
+Attributes all of them may carry: ``layer`` (the name users know the layer by), ``choice`` (where
+``Parameters.choices`` says how the call is computed; "" before that is decided) and ``epilogue``
+(what is fused behind, as ``Epilogue`` spells it; of convolutions, an activation only).
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ CONV1D = "relax.gq.codebook_conv1d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
 
-# Where an operator's weights begin among its arguments, by the part of the call they are of, which
-# is the ending of the attributes ``kernel`` and ``schedule`` that speak of them.
+# Where an operator's weights begin among its arguments, by the *part* of the call they are of.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 7}, GRU: {"_ih": 2, "_hh": 6}} | {
     one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
 }
@@ -105,15 +103,12 @@ def codebook_linear(
     activation: str,
     layer: str,
     epilogue: str = "",
-    kernel: str = "",
-    schedule: str = "",
 ) -> relax.Call:
     """x f32 [..., K], a weight [N, K], bias f32 [N] -> f32 [..., N].
 
     The epilogue may halve N (``glu``) and may add a residual, which has the shape of the result.
     """
-    attrs = {"activation": activation, "layer": layer}
-    attrs |= {"epilogue": epilogue, "kernel": kernel, "schedule": schedule}
+    attrs = {"activation": activation, "layer": layer, "epilogue": epilogue}
     last = [] if residual is None else [residual]
     return _call(LINEAR, [x, *weight, bias, *last], attrs)
 
@@ -124,11 +119,6 @@ def codebook_recurrent(
     *,
     activation: str,
     layer: str,
-    kernel_ih: str = "",
-    kernel_hh: str = "",
-    schedule_ih: str = "",
-    schedule_hh: str = "",
-    **origins: str,
 ) -> relax.Call:
     """One layer of an LSTM or a GRU.
 
@@ -138,18 +128,11 @@ def codebook_recurrent(
             [gates * H, H], bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
-        kernel_ih: The family chosen for the input weight.
-        kernel_hh: That for the recurrent weight.
-        schedule_ih: The knobs of the first.
-        schedule_hh: Those of the second.
-        origins: ``origin_ih`` and ``origin_hh``, whence these are known.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
     attrs = {"activation": activation, "layer": layer}
-    attrs |= {"kernel_ih": kernel_ih, "kernel_hh": kernel_hh}
-    attrs |= {"schedule_ih": schedule_ih, "schedule_hh": schedule_hh, **origins}
     return _call(operator, inputs, attrs)
 
 

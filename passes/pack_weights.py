@@ -27,12 +27,10 @@ from gq_tvm.passes.operators import (
     part_name,
 )
 from gq_tvm.passes.parameters import Layer, Parameters
-from gq_tvm.passes.products import products_of
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Schedule, family
+from gq_tvm.schedules import Choice
 from gq_tvm.schedules.cpu import depthwise
 from gq_tvm.schedules.scalar import direct
-from gq_tvm.targets import Target
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -43,8 +41,7 @@ class PackWeights(ModulePass):
         Error: indices or codebook are not constants, or do not fit each other.
     """
 
-    def __init__(self, target: Target, parameters: Parameters) -> None:
-        self.target = target
+    def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
@@ -55,13 +52,14 @@ class PackWeights(ModulePass):
         if not is_operator(call, *WEIGHTS):
             return None
         at, places = attributes(call), WEIGHTS[call.op.name]
-        weights = [self._weight(call, at, part) for part in places]
+        choices = self.parameters.choices.get(at.get("choice", ""), {})
+        weights = [self._weight(call, at, part, choices.get(part)) for part in places]
         names = [name for weight in weights for name in weight.parameters]
         behind = max(places.values()) + 2
         biases = ("bias_ih", "bias_hh") if is_operator(call, GRU) else ("bias",)
         arguments = call.args[behind : behind + len(biases)]
-        for name, weight, bias in zip(biases, weights, arguments, strict=False):
-            array = self._bias(call, weight, _constant(bias, at["layer"]))
+        for name, part, bias in zip(biases, places, arguments, strict=False):
+            array = _bias(choices.get(part), _constant(bias, at["layer"]))
             names.append(self.parameters.add(f"{at['layer']}.{name}", array))
         residual = call.args[behind + len(biases) :]
         inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
@@ -69,23 +67,23 @@ class PackWeights(ModulePass):
         attrs = {**at, "kind": _kind(call), "shape": weights[0].shape}
         return packed([*inputs, *arguments, *residual], call.ty, attrs)
 
-    def _weight(self, call: relax.Call, at: dict[str, Any], part: str) -> Layer:
-        """Lay out the weight behind the ending `part` of `WEIGHTS`, and put it in the table."""
-        name, place = part_name(at["layer"], part), WEIGHTS[call.op.name][part]
+    def _weight(
+        self, call: relax.Call, at: dict[str, Any], part: str, choice: Choice | None
+    ) -> Layer:
+        """Lay out the weight of a part of `WEIGHTS`, and put it in the table."""
+        name, place, bits = (
+            part_name(at["layer"], part),
+            WEIGHTS[call.op.name][part],
+            at[f"bits{part}"],
+        )
         indices, codebook = (_constant(one, name) for one in call.args[place : place + 2])
-        bits, kernel = at[f"bits{part}"], at.get(f"kernel{part}", "")
-        schedule = at.get(f"schedule{part}", "")
         check_indices(name, indices, codebook, bits)
-        product = products_of(call).get(part)
-        if product is None:
-            kernel = (depthwise if is_operator(call, DEPTHWISE) else direct).NAME
-            pack = depthwise.pack if is_operator(call, DEPTHWISE) else direct.pack
-            operands = pack(indices, codebook, bits)
+        if choice is None:
+            direct_kernel = depthwise if is_operator(call, DEPTHWISE) else direct
+            kernel, operands = direct_kernel.NAME, direct_kernel.pack(indices, codebook, bits)
         else:
             try:
-                operands = family(kernel).pack(
-                    self.target, product, Schedule.parse(schedule), indices, codebook
-                )
+                kernel, operands = choice.family.name, choice.family.pack(choice, indices, codebook)
             except Error as refusal:
                 raise Error(f"layer {name}: {refusal}") from None
         names = [self.parameters.add(f"{name}.{key}", operands[key]) for key in operands]
@@ -97,10 +95,10 @@ class PackWeights(ModulePass):
             kind="conv1d" if is_operator(call, DEPTHWISE) else _kind(call),
             shape=list(indices.shape),
             bits=bits,
-            activation=at.get("activation", "fp32"),
+            activation=choice.arithmetic if choice else at.get("activation", "fp32"),
             kernel=kernel,
-            schedule=schedule,
-            origin=at.get(f"origin{part}", ""),
+            schedule=str(choice.schedule) if choice else "",
+            origin=choice.origin if choice else "",
             parameters=names,
             bytes=sum(array.nbytes for array in operands.values()),
             tied_to=owner if owner != name else None,
@@ -111,14 +109,10 @@ class PackWeights(ModulePass):
             self.parameters.layers.append(layer)
         return layer
 
-    def _bias(self, call: relax.Call, weight: Layer, bias: NDArray) -> NDArray[np.float32]:
-        """Lay a bias out as the kernel of its weight reads it."""
-        layer = attributes(call)["layer"]
-        products = {part_name(layer, part): one for part, one in products_of(call).items()}
-        if weight.name not in products:
-            return bias.astype(np.float32)
-        schedule = Schedule.parse(weight.schedule)
-        return family(weight.kernel).pack_bias(self.target, products[weight.name], schedule, bias)
+
+def _bias(choice: Choice | None, bias: NDArray) -> NDArray[np.float32]:
+    """Lay a bias out as the kernel of its weight reads it."""
+    return bias.astype(np.float32) if choice is None else choice.family.pack_bias(choice, bias)
 
 
 def _kind(call: relax.Call) -> str:

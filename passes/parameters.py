@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import GenericConst
 
-from gq_tvm.schedules import Product
+from gq_tvm.schedules import Choice, Product
 
 
 @dataclass
@@ -29,9 +29,7 @@ class Layer:
         parameters: Names of the operands the kernel reads.
         bytes: Bytes of those operands.
         tied_to: The layer whose packed weight this one uses, or None if it has its own.
-        origin: Whence family and schedule are known: ``"measured"``, ``"modelled"`` (tuned with no
-            such device at hand), ``"nearest: ..."``, ``"nearest modelled: ..."``, ``"model"``,
-            ``"asked for"``; "" where there was no choice.
+        origin: Whence family and schedule are known, see `Choice`; "" where there was no choice.
         call: How to call its kernel alone: the ``layer`` it computes (a recurrent one reads two
             weights), its ``symbol`` in the library, ``arguments`` and ``outputs``. An argument is a
             parameter's name or ``[dtype, size, ...]``; sizes known only at run time are strings.
@@ -65,13 +63,24 @@ class Parameters:
         arrays: The parameters by name.
         layers: The codebook layers packed so far.
         products: The weight matrix products that kernel families compute, call by call.
+        choices: How the calls of codebook operators are computed: by their attribute ``choice``,
+            for each part of `operators.WEIGHTS`.
     """
 
     names: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
+    choices: dict[str, dict[str, Choice]] = field(default_factory=dict)
     _by_content: dict[str, str] = field(default_factory=dict)
+
+    def choose(self, layer: str, parts: dict[str, Choice]) -> str:
+        """Keep how a call of `layer` is computed, and return where: by another name if need be."""
+        key, count = layer, 1
+        while self.choices.setdefault(key, parts) != parts:
+            count += 1
+            key = f"{layer} ({count})"
+        return key
 
     def add(self, name: str, array: NDArray) -> str:
         """Keep `array`, and return its name: `name`, or that of an equal array kept before."""

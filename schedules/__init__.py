@@ -10,7 +10,7 @@ from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.cpu.engines.narrow_table import NarrowTableEngine
 from gq_tvm.schedules.cpu.engines.table import TableEngine
 from gq_tvm.schedules.cpu.engines.table8 import RoundedTableEngine
-from gq_tvm.schedules.cpu.engines.xnor import XnorEngine, XnorFamily
+from gq_tvm.schedules.cpu.engines.xnor import XnorEngine
 from gq_tvm.schedules.cpu.family import VectorFamily
 from gq_tvm.schedules.family import Choice, Family, Product
 from gq_tvm.schedules.scalar.family import Scalar
@@ -20,14 +20,14 @@ from gq_tvm.targets import Target
 # In order of preference: the first that supports a product is taken. The baseline comes after the
 # family that supports everything, so it is only ever taken by name.
 FAMILIES: list[Family] = [
-    VectorFamily("table", "int8", (TableEngine, NarrowTableEngine)),
-    VectorFamily("lookup", "int8", (LookupEngine,)),
-    VectorFamily("lookup_f32", "fp32", (LookupFloatEngine,)),
-    XnorFamily("xnor", "int1", (XnorEngine,)),
+    VectorFamily("table", ("int8",), (TableEngine, NarrowTableEngine)),
+    VectorFamily("lookup", ("int8",), (LookupEngine,)),
+    VectorFamily("lookup_f32", ("fp32",), (LookupFloatEngine,)),
+    VectorFamily("xnor", ("int1", "int2"), (XnorEngine,)),
     Scalar(),
-    VectorFamily("table8", "fp32", (RoundedTableEngine,), approximate=True),
-    VectorFamily("dense_int8", "int8", (DenseInt8Engine,), baseline=True),
-    VectorFamily("dense_f32", "fp32", (DenseFloatEngine,), baseline=True),
+    VectorFamily("table8", ("fp32",), (RoundedTableEngine,), approximate=True),
+    VectorFamily("dense_int8", ("int8",), (DenseInt8Engine,), baseline=True),
+    VectorFamily("dense_f32", ("fp32",), (DenseFloatEngine,), baseline=True),
 ]
 
 __all__ = ["FAMILIES", "Choice", "Family", "Product", "Schedule", "families_for", "family"]

@@ -7,19 +7,26 @@ PrimFuncs. The passes know nothing else of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log2
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.errors import Error
 from gq_tvm.ops.reference import common_codebook
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.schedules.schedule import Schedule
+from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
 
 #: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
 OPAQUE = 8
+
+#: Rows to expect where they are only known at run time.
+USUAL_ROWS = 16
 
 #: Longest row of integers whose sums are sure to fit int32: of products of [-127, 127], and of a
 #: mean's steps.
@@ -38,7 +45,7 @@ class Product:
             ``"int1"``.
         rows: Rows of the activations; None if known only at run time.
         gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
-            i, f, g, o), computed by the kernel `lstm`, 3 of a GRU (r, z, n), by `gru`; else 0.
+            i, f, g, o), 3 of a GRU (r, z, n); else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
     """
 
@@ -57,6 +64,11 @@ class Product:
         return f"{self.n}x{self.k}, {rows}"
 
     @property
+    def usual_rows(self) -> int:
+        """Its rows, or how many to expect."""
+        return USUAL_ROWS if self.rows is None else self.rows
+
+    @property
     def outputs(self) -> int:
         """Outputs of a linear kernel."""
         return self.n // 2 if self.glu else self.n
@@ -72,21 +84,26 @@ class Family(ABC):
 
     Attributes:
         name: What ``--kernel`` and ``inspect`` call it.
+        loops: What its kernels are made of: the two products of a recurrent layer can be by
+            families with the same loops.
+        knobs: Those of its schedules.
         approximate: Its results are off by more than rounding: taken only by name.
         baseline: There to be compared with: taken only by name.
     """
 
     name: str
+    loops: ClassVar[str]
+    knobs: ClassVar[tuple[Knob, ...]] = ()
     approximate: bool = False
     baseline: bool = False
 
+    def arithmetic(self, product: Product) -> str:
+        """What its kernels of `product` compute with, spelled as ``Product.activation``."""
+        return product.activation
+
     def exact(self, product: Product) -> bool:
         """Whether it computes `product` in the arithmetic it was trained for."""
-        return not self.approximate
-
-    def shares(self, other: Family) -> bool:
-        """Whether the products of a recurrent layer can be one by this family, one by `other`."""
-        return self == other
+        return not self.approximate and product.activation == self.arithmetic(product)
 
     @abstractmethod
     def supports(self, target: Target, product: Product) -> bool:
@@ -96,21 +113,34 @@ class Family(ABC):
         """The schedules worth trying for `product`, the one to take untried first."""
         return [Schedule()]
 
+    def schedule(self, knobs: Mapping[str, int]) -> Schedule:
+        """A schedule that has all knobs of this family, those not among `knobs` by default.
+
+        Raises:
+            Error: one of `knobs` is not this family's.
+        """
+        own = Schedule(**{one.name: knobs.get(one.name, one.default) for one in self.knobs})
+        if strange := knobs.keys() - own.keys():
+            known = ", ".join(own) or "none"
+            raise Error(f"kernel {self.name} has no {', '.join(sorted(strange))} to set: {known}")
+        return own
+
+    def layout(self, schedule: Schedule) -> tuple[int, ...]:
+        """What of a schedule a weight is packed by: equal for schedules that can share one."""
+        return tuple(schedule[one.name] for one in self.knobs if one.layout)
+
+    def features(self, choice: Choice) -> list[float]:
+        """What a tuner may learn from a schedule; as many for every choice of a kind of family."""
+        return [log2(1 + value) for value in choice.schedule.values()]
+
     @abstractmethod
     def pack(
-        self,
-        target: Target,
-        product: Product,
-        schedule: Schedule,
-        indices: NDArray[np.uint8],
-        codebook: NDArray[np.float32],
+        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
     ) -> dict[str, NDArray]:
         """Lay a weight out for the kernels.
 
         Args:
-            target: The device the kernels run on.
-            product: The product the weight takes part in.
-            schedule: That of the kernels.
+            choice: Of the product the weight takes part in.
             indices: u8 [N, K].
             codebook: f32 [1 or N, 2^bits].
 
@@ -121,20 +151,13 @@ class Family(ABC):
             Error: the codebook's rows are not multiples of one codebook.
         """
 
-    def pack_bias(
-        self, target: Target, product: Product, schedule: Schedule, bias: NDArray
-    ) -> NDArray[np.float32]:
+    def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
         """Lay a bias f32 [N] out for the kernels: f32 [Np], in the order of the packed rows."""
         return bias.astype(np.float32)
 
     @abstractmethod
     def linear(
-        self,
-        target: Target,
-        product: Product,
-        schedule: Schedule,
-        epilogue: Epilogue | None,
-        parallel: bool = False,
+        self, choice: Choice, epilogue: Epilogue | None = None, parallel: bool = False
     ) -> tirx.PrimFunc:
         """The kernel of ``y = residual + scale * activation(x W^T + bias)``.
 
@@ -143,41 +166,43 @@ class Family(ABC):
         `parallel` lets it use the runtime's threads.
         """
 
-    @abstractmethod
-    def lstm(
+    def recurrent(
         self,
-        target: Target,
+        cell: str,
         x_part: Choice,
         h_part: Choice,
         steps: int | None,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
-        """The kernel of an LSTM layer over all its steps.
+        """The kernel of a recurrent layer over all its steps; asked of the h-part's family.
 
-        Its arguments: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H], the operands of the x-part
-        (n = 4H, k = I), those of the h-part (n = 4H, k = H), bias f32 [Np], and the outputs y f32
-        [B, T, H], h f32 [B, H], c f32 [B, H]. B is symbolic, T is `steps`, or symbolic for None.
-        Asked of the family of the h-part.
+        Its arguments: x f32 [B, T, I], each part of the old state f32 [B, H] (h, and c of an LSTM),
+        the operands of the x-part (n = gates * H, k = I), those of the h-part (k = H), the bias
+        f32 [Np] (of a GRU one for each part), and the outputs y f32 [B, T, H] and each part of the
+        new state f32 [B, H]. B is symbolic, T is `steps`, or symbolic for None.
+
+        Args:
+            cell: ``"lstm"`` or ``"gru"``.
+            x_part: The input product.
+            h_part: The recurrent product.
+            steps: T.
+            parallel: Whether it may use the runtime's threads.
 
         Raises:
             Error: the families of the two products cannot share a kernel.
         """
+        if x_part.family.loops != self.loops:
+            raise Error(
+                f"kernels {x_part.family.name} and {self.name} cannot share a recurrent layer; ask "
+                "for one kernel with --kernel"
+            )
+        return self._recurrent(cell, x_part, h_part, steps, parallel)
 
     @abstractmethod
-    def gru(
-        self,
-        target: Target,
-        x_part: Choice,
-        h_part: Choice,
-        steps: int | None,
-        parallel: bool = False,
+    def _recurrent(
+        self, cell: str, x_part: Choice, h_part: Choice, steps: int | None, parallel: bool
     ) -> tirx.PrimFunc:
-        """The kernel of a GRU layer over all its steps; as `lstm`, but for its arguments.
-
-        These are x f32 [B, T, I], h0 f32 [B, H], the operands of the x-part (n = 3H, k = I), those
-        of the h-part (n = 3H, k = H), the bias of each part, f32 [Np], and the outputs y f32
-        [B, T, H] and h f32 [B, H].
-        """
+        """See `recurrent`; both families have the same loops."""
 
 
 @dataclass(frozen=True)
@@ -185,14 +210,28 @@ class Choice:
     """How a product is computed.
 
     Attributes:
+        target: The device the kernel runs on.
         product: What is computed.
         family: The family chosen for it.
-        schedule: The schedule of that family's kernel.
+        schedule: That of the family's kernel: knobs left out have their defaults.
+        origin: Whence that is known: ``"measured"``, ``"modelled"`` (tuned with no such device at
+            hand), ``"nearest: ..."``, ``"nearest modelled: ..."``, ``"model"``, ``"asked for"``,
+            ``"packed as for ..."``.
     """
 
+    target: Target
     product: Product
     family: Family
-    schedule: Schedule
+    schedule: Schedule = field(default_factory=Schedule)
+    origin: str = field(default="", compare=False)
+
+    @property
+    def arithmetic(self) -> str:
+        """What the kernel computes with."""
+        return self.family.arithmetic(self.product)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", self.family.schedule(self.schedule))
 
 
 def shared_codebook(

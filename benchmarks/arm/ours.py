@@ -49,7 +49,7 @@ def candidates(target: Target, rows: int) -> Iterator[Candidate]:
             ]
             taken = _taken(chooser, product, families)
             for family in families:
-                schedule = chooser.schedule(family, product)
+                schedule = chooser.choice(family, product).schedule
                 yield Candidate(
                     SYSTEM, family.name, _WIDTH.get(family.name, bits), activation, "any",
                     str(schedule), family.name == taken,

@@ -38,7 +38,7 @@ def tasks_for(products: Sequence[Product], chooser: Chooser, kernel: str = "auto
         else:
             able = [one for one in FAMILIES if one is family(kernel) and one in able]
         for one in able:
-            untuned = chooser.schedule(one, product)
+            untuned = chooser.choice(one, product).schedule
             task = Task(target.name, one.name, product, chooser.threads, untuned)
             tasks += [task] if len(task.space) > 1 else []
     if not tasks:

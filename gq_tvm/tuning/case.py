@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gq_tvm import targets
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Schedule, family
-from gq_tvm.schedules.choosing.cost import USUAL_ROWS
 from gq_tvm.tuning.task import Task
 
 # Relative L2 errors: fp32 sums in another order; what a
@@ -30,7 +28,7 @@ class Case:
         self.task = task
         product = task.linear
         self._family = family(task.family)
-        self._packed: dict[int, list[NDArray]] = {}
+        self._packed: dict[tuple[int, ...], list[NDArray]] = {}
         rng = np.random.default_rng([product.n, product.k, product.bits])
         shape, entries = (product.n, product.k), 2**product.bits
         self.indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
@@ -50,7 +48,7 @@ class Case:
 
     def _linear(self, rng: np.random.Generator) -> tuple[list[NDArray], list[NDArray]]:
         product = self.task.linear
-        rows = USUAL_ROWS if product.rows is None else product.rows
+        rows = product.usual_rows
         if product.activation == "int8":
             x = rng.integers(-127, 128, (rows, product.k)).astype(np.float32)
             x[:, 0] = 127
@@ -67,18 +65,19 @@ class Case:
 
     def arguments(self, schedule: Schedule) -> tuple[list[NDArray], list[NDArray]]:
         """The arrays a kernel is called with: what it reads, and outputs full of a canary."""
-        operands = self._packed.get(schedule.layout)
+        layout = self._family.layout(schedule)
+        operands = self._packed.get(layout)
         if operands is None:
             self._packed.clear()  # of one layout only: they are large
-            operands = self._packed[schedule.layout] = self._pack(schedule)
+            operands = self._packed[layout] = self._pack(schedule)
         outputs = [np.full(array.shape, 7e7, np.float32) for array in self.expected]
         return [*self.inputs, *operands], outputs
 
     def _pack(self, schedule: Schedule) -> list[NDArray]:
-        where, product = targets.get(self.task.target), self.task.linear
-        operands = self._family.pack(where, product, schedule, self.indices, self.codebook)
-        bias = np.zeros(product.n, np.float32)
-        return [*operands.values(), self._family.pack_bias(where, product, schedule, bias)]
+        choice = self.task.run(schedule)
+        operands = self._family.pack(choice, self.indices, self.codebook)
+        bias = np.zeros(choice.product.n, np.float32)
+        return [*operands.values(), self._family.pack_bias(choice, bias)]
 
     def wrong(self, outputs: list[NDArray]) -> str:
         """Say in words how outputs differ from what must come out; "" if they do not."""

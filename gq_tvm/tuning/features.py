@@ -8,9 +8,8 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from gq_tvm import targets
 from gq_tvm.schedules import FAMILIES, Schedule, family
-from gq_tvm.schedules.choosing.cost import USUAL_ROWS, kernel_counts
+from gq_tvm.schedules.choosing.cost import kernel_counts
 from gq_tvm.tuning.task import Task
 
 _NAMES = [one.name for one in FAMILIES]
@@ -23,28 +22,17 @@ def features(task: Task, schedule: Schedule) -> NDArray[np.float64]:
     one shape says something about others.
     """
     product, counts = task.product, np.array(_counts(task, schedule))
-    rows = product.rows or USUAL_ROWS
+    rows = max(1, product.usual_rows)
     counts[:8] /= product.n * product.k * rows  # the last two are of the loop, not of the call
     sizes = (product.n, product.k, rows, task.threads)
-    knobs = vars(schedule).values()
-    tiles = product.n / schedule.vectors
-    tail = [
-        tiles % 1,  # work on padding
-        rows % schedule.rows,  # rows that go one by one
-        schedule.vectors * min(schedule.rows, rows),  # accumulators
-        product.bits,
-        product.rows is None,
-        *(task.family == name for name in _NAMES),
-    ]
-    return np.array(
-        [[*map(_log, knobs), *map(_log, sizes), *map(float, tail), *counts]], np.float64
-    )
+    known = [product.bits, product.rows is None, *(task.family == name for name in _NAMES)]
+    own = family(task.family).features(task.choice(schedule))
+    return np.array([[*own, *map(_log, sizes), *map(float, known), *counts]], np.float64)
 
 
 @lru_cache(maxsize=20_000)
 def _counts(task: Task, schedule: Schedule) -> list[float]:
-    where = targets.get(task.target)
-    return kernel_counts(family(task.family), where, task.linear, schedule).values
+    return kernel_counts(task.run(schedule)).values
 
 
 def _log(value: float) -> float:

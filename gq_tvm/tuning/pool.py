@@ -12,7 +12,7 @@ from typing import Any
 
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
-from gq_tvm.schedules import Schedule
+from gq_tvm.schedules import Schedule, family
 from gq_tvm.tuning.bench import Bench, Measurement
 from gq_tvm.tuning.modelled_bench import ModelledBench
 from gq_tvm.tuning.task import Task
@@ -74,7 +74,8 @@ class Pool:
 
         None for those that were not tried, as the board is lost.
         """
-        alike = sorted(schedules, key=lambda one: one.layout)  # a layout's weights are packed once
+        # A layout's weights are packed once.
+        alike = sorted(schedules, key=family(task.family).layout)
         size = -(-len(alike) // len(self._workers))
         shares = [alike[i * size : (i + 1) * size] for i in range(len(self._workers))]
 

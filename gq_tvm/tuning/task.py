@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm_ffi import structural_hash
 
 from gq_tvm import targets
-from gq_tvm.schedules import Product, Schedule, family
+from gq_tvm.schedules import Choice, Product, Schedule, family
 from gq_tvm.schedules.choosing.threads import worth_threads
 
 _KINDS = {3: ", GRU", 4: ", LSTM"}  # by gates
@@ -68,11 +68,18 @@ class Task:
         text += _KINDS.get(self.product.gates, ", GLU" if self.product.glu else "")
         return text + (f", {self.threads} threads" if self.threads > 1 else "")
 
+    def choice(self, schedule: Schedule) -> Choice:
+        """What computes the product, with a schedule."""
+        return Choice(targets.get(self.target), self.product, family(self.family), schedule)
+
+    def run(self, schedule: Schedule) -> Choice:
+        """What is run in its place: see `linear`."""
+        return replace(self.choice(schedule), product=self.linear)
+
     def kernel(self, schedule: Schedule) -> tirx.PrimFunc:
-        """The kernel of the product with a schedule."""
-        where = targets.get(self.target)
-        parallel = self.threads > 1 and worth_threads(where, self.product)
-        return family(self.family).linear(where, self.linear, schedule, None, parallel)
+        """The kernel that is run, with a schedule."""
+        parallel = self.threads > 1 and worth_threads(self.choice(schedule))
+        return family(self.family).linear(self.run(schedule), parallel=parallel)
 
 
 @lru_cache(maxsize=20_000)

@@ -7,27 +7,17 @@ counts in their TIR elsewhere (``cost``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from itertools import product as every
 
 from gq_tvm.schedules.choosing.cost import modelled
 from gq_tvm.schedules.choosing.database import Database, Found
-from gq_tvm.schedules.family import Family, Product
+from gq_tvm.schedules.family import Choice, Family, Product
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
 #: A family for each product of a kernel.
 Option = tuple[Family, ...]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What computes a product, and whence that is known (see ``passes.Layer.origin``)."""
-
-    family: Family
-    schedule: Schedule
-    origin: str
 
 
 class Chooser:
@@ -44,10 +34,13 @@ class Chooser:
         """See `Database.find`."""
         return self.database.find(family, self.target, product, self.threads, only)
 
-    def schedule(self, family: Family, product: Product) -> Schedule:
-        """The schedule of a family's kernel: as tuned, as of the nearest, or the family's first."""
+    def choice(self, family: Family, product: Product, otherwise: str = "model") -> Choice:
+        """A family's kernel with the schedule tuned for it, or for the nearest; or its first."""
         found = self.find(family, product)
-        return found.schedule if found else family.space(self.target, product)[0]
+        if found is None:
+            first = family.space(self.target, product)[0]
+            return Choice(self.target, product, family, first, otherwise)
+        return Choice(self.target, product, family, found.schedule, origin(found))
 
     def best(
         self,
@@ -55,7 +48,7 @@ class Chooser:
         able: Sequence[Sequence[Family]],
         calls: Sequence[int] = (1,),
         otherwise: str = "model",
-    ) -> list[Decision]:
+    ) -> list[Choice]:
         """The families that compute the products of a kernel in the least time.
 
         The model's favourites, unless all of them were tuned and others that were are faster.
@@ -66,14 +59,14 @@ class Chooser:
             calls: How often each is computed while the kernel runs.
             otherwise: The origin of what was not tuned.
         """
-        options = [one for one in every(*able) if all(a.shares(b) for a, b in pairwise(one))]
+        options = [one for one in every(*able) if all(a.loops == b.loops for a, b in pairwise(one))]
         winner = options[0]
         if len(options) > 1:
             costs = self._modelled(products, able, calls)
             winner = min(options, key=lambda one: _sum(costs, one))
             if all(map(self.find, winner, products)):
                 winner = self._fastest(products, options, calls, winner)
-        return list(map(self._decision, winner, products, [otherwise] * len(products)))
+        return list(map(self.choice, winner, products, [otherwise] * len(products)))
 
     def _modelled(
         self, products: Sequence[Product], able: Sequence[Sequence[Family]], calls: Sequence[int]
@@ -83,7 +76,7 @@ class Chooser:
         for i, product in enumerate(products):
             for one in able[i]:
                 first = one.space(self.target, product)[0]
-                found[i, one] = calls[i] * modelled(one, self.target, product, first)
+                found[i, one] = calls[i] * modelled(Choice(self.target, product, one, first))
         return found
 
     def _fastest(
@@ -115,12 +108,6 @@ class Chooser:
                 rank = (len(known), exact, measured)
                 best = min(known, key=lambda one: _sum(costs, one))
         return best
-
-    def _decision(self, family: Family, product: Product, otherwise: str) -> Decision:
-        found = self.find(family, product)
-        if found is None:
-            return Decision(family, family.space(self.target, product)[0], otherwise)
-        return Decision(family, found.schedule, origin(found))
 
 
 def origin(found: Found) -> str:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gq_tvm.schedules.choosing.counts import Counts, count
-from gq_tvm.schedules.family import Family, Product
-from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.targets import Target
+from gq_tvm.schedules.family import Choice
 from gq_tvm.targets.core import KIB, Cache, Core
 
 # Of machines nothing is known of.
@@ -28,14 +26,11 @@ _OTHER = Core(
     source="none",
 )
 
-#: Rows to expect where they are only known at run time.
-USUAL_ROWS = 16
 
-
-def modelled(family: Family, target: Target, product: Product, schedule: Schedule) -> float:
-    """Return the microseconds a call of a family's kernel should take on one core."""
-    core = target.core or _OTHER
-    return 1e6 * cycles(core, kernel_counts(family, target, product, schedule)) / core.hertz
+def modelled(choice: Choice) -> float:
+    """Return the microseconds a call of a kernel should take on one core."""
+    core = choice.target.core or _OTHER
+    return 1e6 * cycles(core, kernel_counts(choice)) / core.hertz
 
 
 def cycles(core: Core, counts: Counts) -> float:
@@ -49,12 +44,13 @@ def cycles(core: Core, counts: Counts) -> float:
     return busiest + counts.scalar / core.scalars
 
 
-def kernel_counts(family: Family, target: Target, product: Product, schedule: Schedule) -> Counts:
-    """Count what the kernel of `product` executes.
+def kernel_counts(choice: Choice) -> Counts:
+    """Count what a kernel executes; of a product of a recurrent layer, what a linear one does.
 
     Of more rows than are staged at once, a block is counted: its loops are known.
     """
-    rows = USUAL_ROWS if product.rows is None else product.rows
-    block = min(rows, schedule.block)
-    kernel = family.linear(target, replace(product, rows=block, gates=0), schedule, None)
+    rows = choice.product.usual_rows
+    block = min(rows, choice.schedule.get("block", rows))
+    product = replace(choice.product, rows=block, gates=0)
+    kernel = choice.family.linear(replace(choice, product=product))
     return count(kernel).times(rows / max(block, 1))

@@ -19,7 +19,6 @@ from typing import Any
 
 from gq_tvm import cache, files
 from gq_tvm.errors import Error
-from gq_tvm.schedules.choosing.cost import USUAL_ROWS
 from gq_tvm.schedules.family import Family, Product
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import TARGETS, Target
@@ -164,10 +163,12 @@ class Database:
         space = family.space(target, product) if near else []
         for distance, entry in near:
             try:
-                schedule = Schedule.parse(entry.schedule)
+                schedule = family.schedule(Schedule.parse(entry.schedule))
             except Error:  # of another version
                 continue
-            if schedule in space and (only is None or schedule.layout == only.layout):
+            if schedule in space and (
+                only is None or family.layout(schedule) == family.layout(only)
+            ):
                 scale = _work(product) / _work(entry.product)
                 return Found(
                     schedule, entry.cost * scale, distance == 0, entry.product, entry.modelled
@@ -185,22 +186,18 @@ def _distance(entry: Entry, family: Family, product: Product, threads: int) -> f
     same = (entry.family, entry.bits, entry.activation)
     if same != (family.name, product.bits, product.activation):
         return inf
-    if (_rows(entry.product) == 1) != (_rows(product) == 1):
+    if (entry.product.usual_rows == 1) != (product.usual_rows == 1):
         return inf  # one row shares no look-up with another
     sides = [abs(log2(entry.n / product.n)), abs(log2(entry.k / product.k))]
-    rows = abs(log2(max(_rows(entry.product), 1) / max(_rows(product), 1)))
+    rows = abs(log2(max(entry.product.usual_rows, 1) / max(product.usual_rows, 1)))
     if max(sides) > _FARTHEST_SIDE or rows > _FARTHEST_ROWS:
         return inf
     unknown = 0.5 * ((entry.rows is None) != (product.rows is None))
     return sum(sides) + 2 * rows + unknown + abs(log2(entry.threads / threads))
 
 
-def _rows(product: Product) -> int:
-    return USUAL_ROWS if product.rows is None else product.rows
-
-
 def _work(product: Product) -> float:
-    return float(product.n) * product.k * max(_rows(product), 1)
+    return float(product.n) * product.k * max(product.usual_rows, 1)
 
 
 def user_path(target: Target) -> Path:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
-from gq_tvm.schedules.family import Product
-from gq_tvm.targets import Target
+from gq_tvm.schedules.family import Choice
 
 #: Vector multiplications below which other threads are of little use: starting them takes 1 to 3
 #: us, in which a core does several thousand.
@@ -13,14 +12,14 @@ _WEIGHTS = {"fp32": 1, "int8": 4, "int2": 16, "int1": 32}  # a lane takes at onc
 _ROWS = 4  # taken for a number of rows known only at run time: a streaming chunk
 
 
-def worth_threads(target: Target, product: Product) -> bool:
-    """Whether a kernel of `product` should deal its tiles out to threads.
+def worth_threads(choice: Choice) -> bool:
+    """Whether a kernel should deal its tiles out to threads.
 
     A recurrent layer starts them anew at each step, of one row.
     """
-    isa = INSTRUCTION_SETS.get(target.instruction_set)
+    product, isa = choice.product, INSTRUCTION_SETS.get(choice.target.instruction_set)
     if isa is None:
         return False  # scalar kernels know of no threads
     rows = 1 if product.gates else product.rows if product.rows is not None else _ROWS
-    weights = isa.lanes * _WEIGHTS[product.activation]  # in one multiplication
+    weights = isa.lanes * _WEIGHTS[choice.arithmetic]  # in one multiplication
     return product.n * product.k * rows >= _LEAST * weights

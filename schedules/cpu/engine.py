@@ -17,12 +17,22 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import Product
-from gq_tvm.schedules.schedule import Schedule, grid
+from gq_tvm.schedules.schedule import Knob, Schedule, grid
 
 Expr = Any
 Buffer = Any
 #: store(row position, output vector of the tile, float32 vector): takes the results of a tile.
 Store = Callable[[int, int, Expr], None]
+
+
+#: What can be turned of the loops around an engine.
+KNOBS = (
+    Knob("vectors", 4, layout=True),  # output vectors of a tile; it divides 8
+    Knob("rows", 4),  # of activations a tile takes at once, while its weights are in registers
+    Knob("block", 16),  # rows staged before the tiles pass by; they should fit the cache
+    Knob("unroll", 1),  # units of K in one trip of the innermost loop
+    Knob("prefetch", 0),  # bytes of weights fetched ahead of their use; 0 leaves it to the hardware
+)
 
 
 class Engine(ABC):
@@ -32,16 +42,17 @@ class Engine(ABC):
     the arguments, ``begin`` once, then ``stage``, ``tables`` and ``multiply`` inside the loops.
     """
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        """Prepare the kernel of a product of which N counts packed rows."""
         self.isa = isa
-        self.n = n
-        self.k = k
-        self.bits = bits
+        self.n = product.n
+        self.k = product.k
+        self.bits = product.bits
         self.schedule = schedule
-        self.vectors = schedule.vectors
+        self.vectors = schedule["vectors"]
         self.lanes = isa.lanes
         self.outputs = self.vectors * isa.lanes
-        self.tiles = -(-n // self.outputs)
+        self.tiles = -(-self.n // self.outputs)
         self.math = VectorMath(isa.lanes, isa.rounds)
 
     @classmethod
@@ -108,8 +119,8 @@ class Engine(ABC):
         return made
 
     def trips(self, units: int, step: Callable[[Expr], None]) -> None:
-        """Emit ``step`` for every unit of K, ``schedule.unroll`` of them a trip of the loop."""
-        unroll = max(1, min(self.schedule.unroll, units))
+        """Emit ``step`` for every unit of K, as many a trip of the loop as ``unroll`` says."""
+        unroll = max(1, min(self.schedule["unroll"], units))
         whole = units // unroll
 
         def trip(number: Expr) -> None:
@@ -156,16 +167,16 @@ def tile_space(
     if product.gates:
         first = 4
     if product.rows == 1:
-        return grid(Schedule(first, rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
+        return grid(Schedule(vectors=first, rows=1), vectors=vectors, unroll=(1, 2, 4), **more)
     space = grid(
-        Schedule(first, rows=max(1, most_rows * isa.tile_vectors // first)),
+        Schedule(vectors=first, rows=max(1, most_rows * isa.tile_vectors // first)),
         vectors=vectors,
         rows=sorted({1, 2, most_rows, 2 * most_rows}),
         unroll=(1, 2),
         block=(16,) if product.rows and product.rows <= 16 else (16, 64),
     )
     most = max(4, isa.tile_vectors * most_rows)
-    return [one for one in space if one.vectors * one.rows <= most]
+    return [one for one in space if one["vectors"] * one["rows"] <= most]
 
 
 def each_tile(

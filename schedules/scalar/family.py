@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 
-from gq_tvm.errors import Error
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
-from gq_tvm.schedules.scalar.gru import scalar_gru
+from gq_tvm.schedules.scalar.recurrent import scalar_recurrent
 from gq_tvm.schedules.scalar.rows import dot_with, dtypes, load_row_of, row_bytes
-from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
 
 
@@ -42,32 +40,25 @@ class Scalar(Family):
     """Plain loops, one weight at a time."""
 
     name = "scalar"
+    loops = "scalars"
 
     def supports(self, target: Target, product: Product) -> bool:
         """Every product whose sums cannot overflow, on every target."""
         return product.fits_int32
 
     def pack(
-        self,
-        target: Target,
-        product: Product,
-        schedule: Schedule,
-        indices: NDArray[np.uint8],
-        codebook: NDArray[np.float32],
+        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
     ) -> dict[str, NDArray]:
         """Operands: weights u8 [N * row_bytes + 1], table [2^bits], scale f32 [N]."""
-        table, scale = shared_codebook(product, codebook)
-        return {"weights": pack_rows(indices, product.bits), "table": table, "scale": scale}
+        bits = choice.product.bits
+        table, scale = shared_codebook(choice.product, codebook)
+        return {"weights": pack_rows(indices, bits), "table": table, "scale": scale}
 
     def linear(
-        self,
-        target: Target,
-        product: Product,
-        schedule: Schedule,
-        epilogue: Epilogue | None,
-        parallel: bool = False,
+        self, choice: Choice, epilogue: Epilogue | None = None, parallel: bool = False
     ) -> tirx.PrimFunc:
         """See `Family.linear`."""
+        product = choice.product
         m = tirx.Var("m", "int64") if product.rows is None else product.rows
         n, k, bits, outputs = product.n, product.k, product.bits, product.outputs
         size, entries = n * row_bytes(k, bits) + 1, 2**bits
@@ -129,94 +120,7 @@ class Scalar(Family):
         made = with_residual if after.residual else plain
         return made.with_attr("global_symbol", "scalar_linear")
 
-    def lstm(
-        self,
-        target: Target,
-        x_part: Choice,
-        h_part: Choice,
-        steps: int | None,
-        parallel: bool = False,
+    def _recurrent(
+        self, cell: str, x_part: Choice, h_part: Choice, steps: int | None, parallel: bool
     ) -> tirx.PrimFunc:
-        """See `Family.lstm`."""
-        _check_alone(x_part)
-        batch = tirx.Var("batch", "int64")
-        frames = tirx.Var("steps", "int64") if steps is None else steps
-        x_product, h_product = x_part.product, h_part.product
-        width, hidden, n = x_product.k, h_product.k, h_product.n
-        x_bytes = n * row_bytes(width, x_product.bits) + 1
-        h_bytes = n * row_bytes(hidden, h_product.bits) + 1
-        x_entries, h_entries = 2**x_product.bits, 2**h_product.bits
-        element, accumulator = dtypes(h_product)
-        load_x, load_h = load_row_of(x_product), load_row_of(h_product)
-        dot_x, dot_h = dot_with(x_product), dot_with(h_product)
-
-        @T.prim_func(s_tir=True)
-        def scalar_lstm(
-            x: T.Buffer((batch, frames, width), "float32"),
-            h0: T.Buffer((batch, hidden), "float32"),
-            c0: T.Buffer((batch, hidden), "float32"),
-            x_weights: T.Buffer((x_bytes,), "uint8"),
-            x_table: T.Buffer((x_entries,), element),
-            x_scale: T.Buffer((n,), "float32"),
-            h_weights: T.Buffer((h_bytes,), "uint8"),
-            h_table: T.Buffer((h_entries,), element),
-            h_scale: T.Buffer((n,), "float32"),
-            bias: T.Buffer((n,), "float32"),
-            y: T.Buffer((batch, frames, hidden), "float32"),
-            h: T.Buffer((batch, hidden), "float32"),
-            c: T.Buffer((batch, hidden), "float32"),
-        ):
-            T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
-            frame = T.sblock_alloc_buffer((1, width), "float32")
-            x_row = T.sblock_alloc_buffer((width,), element)
-            h_row = T.sblock_alloc_buffer((hidden,), element)
-            row_scale = T.sblock_alloc_buffer((1,), "float32")
-            total = T.sblock_alloc_buffer((1,), accumulator)
-            gates = T.sblock_alloc_buffer((n,), "float32")
-            for b in range(batch):
-                for j in range(hidden):
-                    h[b, j] = h0[b, j]
-                    c[b, j] = c0[b, j]
-                for t in range(frames):
-                    for p in range(width):
-                        frame[0, p] = x[b, t, p]
-                    load_x(frame, 0, x_row, row_scale)
-                    for j in range(n):
-                        dot_x(x_row, x_weights, x_table, j, total)
-                        gates[j] = (
-                            T.Cast("float32", total[0]) * (row_scale[0] * x_scale[j]) + bias[j]
-                        )
-                    load_h(h, b, h_row, row_scale)
-                    for j in range(n):
-                        dot_h(h_row, h_weights, h_table, j, total)
-                        gates[j] = gates[j] + T.Cast("float32", total[0]) * (
-                            row_scale[0] * h_scale[j]
-                        )
-                    for j in range(hidden):
-                        c[b, j] = c[b, j] / SCALAR_MATH.sigmoid_divisor(
-                            gates[hidden + j]
-                        ) + SCALAR_MATH.sigmoid_tanh(gates[j], gates[2 * hidden + j])
-                        h[b, j] = SCALAR_MATH.sigmoid_tanh(gates[3 * hidden + j], c[b, j])
-                        y[b, t, j] = h[b, j]
-
-        return scalar_lstm
-
-    def gru(
-        self,
-        target: Target,
-        x_part: Choice,
-        h_part: Choice,
-        steps: int | None,
-        parallel: bool = False,
-    ) -> tirx.PrimFunc:
-        """See `Family.gru`."""
-        _check_alone(x_part)
-        return scalar_gru(x_part.product, h_part.product, steps)
-
-
-def _check_alone(x_part: Choice) -> None:
-    if not isinstance(x_part.family, Scalar):
-        raise Error(
-            f"kernel scalar cannot share a recurrent layer with {x_part.family.name}; ask for one "
-            "kernel with --kernel"
-        )
+        return scalar_recurrent(cell, x_part.product, h_part.product, steps)

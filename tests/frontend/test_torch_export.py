@@ -43,7 +43,6 @@ def test_each_operator_has_its_layer_and_options():
         "bits_hh": 3,
         "activation": "int8",
         "layer": "lstm",
-        **dict.fromkeys(("kernel_ih", "kernel_hh", "schedule_ih", "schedule_hh"), ""),
     }
     assert found[operators.LINEAR]["layer"] == "out"
     assert found[operators.LINEAR]["activation"] == "int8"

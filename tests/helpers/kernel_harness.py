@@ -14,7 +14,7 @@ from tvm import tirx
 
 from gq_tvm import targets
 from gq_tvm.runtime.devices import Device, LocalDevice
-from gq_tvm.schedules import Family, Product, Schedule
+from gq_tvm.schedules import Choice, Family, Product, Schedule
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target, native
 from gq_tvm.toolchain.linker import export
@@ -121,15 +121,17 @@ def run_linear(
         schedules: Sequence[Schedule] = [schedule] * len(cases)
     else:
         schedules = schedule or [family.space(target, case[0])[0] for case in cases]
+    choices = [
+        Choice(target, case[0], family, one) for case, one in zip(cases, schedules, strict=True)
+    ]
     functions = {
-        f"f{i}": family.linear(target, case[0], schedules[i], after[i], parallel)
-        for i, case in enumerate(cases)
+        f"f{i}": family.linear(choice, after[i], parallel) for i, choice in enumerate(choices)
     }
     kernels = Kernels(target, device, functions)
     results = []
     for i, (product, x, indices, codebook, bias) in enumerate(cases):
-        operands = family.pack(target, product, schedules[i], indices, codebook)
-        packed = family.pack_bias(target, product, schedules[i], bias)
+        operands = family.pack(choices[i], indices, codebook)
+        packed = family.pack_bias(choices[i], bias)
         inputs = [x, *operands.values(), packed]
         inputs += residuals[i : i + 1] if after[i].residual else []
         results += kernels(f"f{i}", inputs, [(len(x), product.outputs)])

@@ -20,7 +20,7 @@ NATIVE = targets.get("native")
 
 def pack(mod: IRModule) -> tuple[IRModule, Parameters]:
     parameters = Parameters()
-    return PackWeights(NATIVE, parameters)(ChooseKernel(NATIVE, "scalar")(mod)), parameters
+    return PackWeights(parameters)(ChooseKernel(NATIVE, parameters, "scalar")(mod)), parameters
 
 
 def test_the_weight_becomes_parameters_of_the_function():

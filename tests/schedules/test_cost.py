@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gq_tvm import targets
-from gq_tvm.schedules import Product, family
+from gq_tvm.schedules import Choice, Product, family
 from gq_tvm.schedules.choosing.cost import kernel_counts, modelled
 
 PRODUCT = Product(256, 64, 4, "int8", 1)
@@ -13,7 +13,7 @@ PRODUCT = Product(256, 64, 4, "int8", 1)
 
 def counts(product: Product, where: str = "x86-64-v4"):
     target, lookup = targets.get(where), family("lookup")
-    return kernel_counts(lookup, target, product, lookup.space(target, product)[0])
+    return kernel_counts(Choice(target, product, lookup, lookup.space(target, product)[0]))
 
 
 def test_what_is_counted():
@@ -39,7 +39,7 @@ def test_vectors_beat_scalars(where):
     target = targets.get(where)
     product = Product(256, 64, 4, "int8", 1)
     times = {
-        name: modelled(family(name), target, product, family(name).space(target, product)[0])
-        for name in ("lookup", "scalar")
+        name: modelled(Choice(target, product, one, one.space(target, product)[0]))
+        for name, one in ((name, family(name)) for name in ("lookup", "scalar"))
     }
     assert times["lookup"] < times["scalar"] / 4

@@ -13,8 +13,8 @@ from gq_tvm.schedules.choosing.database import Database, Entry
 
 V4 = targets.get("x86-64-v4")
 LOOKUP = family("lookup")
-DEFAULT = Schedule()
-OTHER = Schedule(vectors=8, rows=2)
+DEFAULT = LOOKUP.schedule({})
+OTHER = LOOKUP.schedule({"vectors": 8, "rows": 2})
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_schedules_the_family_does_not_have_are_passed_over(text, monkeypatch):
 
 def test_only_those_that_pack_alike():
     database = Database([entry(), entry(n=2048, schedule=DEFAULT)])
-    found = database.find(LOOKUP, V4, product(), only=Schedule(vectors=4))
+    found = database.find(LOOKUP, V4, product(), only=DEFAULT)
     assert found is not None
     assert found.schedule == DEFAULT
 
@@ -153,7 +153,10 @@ def test_shipped_files_are_whole(monkeypatch):
         entries = database.read(path, target)
         assert entries
         for one in entries:
-            assert Schedule.parse(one.schedule) in family(one.family).space(target, one.product)
+            kernel = family(one.family)
+            assert kernel.schedule(Schedule.parse(one.schedule)) in kernel.space(
+                target, one.product
+            )
             assert one.default_hot is not None
             assert one.hot <= 1.05 * one.default_hot
 

@@ -44,10 +44,17 @@ class Case:
         width, hidden, batch, steps, known = shape
         rng = np.random.default_rng([*shape[:4], *bits])
         x_part, h_part = (
-            Choice(Product(3 * hidden, k, n, activation, gates=3), family(name), Schedule(v))
+            Choice(
+                where,
+                Product(3 * hidden, k, n, activation, gates=3),
+                family(name),
+                Schedule(vectors=v) if name != "scalar" else Schedule(),
+            )
             for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
         )
-        self.kernel = h_part.family.gru(where, x_part, h_part, steps if known else None, parallel)
+        self.kernel = h_part.family.recurrent(
+            "gru", x_part, h_part, steps if known else None, parallel
+        )
         self.activation, self.bits = activation, bits
         self.weights: list[Weight] = []
         self.biases: list[np.ndarray] = []
@@ -60,12 +67,10 @@ class Case:
             if per_row:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
             self.weights.append(Weight.from_tables(indices, codebook, activation))
-            packed = part.family.pack(where, product, part.schedule, indices, codebook)
+            packed = part.family.pack(part, self.weights[-1])
             self.operands += packed.values()
             self.biases.append(size * rng.standard_normal(3 * hidden).astype(np.float32))
-            packed_biases.append(
-                part.family.pack_bias(where, product, part.schedule, self.biases[-1])
-            )
+            packed_biases.append(part.family.pack_bias(part, self.biases[-1]))
         self.operands += packed_biases
         self.inputs = [
             (size * rng.standard_normal(shape)).astype(np.float32)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import numpy as np
 import pytest
 from helpers.kernel_harness import (
@@ -94,8 +92,8 @@ def test_schedules_change_nothing(name, bits, emulated):
     where = target("x86-64-v4")
     space = family(name).space(where, Product(131, 77, bits, "int8", 21))
     corners = {
-        extreme(space, key=lambda s, i=i: (astuple(s)[i], str(s)))  # type: ignore[misc]
-        for i in range(len(astuple(space[0])))
+        extreme(space, key=lambda s, knob=knob: (s[knob], str(s)))  # type: ignore[misc]
+        for knob in space[0]
         for extreme in (min, max)
     }
     schedules = [one for one in sorted(corners, key=str) for _ in SHAPES[1:]]

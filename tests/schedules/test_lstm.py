@@ -31,10 +31,17 @@ class Case:
         width, hidden, batch, steps, known = shape
         rng = np.random.default_rng([*shape[:4], *bits])
         x_part, h_part = (
-            Choice(Product(4 * hidden, k, n, activation, gates=4), family(name), Schedule(v))
+            Choice(
+                where,
+                Product(4 * hidden, k, n, activation, gates=4),
+                family(name),
+                Schedule(vectors=v) if name != "scalar" else Schedule(),
+            )
             for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
         )
-        self.kernel = h_part.family.lstm(where, x_part, h_part, steps if known else None, parallel)
+        self.kernel = h_part.family.recurrent(
+            "lstm", x_part, h_part, steps if known else None, parallel
+        )
         self.activation, self.bits = activation, bits
         self.weights: list[Weight] = []
         self.operands: list[np.ndarray] = []
@@ -45,12 +52,10 @@ class Case:
             if per_row:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
             self.weights.append(Weight.from_tables(indices, codebook, activation))
-            packed = part.family.pack(where, product, part.schedule, indices, codebook)
+            packed = part.family.pack(part, self.weights[-1])
             self.operands += packed.values()
         self.bias = size * rng.standard_normal(4 * hidden).astype(np.float32)
-        self.operands.append(
-            x_part.family.pack_bias(where, x_part.product, x_part.schedule, self.bias)
-        )
+        self.operands.append(x_part.family.pack_bias(x_part, self.bias))
         self.inputs = [
             (size * rng.standard_normal(shape)).astype(np.float32)
             for shape in ((batch, steps, width), (batch, hidden), (batch, hidden))

@@ -20,7 +20,7 @@ from helpers.kernel_harness import (
     target,
 )
 
-from gq_tvm.schedules import Choice, Product, Schedule, family
+from gq_tvm.schedules import Choice, Product, family
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise, pack
 from gq_tvm.schedules.cpu.float_ops import lanes_of
 from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
@@ -94,11 +94,11 @@ def check_inside(where, name, bits, activation, emulated):
     def operands(product):
         codebook = rng.standard_normal((1, 2**bits)).astype(np.float32)
         indices = rng.integers(0, 2**bits, (product.n, product.k)).astype(np.uint8)
-        return chosen.pack(where, product, Schedule(), indices, codebook).values()
+        return chosen.pack(Choice(where, product, chosen), indices, codebook).values()
 
     def bias(product):
         zeros = np.zeros(product.n, np.float32)
-        return chosen.pack_bias(where, product, Schedule(), zeros)
+        return chosen.pack_bias(Choice(where, product, chosen), zeros)
 
     def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
@@ -109,7 +109,7 @@ def check_inside(where, name, bits, activation, emulated):
         (70, 20, Epilogue("glu", 0.5, residual=True)),
     ):
         one = Product(n, k, bits, activation, 5, glu=after.glu)
-        functions[f"l{n}"] = chosen.linear(where, one, Schedule(), after)
+        functions[f"l{n}"] = chosen.linear(Choice(where, one, chosen), after)
         residual = [normal(5, one.outputs)] if after.residual else []
         inputs = [normal(5, k), *operands(one), bias(one), *residual]
         calls[f"l{n}"] = inputs, [(5, one.outputs)]
@@ -117,8 +117,8 @@ def check_inside(where, name, bits, activation, emulated):
         x_part, h_part = (
             Product(4 * hidden, k, bits, activation, gates=4) for k in (width, hidden)
         )
-        choices = [Choice(one, chosen, Schedule()) for one in (x_part, h_part)]
-        functions[f"h{hidden}"] = chosen.lstm(where, choices[0], choices[1], steps)
+        choices = [Choice(where, one, chosen) for one in (x_part, h_part)]
+        functions[f"h{hidden}"] = chosen.recurrent("lstm", choices[0], choices[1], steps)
         inputs = [normal(2, steps, width), normal(2, hidden), normal(2, hidden)]
         calls[f"h{hidden}"] = (
             [*inputs, *operands(x_part), *operands(h_part), bias(x_part)],

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from helpers.kernel_harness import VECTOR_TARGETS, device_for, run_linear, target
 
-from gq_tvm.schedules import FAMILIES, Product
+from gq_tvm.schedules import FAMILIES, Choice, Product
 from gq_tvm.schedules.choosing.threads import worth_threads
-from gq_tvm.schedules.cpu.family import VectorFamily
 
 #: (N, K, rows, symbolic): several tiles and a ragged one; one row, and two blocks of rows.
 LINEAR = ((300, 77, 1, False), (300, 40, 21, True))
@@ -31,7 +30,7 @@ CASES = pytest.mark.parametrize(
 
 def families(where, product):
     """The vector families that take a product as it was trained."""
-    vector = [one for one in FAMILIES if isinstance(one, VectorFamily)]
+    vector = [one for one in FAMILIES if one.loops == "vectors"]
     return [one for one in vector if one.supports(where, product) and one.exact(product)]
 
 
@@ -59,13 +58,16 @@ def test_linear(where, activation, bits, emulated):
 
 
 def test_only_large_products_are_worth_threads():
-    here = target("x86-64-v4")
-    assert worth_threads(here, Product(4096, 1024, 4, "int8", 1))
-    assert not worth_threads(here, Product(512, 512, 4, "int8", 1))
-    assert worth_threads(here, Product(512, 512, 4, "int8", 16))
-    assert worth_threads(here, Product(1024, 512, 4, "fp32", 1))
+    def worth(product: Product, where: str = "x86-64-v4") -> bool:
+        chosen = next(one for one in FAMILIES if one.supports(target(where), product))
+        return worth_threads(Choice(target(where), product, chosen))
+
+    assert worth(Product(4096, 1024, 4, "int8", 1))
+    assert not worth(Product(512, 512, 4, "int8", 1))
+    assert worth(Product(512, 512, 4, "int8", 16))
+    assert worth(Product(1024, 512, 4, "fp32", 1))
     # One row at a time, whatever the number of sequences.
-    assert not worth_threads(here, Product(1024, 256, 4, "int8", 64, gates=4))
+    assert not worth(Product(1024, 256, 4, "int8", 64, gates=4))
     # A smaller core needs longer for the same.
-    assert worth_threads(target("arm"), Product(1024, 512, 4, "int8", 1))
-    assert not worth_threads(target("x86-64"), Product(4096, 4096, 4, "int8", 16))
+    assert worth(Product(1024, 512, 4, "int8", 1), "arm")
+    assert not worth(Product(4096, 4096, 4, "int8", 16), "x86-64")

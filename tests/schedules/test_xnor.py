@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import LocalDevice
-from gq_tvm.schedules import Product, Schedule, families_for, family
+from gq_tvm.schedules import Choice, Product, Schedule, families_for, family
 from gq_tvm.schedules.cpu.engines.xnor import walsh_hadamard
 from gq_tvm.schedules.family import MOST_INT8_K
 
@@ -201,9 +201,7 @@ def test_a_weight_takes_exactly_its_bits(bits):
     where = target("x86-64-v4")
     n, k = 256, 320
     product = Product(n, k, bits, "int1", 1)
-    schedule = family("xnor").space(where, product)[0]
+    choice = Choice(where, product, family("xnor"), family("xnor").space(where, product)[0])
     indices = np.zeros((n, k), np.uint8)
-    operands = family("xnor").pack(
-        where, product, schedule, indices, np.ones((1, 2**bits), np.float32)
-    )
+    operands = choice.family.pack(choice, indices, np.ones((1, 2**bits), np.float32))
     assert operands["weights"].nbytes * 8 == n * k * bits

@@ -52,9 +52,8 @@ def test_a_kernel_that_computes_something_else_is_rejected(bench, monkeypatch, a
     right = Task.kernel
 
     def wrong(self, schedule):
-        from gq_tvm.schedules import family
-
-        return family(self.family).linear(NATIVE, self.product, schedule, Epilogue("relu"))
+        choice = self.run(schedule)
+        return choice.family.linear(choice, Epilogue("relu"))
 
     monkeypatch.setattr(Task, "kernel", wrong)
     with pytest.raises(Error, match="wrong result"):

@@ -17,7 +17,7 @@ from gq_tvm import targets, tune
 from gq_tvm.errors import Error
 from gq_tvm.runtime.devices import DeviceLost
 from gq_tvm.runtime.emulator import EmulatedDevice
-from gq_tvm.schedules import Product, Schedule
+from gq_tvm.schedules import Product, family
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.tuning import Task, pool
@@ -25,6 +25,8 @@ from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.pool import Pool
 from gq_tvm.tuning.worker import TookLong
 
+LOOKUP = family("lookup")
+SCHEDULE = LOOKUP.schedule({})
 TASK = Task("cortex-a53", "lookup", Product(20, 12, 4, "int8", 3))
 GOOD = Measurement(1.0, None)
 GONE = DeviceLost("the connection was lost")
@@ -55,7 +57,7 @@ def scripted(monkeypatch, answers: list[object], reached: list[object]) -> tuple
 @pytest.mark.parametrize("failure", [GONE, HANGS])
 def test_a_board_that_comes_back_runs_it_again(monkeypatch, failure):
     made, said = scripted(monkeypatch, [failure, GOOD], [GONE, GONE, None])
-    assert made.time(TASK, Schedule()) == GOOD
+    assert made.time(TASK, SCHEDULE) == GOOD
     assert said == [f"{failure}; waiting for the board"]
     assert made.lost is None
 
@@ -63,20 +65,20 @@ def test_a_board_that_comes_back_runs_it_again(monkeypatch, failure):
 def test_a_kernel_that_crashes_twice_has_failed_and_the_board_goes_on(monkeypatch):
     made, said = scripted(monkeypatch, [GONE, GONE, ""], [None, None])
     with pytest.raises(Error, match="crashed, or took the board along, twice") as failure:
-        made.time(TASK, Schedule())
+        made.time(TASK, SCHEDULE)
     assert not isinstance(failure.value, DeviceLost)
-    assert made.build(TASK, [Schedule()]) == [""]
+    assert made.build(TASK, [SCHEDULE]) == [""]
     assert (said, made.lost) == ([], None)
 
 
 def test_a_kernel_that_hangs_twice_has_failed(monkeypatch):
     made, _ = scripted(monkeypatch, [HANGS, HANGS], [None, None])
-    assert made.build(TASK, [Schedule()]) == ["took longer than 60 s"]
+    assert made.build(TASK, [SCHEDULE]) == ["took longer than 60 s"]
     assert made.lost is None
 
 
 def test_a_board_that_stays_away_is_given_up(monkeypatch):
-    first, second = Schedule(), Schedule(rows=2)
+    first, second = SCHEDULE, LOOKUP.schedule({"rows": 2})
     made, _ = scripted(monkeypatch, [GONE], [GONE, HANGS, GONE])
     assert made.build(TASK, [first, second]) == [None, None]
     assert made.lost is not None
@@ -88,7 +90,7 @@ def test_a_board_that_stays_away_is_given_up(monkeypatch):
 @pytest.fixture
 def away(monkeypatch, tmp_path) -> list[str]:
     """The arguments of tuning a small model on a board whose clock is taken as it is."""
-    space = [Schedule(vectors=v, rows=r) for v in (1, 2, 4) for r in (1, 2, 3, 4)]
+    space = [LOOKUP.schedule({"vectors": v, "rows": r}) for v in (1, 2, 4) for r in (1, 2, 3, 4)]
     monkeypatch.setattr(LookupEngine, "space", classmethod(lambda *_: list(space)))
     monkeypatch.setattr(tune, "check_clock", lambda device: None)
     torch.export.save(linear_program(20, 12, activation="int8"), tmp_path / "model.pt2")

@@ -30,8 +30,14 @@ from gq_tvm.tuning.task import fingerprint
 
 V4 = targets.get("x86-64-v4")
 PRODUCT = Product(300, 40, 4, "int8", 8)
-SPACE = [Schedule(v, r) for v in (4, 1, 2, 8) for r in (4, 1, 2, 6, 8)]
-BEST = Schedule(2, 6)
+
+
+def schedule(vectors: int, rows: int, block: int = 16) -> Schedule:
+    return family("lookup").schedule({"vectors": vectors, "rows": rows, "block": block})
+
+
+SPACE = [schedule(v, r) for v in (4, 1, 2, 8) for r in (4, 1, 2, 6, 8)]
+BEST = schedule(2, 6)
 
 
 class FakePool:
@@ -64,7 +70,9 @@ class FakePool:
         return [tuple(map(self.measured, schedules)) for _ in range(rounds)]
 
     def measured(self, schedule):
-        time = 10.0 + abs(schedule.vectors - BEST.vectors) + abs(schedule.rows - BEST.rows)
+        time = (
+            10.0 + abs(schedule["vectors"] - BEST["vectors"]) + abs(schedule["rows"] - BEST["rows"])
+        )
         return Measurement(time, 4 * time)
 
 
@@ -101,12 +109,12 @@ def test_the_best_of_the_space_is_found(tmp_path, task):
 
 def test_few_trials_follow_the_cost_model(tmp_path, task, monkeypatch, space):
     """Among 200 schedules, 48 trials come nearer to the best than chance would."""
-    many = [Schedule(v, r, b) for b in range(1, 21) for v in (4, 1) for r in (1, 2, 4, 6, 8)]
+    many = [schedule(v, r, b) for b in range(1, 21) for v in (4, 1) for r in (1, 2, 4, 6, 8)]
     monkeypatch.setattr(LookupEngine, "space", classmethod(lambda *_: many))
     monkeypatch.setattr("gq_tvm.tuning.strategy.fingerprint", lambda task, one: hash(one))
     pool = FakePool()
     pool.measured = lambda s: Measurement(  # type: ignore[method-assign]
-        100.0 + 10 * s.block + 5 * abs(s.rows - 6) + 5 * abs(s.vectors - 1), None
+        100.0 + 10 * s["block"] + 5 * abs(s["rows"] - 6) + 5 * abs(s["vectors"] - 1), None
     )
     (tuned,) = run(tmp_path / "mine.json", pool, Task("x86-64-v4", "lookup", PRODUCT), trials=48)
     assert len(pool.tried) == 48
@@ -115,18 +123,18 @@ def test_few_trials_follow_the_cost_model(tmp_path, task, monkeypatch, space):
 
 def test_kernels_that_are_the_same_are_tried_once(tmp_path, monkeypatch):
     one_row = Task("x86-64-v4", "lookup", Product(300, 40, 4, "int8", 1))
-    assert fingerprint(one_row, Schedule(4, 1)) == fingerprint(one_row, Schedule(4, 8))
-    assert fingerprint(one_row, Schedule(4, 1)) != fingerprint(one_row, Schedule(2, 1))
+    assert fingerprint(one_row, schedule(4, 1)) == fingerprint(one_row, schedule(4, 8))
+    assert fingerprint(one_row, schedule(4, 1)) != fingerprint(one_row, schedule(2, 1))
     pool = FakePool()
     run(tmp_path / "mine.json", pool, one_row)
-    assert sorted(one.vectors for one in pool.tried) == [1, 2, 4, 8]
+    assert sorted(one["vectors"] for one in pool.tried) == [1, 2, 4, 8]
 
 
 def test_wrong_and_crashing_kernels_are_rejected(tmp_path, task):
-    text, pool = io.StringIO(), FakePool(wrong=(BEST,), crashing=(Schedule(2, 8),))
+    text, pool = io.StringIO(), FakePool(wrong=(BEST,), crashing=(schedule(2, 8),))
     (tuned,) = run(tmp_path / "mine.json", pool, task, text=text)
     assert BEST not in pool.tried
-    assert tuned.entry.schedule == str(Schedule(1, 6))
+    assert tuned.entry.schedule == str(schedule(1, 6))
     assert tuned.rejected == 2
     assert "2 rejected" in text.getvalue()
 
@@ -154,7 +162,7 @@ def test_what_is_not_faster_side_by_side_replaces_nothing(tmp_path, task, others
 
 
 @pytest.mark.parametrize("trials", [1, 5, 64])
-@pytest.mark.parametrize("untuned", [BEST, Schedule(2, 8)])
+@pytest.mark.parametrize("untuned", [BEST, schedule(2, 8)])
 def test_what_is_taken_untuned_stays_unless_it_is_beaten(tmp_path, task, trials, untuned):
     task, text = replace(task, untuned=untuned), io.StringIO()
     pool = FakePool()
@@ -176,7 +184,7 @@ def test_a_run_that_is_stopped_leaves_no_product_to_another_ones_schedule(tmp_pa
     assert not path.exists()
     assert len(run(path, late, *tasks)) == 1
     chooser = Chooser(V4, Database(database.read(path, V4)))
-    assert chooser.schedule(family("lookup"), other) == SPACE[7]
+    assert chooser.choice(family("lookup"), other).schedule == SPACE[7]
     # What goes on compares with what was taken before it was stopped.
     again = tasks_for([other], chooser, "lookup")[0]
     assert again.default == SPACE[7]
@@ -185,7 +193,7 @@ def test_a_run_that_is_stopped_leaves_no_product_to_another_ones_schedule(tmp_pa
 def test_what_fails_untuned_is_replaced_by_what_works(tmp_path, task):
     text, task = io.StringIO(), replace(task, untuned=BEST)
     (tuned,) = run(tmp_path / "mine.json", FakePool(wrong=(BEST,)), task, text=text)
-    assert tuned.entry.schedule == str(Schedule(1, 6))
+    assert tuned.entry.schedule == str(schedule(1, 6))
     assert (tuned.entry.default_hot, tuned.entry.default_cold) == (None, None)
     assert "what is taken untuned fails" in text.getvalue()
     assert database.read(tmp_path / "mine.json", V4) == [tuned.entry]
@@ -364,7 +372,7 @@ def test_the_baseline_is_what_compile_takes(task):
         return Entry(**about, schedule=str(schedule), version="")
 
     mine, shipped, near = entry(SPACE[1]), entry(SPACE[2]), entry(SPACE[3], n=600)
-    illegal = entry(Schedule(vectors=4, rows=7))
+    illegal = entry(schedule(4, 7))
     for known, untuned in (
         ([mine, shipped], SPACE[1]),
         ([illegal, shipped, near], SPACE[2]),
@@ -397,7 +405,7 @@ def test_progress_says_how_far_and_how_long(task):
     progress.begin([10, 10])
     progress.task(1, task, [])
     for one in SPACE[:4]:
-        progress.trial(trial(one, hot=5.0 - one.rows / 2))
+        progress.trial(trial(one, hot=5.0 - one["rows"] / 2))
     progress.trial(Trial(SPACE[5], None, "crashed"))
     line = progress.line()
     assert "lookup 300x40, 8 rows, 4 bits: 5/10 trials" in line

@@ -22,10 +22,10 @@ _UNROLL = 4  # k in a step: amortises the loop, as the units of the look-up kern
 class DenseFloatEngine(Engine):
     """``y = (sum_k x[m, k] w[n, k]) * scale_w[n]`` in fp32."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
-        super().__init__(isa, n, k, bits, schedule)
-        self._steps = -(-k // _UNROLL)
-        self._staged = FloatRows(k, self._steps * _UNROLL, isa.lanes)
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
+        self._steps = -(-self.k // _UNROLL)
+        self._staged = FloatRows(self.k, self._steps * _UNROLL, isa.lanes)
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:

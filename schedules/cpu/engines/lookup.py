@@ -25,17 +25,17 @@ Expr = Any
 class LookupEngine(Engine):
     """``y = (sum_k q[m, k] c[index[n, k]]) * (scale_x[m] * scale_w[n])``, exact until the scale."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
-        super().__init__(isa, n, k, bits, schedule)
-        self.codes = planes(8) if bits == 8 else isa.codes(bits)
-        self.layout = TileLayout(bits, isa.lanes, self.codes, self.vectors, isa.byte_order)
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
+        self.codes = planes(8) if self.bits == 8 else isa.codes(self.bits)
+        self.layout = TileLayout(self.bits, isa.lanes, self.codes, self.vectors, isa.byte_order)
         self._reads = list(dict.fromkeys(code.reads for code in self.codes))
-        self.padded_k = -(-k // self.layout.depth) * self.layout.depth
+        self.padded_k = -(-self.k // self.layout.depth) * self.layout.depth
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         space = tile_space(isa, "int8", product, prefetch=(0, 2048))
-        return [one for one in space if SUBVECTORS // one.vectors >= isa.dot_groups]
+        return [one for one in space if SUBVECTORS // one["vectors"] >= isa.dot_groups]
 
     def operands(
         self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
@@ -109,7 +109,7 @@ class LookupEngine(Engine):
         _, units, count, size = layout.shape(self.n, self.k)
         # [vector][partial sum of all rows]
         (sums,) = self.accumulators(1, "int32", isa.sums_of(len(slots)))
-        ahead = self.schedule.prefetch // (count * size)
+        ahead = self.schedule["prefetch"] // (count * size)
 
         def unit_step(unit: Expr) -> None:
             if ahead:

@@ -48,8 +48,9 @@ class FloatRows:
 class LookupFloatEngine(Engine):
     """``y = (sum_k x[m, k] t[index[n, k]]) * scale_w[n]`` in fp32."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
-        super().__init__(isa, n, k, bits, schedule)
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
+        bits, k = self.bits, self.k
         self.layout = TileLayout(
             bits, isa.lanes, isa.float_codes(bits), self.vectors, isa.float_order(bits)
         )
@@ -59,7 +60,7 @@ class LookupFloatEngine(Engine):
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         space = tile_space(isa, "fp32", product)
         if product.bits == 8 and not product.gates:  # the table takes half the registers
-            space.sort(key=lambda one: one.vectors != 2)
+            space.sort(key=lambda one: one["vectors"] != 2)
         return space
 
     def operands(

@@ -34,9 +34,9 @@ _LONG = 2**16 // (2 * (2**_HALF_BITS - 1)) // _SHORT * _SHORT  # units whose hal
 class NarrowTableEngine(BitTables):
     """`table.TableEngine` on 16-entry tables: a tile is ``vectors / 4`` vectors of bytes."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
-        super().__init__(isa, n, k, bits, schedule)
-        self.units = -(-k // _UNIT)
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
+        self.units = -(-self.k // _UNIT)
         self.padded_k = self.units * _UNIT
         self.columns = self.outputs // isa.vector_bytes
 

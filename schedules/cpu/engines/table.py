@@ -46,16 +46,17 @@ class Tables(Engine):
 
     _weights: Buffer
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
-        super().__init__(isa, n, k, bits, schedule)
-        self.group = 4 // bits
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
+        self.group = 4 // self.bits
         self.depth = 2 * GROUPS * self.group  # k in a packed vector: two nibbles a byte
-        self.units = -(-k // self.depth)
+        self.units = -(-self.k // self.depth)
         self.padded_k = self.units * self.depth
 
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
-        return isa.table_entries >= GROUPS * ENTRIES and product.bits in (1, 2)
+        wide = isa.table_entries >= GROUPS * ENTRIES and isa.multiplies_vectors
+        return wide and product.bits in (1, 2)
 
     def pack(self, indices: np.ndarray) -> np.ndarray:
         """Pack ``uint8 [N, K]`` into ``uint8 [tiles, units, vectors, 4 * lanes]``."""
@@ -220,7 +221,7 @@ class TableEngine(Tables, BitTables):
         ones_bytes = self.isa.constant_bytes(1)
         sums = self.accumulators(len(slots), "int32", 2)
 
-        ahead = self.schedule.prefetch // (self.vectors * self.isa.vector_bytes)
+        ahead = self.schedule["prefetch"] // (self.vectors * self.isa.vector_bytes)
 
         def unit_step(unit: Expr) -> None:
             if ahead:

@@ -31,8 +31,8 @@ _UNITS = BLOCK_GROUPS // (2 * GROUPS)  # packed vectors of a block
 class RoundedTableEngine(Tables):
     """``y = (sum over blocks of scale_block sum over groups of table[nibble]) * scale_w``."""
 
-    def __init__(self, isa: InstructionSet, n: int, k: int, bits: int, schedule: Schedule) -> None:
-        super().__init__(isa, n, k, bits, schedule)
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
         self.blocks = -(-self.units // _UNITS)
         self.units = self.blocks * _UNITS
         self.padded_k = self.units * self.depth
@@ -104,7 +104,7 @@ class RoundedTableEngine(Tables):
         every = T.ramp(0, 1, isa.vector_bytes)
         ones = isa.constant_bytes(1)
         sums = self.accumulators(len(slots), "float32")
-        ahead = self.schedule.prefetch // (self.vectors * isa.vector_bytes)
+        ahead = self.schedule["prefetch"] // (self.vectors * isa.vector_bytes)
 
         def block_step(block: Expr) -> None:
             units = [block * _UNITS + i for i in range(_UNITS)]

@@ -14,44 +14,24 @@ left out. The C_p are integers, as centroids are on an int8 grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product
+from itertools import product as every
 from typing import Any
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.cpu.engine import Engine, Store, each
-from gq_tvm.schedules.cpu.family import VectorFamily
-from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS, InstructionSet
+from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.layout import whole_lines
 from gq_tvm.schedules.cpu.staging.planes import PLANE_WEIGHTS, WORD, stage_planes
 from gq_tvm.schedules.family import Product
 from gq_tvm.schedules.schedule import Schedule
-from gq_tvm.targets import Target
 
 Expr = Any
 Buffer = Any
 #: A row, an output vector, a plane of the weight and one of the row.
 Key = tuple[int, int, int, int]
 Sums = dict[Key, Buffer]
-
-
-@dataclass(frozen=True)
-class XnorFamily(VectorFamily):
-    """The engine for either kind of activations of few bits."""
-
-    def arithmetic(self, product: Product) -> str:
-        """As the layer was trained."""
-        return product.activation
-
-    def supports(self, target: Target, product: Product) -> bool:
-        """1 and 2 bits on both sides, on every vector instruction set."""
-        few = product.bits <= 2 and product.activation in PLANE_WEIGHTS
-        return few and target.instruction_set in INSTRUCTION_SETS and product.fits_int32
-
-    def _make(self, isa: InstructionSet, n: int, product: Product, schedule: Schedule) -> Engine:
-        return XnorEngine(isa, n, product.k, product.bits, schedule, product.activation)
 
 
 def walsh_hadamard(table: np.ndarray) -> np.ndarray:
@@ -72,20 +52,16 @@ class XnorEngine(Engine):
     with what ``_finish`` adds first no partial sum exceeds 7112 K, below 2^31 for K to 300 000.
     """
 
-    def __init__(
-        self,
-        isa: InstructionSet,
-        n: int,
-        k: int,
-        bits: int,
-        schedule: Schedule,
-        activation: str,
-    ) -> None:
-        super().__init__(isa, n, k, bits, schedule)
-        self.activation = activation
-        self.row_planes = PLANE_WEIGHTS[activation]
-        self.planes = 2**bits - 1
-        self.words = -(-k // WORD)
+    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+        super().__init__(isa, product, schedule)
+        self.arithmetic = product.activation
+        self.row_planes = PLANE_WEIGHTS[product.activation]
+        self.planes = 2**self.bits - 1
+        self.words = -(-self.k // WORD)
+
+    @classmethod
+    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+        return product.bits <= 2 and product.activation in PLANE_WEIGHTS
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
@@ -137,7 +113,7 @@ class XnorEngine(Engine):
             load,
             self.k,
             self.math,
-            self.activation,
+            self.arithmetic,
             word=store_word,
             scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),
         )
@@ -149,7 +125,7 @@ class XnorEngine(Engine):
         for first in range(0, self.vectors, group):
             vectors = range(first, min(first + group, self.vectors))
             keys = list(
-                product(range(len(slots)), vectors, range(self.planes), range(len(self.row_planes)))
+                every(range(len(slots)), vectors, range(self.planes), range(len(self.row_planes)))
             )
             sums = self._count(tile, slots, vectors, keys)
             for row, slot in enumerate(slots):
@@ -160,7 +136,7 @@ class XnorEngine(Engine):
         sums = {key: self._zero("int32") for key in keys}
         pieces = -(-self.words // self.isa.most_counted)
         size = -(-self.words // pieces)
-        unroll = self.schedule.unroll
+        unroll = self.schedule["unroll"]
 
         def piece(i: Expr) -> None:
             first, words = i * size, self.words

@@ -85,6 +85,7 @@ class Avx512(InstructionSet):
     tile_rows: ClassVar[dict[str, int]] = {"int8": 4, "fp32": 4}
     centroid_offset = 128
     table_entries = 64
+    multiplies_vectors = True
     counter = "int32"
     most_counted = 2**26  # 32 bits each
 

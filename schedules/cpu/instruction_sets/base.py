@@ -48,8 +48,10 @@ class InstructionSet(ABC):
     tile_vectors: int = 4
     rounds: bool = True
     centroid_offset: int = 0
-    #: Bytes one register table holds, for look-ups by 6 index bits and a position.
+    #: Bytes that one register table holds.
     table_entries: int = 16
+    #: Whether there is `dot_vectors`.
+    multiplies_vectors: bool = False
 
     @property
     def lanes(self) -> int:
@@ -181,7 +183,7 @@ class InstructionSet(ABC):
 
     def dot_vectors(self, total: Expr, unsigned: Expr, signed: Expr) -> Expr:
         """Add the dot products of groups of 4 bytes of two vectors to ``int32 [lanes]``."""
-        raise NotImplementedError
+        raise AssertionError(f"{self.name} has no such instruction: see multiplies_vectors")
 
     def total(self, sums: Sequence[Expr]) -> Expr:
         """Bring partial sums together: ``int32 [lanes]``, an output a lane."""

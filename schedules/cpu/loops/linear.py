@@ -34,7 +34,7 @@ def linear(
         epilogue: What happens to the sums, if anything; a residual is f32 [m, outputs].
         parallel: Whether tiles are dealt out to the runtime's threads.
     """
-    most = engine.schedule.block
+    most = engine.schedule["block"]
     m = rows if rows is not None else tirx.Var("m", "int64")
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("linear")
@@ -48,7 +48,7 @@ def linear(
         y = T.arg("y", T.buffer((m, outputs), "float32"))
         block = most if rows is None else max(1, min(most, rows))  # there may be no row
         engine.begin(block)
-        height = min(engine.schedule.rows, block)
+        height = min(engine.schedule["rows"], block)
         results = Results(engine, epilogue or Epilogue(), height, bias, residual, y)
         kernel = _Blocks(engine, height, results, parallel, x)
         if rows is not None and rows <= most:

@@ -82,7 +82,9 @@ def recurrent(
         ]
         y = T.arg("y", T.buffer((batch, frames, hidden), "float32"))
         new = state("")
-        most = x_part.schedule.block if steps is None else min(x_part.schedule.block, steps)
+        most = x_part.schedule["block"]
+        if steps is not None:
+            most = min(most, steps)
         x_part.begin(max(1, most))  # there may be no step
         h_part.begin(1)
         gates = T.alloc_buffer((max(1, most), max(x_part.padded_n, h_part.padded_n)), "float32")
@@ -130,7 +132,7 @@ class _Inputs:
 
     def products(self, count: Any) -> None:
         """Compute the gates of the staged frames, a tile of weights with all of them at once."""
-        height = self.engine.schedule.rows
+        height = self.engine.schedule["rows"]
 
         def tile(tile: Expr) -> None:
             each_rows(count, height, lambda slots: self.product(tile, slots))
