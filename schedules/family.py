@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.reference import common_codebook
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
@@ -47,6 +47,11 @@ class Product:
         gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
             i, f, g, o), 3 of a GRU (r, z, n); else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
+        group: Inputs that share a scale: 16, 32, 64 or 128, the last of a row may be fewer; 0 if
+            all do.
+        zero: Whether the weight has zero points, one for each scale.
+        tables: Codebooks, of which each is that of n / tables rows; 0 if each group of inputs has
+            its own.
     """
 
     n: int
@@ -56,6 +61,24 @@ class Product:
     rows: int | None = None
     gates: int = 0
     glu: bool = False
+    group: int = 0
+    zero: bool = False
+    tables: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of inputs."""
+        return -(-self.k // self.group) if self.group else 1
+
+    @property
+    def parted(self) -> bool:
+        """Whether a kernel adds groups up in fp32, each with its scale and its zero point."""
+        return self.group > 0 or self.zero
+
+    @property
+    def plain(self) -> bool:
+        """Whether one codebook and a scale for each row are all there is."""
+        return not self.parted and self.tables == 1
 
     @property
     def sizes(self) -> str:
@@ -134,21 +157,18 @@ class Family(ABC):
         return [log2(1 + value) for value in choice.schedule.values()]
 
     @abstractmethod
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
         """Lay a weight out for the kernels.
 
         Args:
             choice: Of the product the weight takes part in.
-            indices: u8 [N, K].
-            codebook: f32 [1 or N, 2^bits].
+            weight: [N, K].
 
         Returns:
             The kernels' operands, in the order they take them.
 
         Raises:
-            Error: the codebook's rows are not multiples of one codebook.
+            Error: a centroid is NaN or infinite.
         """
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
@@ -234,18 +254,17 @@ class Choice:
         object.__setattr__(self, "schedule", self.family.schedule(self.schedule))
 
 
-def shared_codebook(
-    product: Product, codebook: NDArray[np.float32]
-) -> tuple[NDArray, NDArray[np.float32]]:
-    """Split a codebook into the table all rows share and a scale for each of the N rows.
+def table_and_scale(product: Product, weight: Weight) -> tuple[NDArray, NDArray[np.float32]]:
+    """What a kernel of a plain product takes of a weight beside its indices.
 
     Returns:
-        ``table`` [2^bits], f32 in [-1, 1] if the product's activations are fp32 and int8
-        otherwise, and ``scale`` f32 [N].
+        ``table`` [2^bits], f32 if the product's activations are fp32 and int8 otherwise, and
+        ``scale`` f32 [N].
 
     Raises:
-        Error: the rows are not multiples of one codebook.
+        Error: a centroid is NaN or infinite.
     """
-    shape, scale = common_codebook(codebook, product.activation)
-    table = shape if product.activation == "fp32" else shape.astype(np.int8)
-    return table, np.ascontiguousarray(np.broadcast_to(scale, (product.n,)))
+    if product.activation == "fp32":
+        return weight.codebook.reshape(-1), np.ascontiguousarray(weight.scales()[:, 0])
+    grid, scale, _ = weight.on_grid()
+    return grid[0], np.ascontiguousarray(scale[:, 0])

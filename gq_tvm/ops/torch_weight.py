@@ -86,6 +86,10 @@ class WeightTensors(NamedTuple):
         ]
 
 
+# What layers are made of.
+AnyWeight = Weight | WeightTensors
+
+
 class IntegerWeight(NamedTuple):
     """A weight on its int8 grids, for rows that are rounded to integers.
 

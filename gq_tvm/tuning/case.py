@@ -31,14 +31,14 @@ class Case:
         self._packed: dict[tuple[int, ...], list[NDArray]] = {}
         rng = np.random.default_rng([product.n, product.k, product.bits])
         shape, entries = (product.n, product.k), 2**product.bits
-        self.indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
+        indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
         exact = product.activation == "int8"
         if exact:
             codebook = rng.integers(-127, 128, (1, entries)).astype(np.float32)
             codebook[0, :2] = (-127, 127)
         else:
             codebook = rng.standard_normal((1, entries)).astype(np.float32)
-        self.codebook = codebook
+        self.weight = Weight(indices, codebook, np.ones(1, np.float32))
         self.inputs, self.expected = self._linear(rng)
         self.tolerance = _FP32
         if self._family.approximate:
@@ -57,10 +57,9 @@ class Case:
         if rows > 1:
             x[0], x[-1] = 0, 127
         if product.activation in ("int1", "int2"):  # their levels depend on the whole row
-            weight = Weight(self.indices, self.codebook, np.ones(1, np.float32))
-            return [x], [reference.codebook_linear(x, weight, None, product.activation)]
+            return [x], [reference.codebook_linear(x, self.weight, None, product.activation)]
         # float64 holds these integers exactly, and its product is the fast one.
-        floats = self.codebook[0].astype(np.float64)[self.indices]
+        floats = self.weight.codebook[0].astype(np.float64)[self.weight.indices]
         return [x], [(x.astype(np.float64) @ floats.T).astype(np.float32)]
 
     def arguments(self, schedule: Schedule) -> tuple[list[NDArray], list[NDArray]]:
@@ -75,7 +74,7 @@ class Case:
 
     def _pack(self, schedule: Schedule) -> list[NDArray]:
         choice = self.task.run(schedule)
-        operands = self._family.pack(choice, self.indices, self.codebook)
+        operands = self._family.pack(choice, self.weight)
         bias = np.zeros(choice.product.n, np.float32)
         return [*operands.values(), self._family.pack_bias(choice, bias)]
 

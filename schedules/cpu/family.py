@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.cpu.loops.gru import GRUCell
@@ -16,7 +17,7 @@ from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
 from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
-from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
+from gq_tvm.schedules.family import Choice, Family, Product, table_and_scale
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
 
@@ -50,7 +51,7 @@ class VectorFamily(Family):
         return trained if trained in self.arithmetics else self.arithmetics[0]
 
     def supports(self, target: Target, product: Product) -> bool:
-        if target.instruction_set not in INSTRUCTION_SETS:
+        if target.instruction_set not in INSTRUCTION_SETS or not product.plain:
             return False
         if product.activation not in self.arithmetics and not (self.baseline or self.approximate):
             return False
@@ -71,11 +72,9 @@ class VectorFamily(Family):
             schedule["vectors"] * min(schedule["rows"], product.usual_rows),  # accumulators
         ]
 
-    def pack(
-        self, choice: Choice, indices: NDArray[np.uint8], codebook: NDArray[np.float32]
-    ) -> dict[str, NDArray]:
-        table, scale = shared_codebook(self._computed(choice.product), codebook)
-        order = _order(choice)
+    def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
+        table, scale = table_and_scale(self._computed(choice.product), weight)
+        order, indices = _order(choice), weight.indices
         if order is not None:
             indices, scale = indices[order], _in_order(scale, order)
         return self.engine(choice).operands(indices, table, scale)

@@ -23,8 +23,9 @@ from gq_tvm import frontend
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.frontend.converters.codebook import layer_of
+from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.passes import operators
-from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear, CodebookWeight
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear
 
 
 def translated(program, activation=None):
@@ -34,7 +35,7 @@ def translated(program, activation=None):
 def test_each_operator_has_its_layer_and_options():
     found = {
         name: operators.attributes(call)
-        for name in operators.CODEBOOK_OPERATORS
+        for name in operators.WEIGHTS
         for call in calls(translated(everything("int8")[1]).module, name)
     }
     assert found[operators.EMBEDDING] == {"bits": 3, "layer": "embedding"}
@@ -100,9 +101,8 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        weight = CodebookWeight(indices(6, 6, bits=4), codebook(1, 4), 4)
+        weight = WeightTensors(indices(6, 6, bits=4), codebook(4))
         self.a, self.b = (CodebookLinear(weight, torch.full((6,), b), "fp32") for b in (1.0, 2.0))
-        self.b.indices, self.b.codebook = self.a.indices, self.a.codebook
 
     def forward(self, x):
         return self.a(self.b(self.a(x)))

@@ -13,6 +13,7 @@ import tvm
 from tvm import tirx
 
 from gq_tvm import targets
+from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices import Device, LocalDevice
 from gq_tvm.schedules import Choice, Family, Product, Schedule
 from gq_tvm.schedules.epilogue import Epilogue
@@ -130,7 +131,9 @@ def run_linear(
     kernels = Kernels(target, device, functions)
     results = []
     for i, (product, x, indices, codebook, bias) in enumerate(cases):
-        operands = family.pack(choices[i], indices, codebook)
+        operands = family.pack(
+            choices[i], Weight.from_tables(indices, codebook, product.activation)
+        )
         packed = family.pack_bias(choices[i], bias)
         inputs = [x, *operands.values(), packed]
         inputs += residuals[i : i + 1] if after[i].residual else []

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq)
 from gq_tvm.errors import Error
 from gq_tvm.ops import checks
-from gq_tvm.ops.torch_weight import WeightTensors, expand
+from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors, expand
 from gq_tvm.ops.weight import Weight
 from gq_tvm.quantize.drop_in.replacement import Replacement
 
@@ -57,7 +57,10 @@ class CodebookLayer(Replacement):
             weight.check(type(self).__name__, self._axes)
             self._parameters.pop(name, None)
             for buffer, array in zip(buffers_of(name), weight, strict=True):
-                self.register_buffer(buffer, array)
+                if array is None:  # no buffer: torch.export counts those of None with the others
+                    setattr(self, buffer, None)
+                else:
+                    self.register_buffer(buffer, array)
         for name, bias in biases.items():
             self._parameters.pop(name, None)
             self.register_buffer(name, bias)
@@ -145,9 +148,7 @@ class CodebookLinear(OneWeight, nn.Linear):
 
     replaced = nn.Linear
 
-    def __init__(
-        self, weight: Weight | WeightTensors, bias: Tensor | None, activation: str
-    ) -> None:
+    def __init__(self, weight: AnyWeight, bias: Tensor | None, activation: str) -> None:
         rows, columns = weight.indices.shape
         vars(self).update(vars(nn.Linear(columns, rows, device="meta")))
         self.hold({"weight": WeightTensors.of(weight)}, {"bias": bias}, activation)
@@ -182,7 +183,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
 
     def __init__(
         self,
-        weight: Weight | WeightTensors,
+        weight: AnyWeight,
         bias: Tensor | None,
         activation: str,
         stride: int = 1,
@@ -238,7 +239,7 @@ class CodebookEmbedding(OneWeight, nn.Embedding):
 
     replaced = nn.Embedding
 
-    def __init__(self, weight: Weight | WeightTensors, padding_idx: int | None = None) -> None:
+    def __init__(self, weight: AnyWeight, padding_idx: int | None = None) -> None:
         rows, columns = weight.indices.shape
         vars(self).update(vars(nn.Embedding(rows, columns, padding_idx, device="meta")))
         self.hold({"weight": WeightTensors.of(weight)}, {}, "fp32")

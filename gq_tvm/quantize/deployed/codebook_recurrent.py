@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gq_tvm.ops.torch_weight import WeightTensors
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, looked_up
 from gq_tvm.quantize.drop_in.recurrent import State, run_layers
 
 #: For each layer the weight before the input and the one before the state.
-Pairs = Sequence[tuple[Weight | WeightTensors, Weight | WeightTensors]]
+Pairs = Sequence[tuple[AnyWeight, AnyWeight]]
 
 
 class CodebookRecurrent(CodebookLayer, nn.RNNBase):
