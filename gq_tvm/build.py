@@ -42,6 +42,7 @@ def build(
     progress: Progress | None = None,
     threads: int = 1,
     database: Path | None = None,
+    dump: Path | None = None,
 ) -> Artefact:
     """Compile a model whose weights live in codebooks.
 
@@ -55,6 +56,7 @@ def build(
         threads: Threads that calls run on unless told otherwise. 1 makes code for one thread alone;
             kernels for several run on any number, and small ones on one.
         database: File of the user's tuned schedules; None is the one in the cache.
+        dump: A folder for the module after each phase of ``passes.phases``, as text.
 
     Raises:
         Error: the model cannot be read, translated or compiled.
@@ -84,6 +86,7 @@ def build(
             warn=lambda text: say(f"warning: {text}"),
             threads=threads,
             database=load_schedules(device, database),
+            dump=dump,
         )
     if not parameters.layers:
         raise Error(

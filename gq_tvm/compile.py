@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gq_tvm import files
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
@@ -66,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         check_bundle_place(Path(options.bundle))
         if options.output:
             _check_apart(Path(options.output).resolve(), Path(options.bundle).resolve())
+    if options.dump:
+        files.make_folder(Path(options.dump), "choose another --dump")
     if options.kernel != "auto":
         from gq_tvm.schedules import family
 
@@ -85,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         progress=say,
         threads=options.threads,
         database=database,
+        dump=Path(options.dump) if options.dump else None,
     )
     if options.output:
         artefact.save(options.output)
@@ -187,6 +191,9 @@ def _parser() -> argparse.ArgumentParser:
         "--database",
         metavar="FILE",
         help="schedules found by tuning (default: those in the cache)",
+    )
+    parser.add_argument(
+        "--dump", metavar="DIR", help="write the module after each phase of compiling, as text"
     )
     parser.add_argument(
         "--verify", action="store_true", help="compare the artefact's outputs with PyTorch's"

@@ -50,6 +50,19 @@ def write_text(path: str | Path, text: str, cure: str = ANOTHER) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def make_folder(path: Path, cure: str = ANOTHER) -> None:
+    """Make a folder that things will be written to, if it is not there.
+
+    Raises:
+        Error: there can be none, or nothing can be written to it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise Error(f"{path} cannot be written to ({error.strerror}); {cure}") from None
+
+
 def read(path: str | Path, most: int) -> bytes:
     """Return what a file holds, where it is one: a pipe or a device may have no end.
 

@@ -10,10 +10,8 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from gq_tvm.passes.operators import is_operator, same_shape, shape_of
-from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
-
-_RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+from gq_tvm.passes.operators import RESHAPES, is_operator, same_shape, shape_of
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass, tidied
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -22,23 +20,18 @@ class CancelReshapes(ModulePass):
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
-        return tvm.transform.Sequential(
-            [
-                relax.transform.CanonicalizeBindings(),
-                relax.transform.DeadCodeElimination(),
-            ]
-        )(CallRewriter(module, _shortest).run())
+        return tidied(CallRewriter(module, _shortest).run())
 
 
 def _shortest(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
-    if not is_operator(call, *_RESHAPES):
+    if not is_operator(call, *RESHAPES):
         return None
     source = call.args[0]
     while isinstance(source, relax.Var):
         value = rewriter.builder_.lookup_binding(source)
         if isinstance(value, relax.Var):
             source = value
-        elif is_operator(value, *_RESHAPES):
+        elif is_operator(value, *RESHAPES):
             source = value.args[0]
         else:
             break

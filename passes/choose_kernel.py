@@ -62,6 +62,7 @@ class ChooseKernel(ModulePass):
         products = products_of(call)
         if not products:
             return None
+        self.parameters.products += products.values()
         leaders = [
             self._leaders.get(_weight(call, part), product) if self._leaders else product
             for part, product in products.items()

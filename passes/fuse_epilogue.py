@@ -27,7 +27,7 @@ from gq_tvm.passes.operators import (
     shape_of,
     with_args,
 )
-from gq_tvm.passes.relax_tools.dataflow import Users, users, values
+from gq_tvm.passes.relax_tools.dataflow import Users, Values, users, values
 from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
 from gq_tvm.schedules.epilogue import GLU, Epilogue
 
@@ -37,8 +37,6 @@ _FUNCTIONS = {
     "relax.tanh": "tanh",
     "relax.nn.silu": "silu",
 }
-
-Values = dict[relax.Var, relax.Expr]
 
 
 @tvm.transform.module_pass(opt_level=0)

@@ -15,6 +15,7 @@ from gq_tvm.passes.operators import (
     WEIGHTS,
     attributes,
     is_operator,
+    known,
     part_name,
     shape_of,
     volume,
@@ -76,7 +77,7 @@ class LowerCodebook(ModulePass):
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         x_part, h_part = self._choices(at)
-        steps = _known(shape_of(call.args[0])[1])
+        steps = known(shape_of(call.args[0])[1])
         # The kernel is for any number of sequences.
         x_part = replace(x_part, product=replace(x_part.product, rows=None))
         kernel = self._kernels.get(
@@ -135,9 +136,9 @@ class LowerCodebook(ModulePass):
             left=at["left"],
             dilation=at["dilation"],
             activation=Epilogue.parse(at["epilogue"]).activation,
-            batch=_known(batch),
-            frames=_known(frames),
-            frames_out=_known(frames_out),
+            batch=known(batch),
+            frames=known(frames),
+            frames_out=known(frames_out),
         )
         kernel = self._kernels.get(
             rewriter, ("depthwise", of), lambda: depthwise(lanes_of(self.target), of)
@@ -181,11 +182,6 @@ def _product(at: dict[str, Any], shape: tuple[int, ...]) -> Product:
     """A weight that no family multiplies by, as a product: what its kernel must know of it."""
     form = {key: at[key] for key in ("bits", "group", "tables")}
     return Product(shape[0], prod(shape[1:]), activation="fp32", zero=bool(at["zero"]), **form)
-
-
-def _known(size: Any) -> int | None:
-    """A size a kernel is made for; None if it is known only at run time."""
-    return size if isinstance(size, int) else None
 
 
 def _tensor(ty: relax.TensorType) -> list[Any]:

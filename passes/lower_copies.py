@@ -16,17 +16,13 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst, IRModule
 
-from gq_tvm.passes.operators import is_operator, shape_of, simplified, volume
-from gq_tvm.passes.relax_tools.dataflow import values
+from gq_tvm.passes.operators import RESHAPES, is_float, is_operator, shape_of, simplified, volume
+from gq_tvm.passes.relax_tools.dataflow import Values, values
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
 from gq_tvm.schedules.cpu.float_ops import lanes_of
 from gq_tvm.schedules.cpu.float_ops.runs import Run, join_runs
 from gq_tvm.targets import Target
-
-Values = dict[relax.Var, relax.Expr]
-
-_RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -96,7 +92,7 @@ class _Piece:
 
 def _joined(value: relax.Expr, value_of: Values) -> list[_Piece] | None:
     """The pieces of a concatenation that lie one behind the other."""
-    if not is_operator(value, "relax.concat") or not _is_float(value):
+    if not is_operator(value, "relax.concat") or not is_float(value):
         return None
     axis = value.attrs.axis
     parts = value_of.get(value.args[0], value.args[0])
@@ -110,7 +106,7 @@ def _joined(value: relax.Expr, value_of: Values) -> list[_Piece] | None:
 
 def _sliced(value: relax.Expr, value_of: Values) -> list[_Piece] | None:
     """The one piece of a slice whose start is known only at run time."""
-    if not is_operator(value, "relax.strided_slice") or not _is_float(value):
+    if not is_operator(value, "relax.strided_slice") or not is_float(value):
         return None
     piece = _slice(value, value_of)
     if piece is None or not piece.plain or isinstance(piece.first, int):
@@ -126,7 +122,7 @@ def _piece(part: relax.Expr, value_of: Values) -> _Piece:
         cast = _piece(value, value_of)
         return _Piece(cast.source, cast.first, size)  # of a cast, the shape that is known
     inner: _Piece | None = None
-    if is_operator(value, *_RESHAPES):
+    if is_operator(value, *RESHAPES):
         inner = _piece(value.args[0], value_of)
     elif is_operator(value, "relax.strided_slice"):
         inner = _slice(value, value_of)
@@ -182,8 +178,3 @@ def _number(expr: Any) -> int | None:
     if isinstance(expr, int):
         return expr
     return int(expr) if isinstance(expr, tirx.IntImm) else None
-
-
-def _is_float(value: relax.Call) -> bool:
-    ty = value.ty
-    return isinstance(ty, relax.TensorType) and ty.shape is not None and str(ty.dtype) == "float32"

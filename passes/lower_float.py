@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from gq_tvm.passes.operators import equal_sizes, is_operator, shape_of, volume
+from gq_tvm.passes.operators import equal_sizes, is_float, is_operator, known, shape_of, volume
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules.cpu.float_ops import lanes_of
@@ -59,7 +59,7 @@ class _Rules:
 
     def lower(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         """The call of a kernel that computes `call`, or None."""
-        if not all(_is_float(arg) for arg in call.args):
+        if not all(is_float(arg) for arg in call.args):
             return None
         for rule in self.rules:
             lowered = rule(rewriter, call)
@@ -81,8 +81,8 @@ class _Rules:
         epsilon = float(call.attrs.epsilon)
         kernel = self.kernels.get(
             rewriter,
-            ("layer_norm", _known(rows), width, epsilon),
-            lambda: layer_norm(self.lanes, _known(rows), width, epsilon),
+            ("layer_norm", known(rows), width, epsilon),
+            lambda: layer_norm(self.lanes, known(rows), width, epsilon),
         )
         shapes = [[rows, width], [width], [width]]
         return _call(rewriter, kernel, call, [x, gamma, beta], shapes, [rows, width])
@@ -97,8 +97,8 @@ class _Rules:
         rows = volume(leading)
         kernel = self.kernels.get(
             rewriter,
-            ("softmax", _known(rows), _known(width)),
-            lambda: softmax(self.lanes, _known(rows), _known(width)),
+            ("softmax", known(rows), known(width)),
+            lambda: softmax(self.lanes, known(rows), known(width)),
         )
         return _call(rewriter, kernel, call, [x], [[rows, width]], [rows, width])
 
@@ -117,9 +117,9 @@ class _Rules:
             return None
         scale = call.attrs.scale
         of = Attention(
-            _known(batch),
-            _known(frames),
-            _known(keys),
+            known(batch),
+            known(frames),
+            known(keys),
             heads,
             width,
             values,
@@ -145,7 +145,7 @@ class _Rules:
         else:
             return None
         (batch, m, k), n = shapes[0], right[-1]
-        sizes = tuple(_known(size) for size in (batch, m, n, k))
+        sizes = tuple(known(size) for size in (batch, m, n, k))
         kernel = self.kernels.get(rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, *sizes))
         return _call(rewriter, kernel, call, [a, b], shapes, [batch, m, n])
 
@@ -157,8 +157,8 @@ class _Rules:
         size = volume(shape_of(x))
         kernel = self.kernels.get(
             rewriter,
-            (name, _known(size)),
-            lambda: activation(self.lanes, name, _known(size)),
+            (name, known(size)),
+            lambda: activation(self.lanes, name, known(size)),
         )
         return _call(rewriter, kernel, call, [x], [[size]], [size])
 
@@ -191,11 +191,6 @@ def _reshaped(rewriter: CallRewriter, x: relax.Expr, shape: Sequence[Any]) -> re
     return x if same else rewriter.emit(relax.op.reshape(x, list(shape)))
 
 
-def _is_float(arg: relax.Expr) -> bool:
-    ty = arg.ty
-    return isinstance(ty, relax.TensorType) and ty.shape is not None and str(ty.dtype) == "float32"
-
-
 def _leading_axes(mask: list[Any], full: list[Any]) -> tuple[bool, bool, bool] | None:
     """Which of the axes before the last a mask has; None if it has none of the known forms."""
     if len(mask) != 4 or not equal_sizes(mask[3], full[3]):
@@ -206,8 +201,3 @@ def _leading_axes(mask: list[Any], full: list[Any]) -> tuple[bool, bool, bool] |
             return None
         there.append(equal_sizes(size, whole))
     return (there[0], there[1], there[2])
-
-
-def _known(size: Any) -> int | None:
-    """A size a kernel is made for; None if only known at run time."""
-    return size if isinstance(size, int) else None

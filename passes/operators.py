@@ -40,6 +40,9 @@ WEIGHTS = {LSTM: {"_ih": 3, "_hh": 7}, GRU: {"_ih": 2, "_hh": 6}} | {
 }
 _ARRAYS = ("indices", "codebook", "scale", "zero")
 
+#: Operators that give the same elements in another shape.
+RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+
 GATES = {LSTM: 4, GRU: 3}  # of the recurrent layers
 
 
@@ -232,6 +235,17 @@ def equal_sizes(a: Any, b: Any) -> bool:
 def shape_of(expr: relax.Expr) -> list[Any]:
     """The sizes of a tensor expression, ints where they are known."""
     return [int(s) if isinstance(s, int | tvm.tirx.IntImm) else s for s in expr.ty.shape]
+
+
+def known(size: Any) -> int | None:
+    """A size a kernel is made for; None if it is known only at run time."""
+    return size if isinstance(size, int) else None
+
+
+def is_float(expr: relax.Expr) -> bool:
+    """Whether `expr` is a float32 tensor whose sizes have names at least."""
+    ty = expr.ty
+    return isinstance(ty, relax.TensorType) and ty.shape is not None and str(ty.dtype) == "float32"
 
 
 def volume(sizes: Sequence[Any]) -> Any:

@@ -17,7 +17,7 @@ from tvm.ir import GenericConst, IRModule
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from gq_tvm.passes.operators import is_operator
-from gq_tvm.passes.relax_tools.rewriter import ModulePass
+from gq_tvm.passes.relax_tools.rewriter import ModulePass, tidied
 
 _UNARY = (
     "relax.sigmoid", "relax.tanh", "relax.exp", "relax.log", "relax.sqrt", "relax.rsqrt",
@@ -42,8 +42,7 @@ class SinkTransposes(ModulePass):
         for gvar, function in module.functions_items():
             if isinstance(function, relax.Function):
                 sinker.builder_.update_func(gvar, sinker.visit_expr(function))
-        cleanup = (relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination())
-        return tvm.transform.Sequential(cleanup)(sinker.builder_.get())
+        return tidied(sinker.builder_.get())
 
 
 @mutator

@@ -47,11 +47,6 @@ class Product:
         gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
             i, f, g, o), 3 of a GRU (r, z, n); else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
-        group: Inputs that share a scale: 16, 32, 64 or 128, the last of a row may be fewer; 0 if
-            all do.
-        zero: Whether the weight has zero points, one for each scale.
-        tables: Codebooks, of which each is that of n / tables rows; 0 if each group of inputs has
-            its own.
     """
 
     n: int
@@ -61,24 +56,6 @@ class Product:
     rows: int | None = None
     gates: int = 0
     glu: bool = False
-    group: int = 0
-    zero: bool = False
-    tables: int = 1
-
-    @property
-    def groups(self) -> int:
-        """Groups of inputs."""
-        return -(-self.k // self.group) if self.group else 1
-
-    @property
-    def parted(self) -> bool:
-        """Whether a kernel adds groups up in fp32, each with its scale and its zero point."""
-        return self.group > 0 or self.zero
-
-    @property
-    def plain(self) -> bool:
-        """Whether one codebook and a scale for each row are all there is."""
-        return not self.parted and self.tables == 1
 
     @property
     def sizes(self) -> str:
@@ -162,13 +139,13 @@ class Family(ABC):
 
         Args:
             choice: Of the product the weight takes part in.
-            weight: [N, K].
+            weight: It.
 
         Returns:
             The kernels' operands, in the order they take them.
 
         Raises:
-            Error: a centroid is NaN or infinite.
+            Error: the weight is of a form that this family does not take.
         """
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
@@ -254,17 +231,19 @@ class Choice:
         object.__setattr__(self, "schedule", self.family.schedule(self.schedule))
 
 
-def table_and_scale(product: Product, weight: Weight) -> tuple[NDArray, NDArray[np.float32]]:
-    """What a kernel of a plain product takes of a weight beside its indices.
+def shared_codebook(product: Product, weight: Weight) -> tuple[NDArray, NDArray[np.float32]]:
+    """Split a weight into the table all rows share and a scale for each of the N rows.
 
     Returns:
         ``table`` [2^bits], f32 if the product's activations are fp32 and int8 otherwise, and
         ``scale`` f32 [N].
 
     Raises:
-        Error: a centroid is NaN or infinite.
+        Error: there is more to the weight than that.
     """
+    if len(weight.codebook) > 1:
+        raise Error("its rows are not multiples of one codebook; convert the model again")
     if product.activation == "fp32":
-        return weight.codebook.reshape(-1), np.ascontiguousarray(weight.scales()[:, 0])
-    grid, scale, _ = weight.on_grid()
-    return grid[0], np.ascontiguousarray(scale[:, 0])
+        return weight.codebook[0], np.ascontiguousarray(weight.scales()[:, 0])
+    levels = weight.on_grid()
+    return levels.grid[0], np.ascontiguousarray(levels.scale[:, 0])

@@ -59,7 +59,7 @@ class Case:
         if product.activation in ("int1", "int2"):  # their levels depend on the whole row
             return [x], [reference.codebook_linear(x, self.weight, None, product.activation)]
         # float64 holds these integers exactly, and its product is the fast one.
-        floats = self.weight.codebook[0].astype(np.float64)[self.weight.indices]
+        floats = self.weight.expand().astype(np.float64)
         return [x], [(x.astype(np.float64) @ floats.T).astype(np.float32)]
 
     def arguments(self, schedule: Schedule) -> tuple[list[NDArray], list[NDArray]]:

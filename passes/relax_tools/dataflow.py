@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tvm import relax
 
+Values = dict[relax.Var, relax.Expr]
 Users = dict[relax.Var, set[relax.Var]]
 
 
-def values(function: relax.Function) -> dict[relax.Var, relax.Expr]:
+def values(function: relax.Function) -> Values:
     """What each variable is bound to, in order."""
     return dict(relax.analysis.get_var2val(function).items())
 

@@ -142,8 +142,13 @@ class BindingRewriter(PyExprMutator):
         for gvar, function in module.functions_items():
             if isinstance(function, relax.Function):
                 self.builder_.update_func(gvar, self.visit_expr(function))
-        cleanup = (relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination())
-        return tvm.transform.Sequential(cleanup)(self.builder_.get())
+        return tidied(self.builder_.get())
+
+
+def tidied(module: IRModule) -> IRModule:
+    """The module without bindings of a variable to another, and of what is not used."""
+    steps = (relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination())
+    return tvm.transform.Sequential(steps)(module)
 
 
 def calls_of(module: IRModule) -> list[relax.Call]:

@@ -17,7 +17,7 @@ from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
 from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
-from gq_tvm.schedules.family import Choice, Family, Product, table_and_scale
+from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
 
@@ -51,7 +51,7 @@ class VectorFamily(Family):
         return trained if trained in self.arithmetics else self.arithmetics[0]
 
     def supports(self, target: Target, product: Product) -> bool:
-        if target.instruction_set not in INSTRUCTION_SETS or not product.plain:
+        if target.instruction_set not in INSTRUCTION_SETS:
             return False
         if product.activation not in self.arithmetics and not (self.baseline or self.approximate):
             return False
@@ -73,8 +73,8 @@ class VectorFamily(Family):
         ]
 
     def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
-        table, scale = table_and_scale(self._computed(choice.product), weight)
-        order, indices = _order(choice), weight.indices
+        table, scale = shared_codebook(self._computed(choice.product), weight)
+        indices, order = weight.indices, _order(choice)
         if order is not None:
             indices, scale = indices[order], _in_order(scale, order)
         return self.engine(choice).operands(indices, table, scale)

@@ -17,7 +17,7 @@ from tvm.script import tirx as T
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, table_and_scale
+from gq_tvm.schedules.family import OPAQUE, Choice, Family, Product, shared_codebook
 from gq_tvm.schedules.scalar.recurrent import scalar_recurrent
 from gq_tvm.schedules.scalar.rows import dot_with, dtypes, load_row_of, row_bytes
 from gq_tvm.targets import Target
@@ -45,12 +45,13 @@ class Scalar(Family):
 
     def supports(self, target: Target, product: Product) -> bool:
         """Every product whose sums cannot overflow, on every target."""
-        return product.fits_int32 and product.plain
+        return product.fits_int32
 
     def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
         """Operands: weights u8 [N * row_bytes + 1], table [2^bits], scale f32 [N]."""
-        table, scale = table_and_scale(choice.product, weight)
-        return {"weights": pack_rows(weight.indices, weight.bits), "table": table, "scale": scale}
+        table, scale = shared_codebook(choice.product, weight)
+        packed = pack_rows(weight.indices, choice.product.bits)
+        return {"weights": packed, "table": table, "scale": scale}
 
     def linear(
         self, choice: Choice, epilogue: Epilogue | None = None, parallel: bool = False

@@ -66,6 +66,16 @@ def test_verify_knows_another_arithmetic(folder, capsys):
     assert "(at most 0.0001); its activations move PyTorch's own" in capsys.readouterr().out
 
 
+def test_the_phases_are_written(folder, capsys):
+    dump = folder / "phases" / "linear"
+    assert run(folder / "linear.pt2", "-o", folder / "linear.gq", "--dump", dump) == 0
+    assert len(list(dump.iterdir())) > 4
+    capsys.readouterr()
+    in_the_way = folder / "linear.pt2"
+    assert run(folder / "linear.pt2", "-o", folder / "linear.gq", "--dump", in_the_way) == 2
+    assert capsys.readouterr().err.endswith("; choose another --dump\n")
+
+
 def test_the_targets_are_listed(capsys):
     assert run("--target", "help") == 0
     assert "cortex-a76" in capsys.readouterr().out

@@ -132,7 +132,7 @@ def run_linear(
     results = []
     for i, (product, x, indices, codebook, bias) in enumerate(cases):
         operands = family.pack(
-            choices[i], Weight.from_tables(indices, codebook, product.activation)
+            choices[i], Weight.from_tables(indices, codebook, choices[i].arithmetic)
         )
         packed = family.pack_bias(choices[i], bias)
         inputs = [x, *operands.values(), packed]

@@ -203,7 +203,6 @@ def test_a_weight_takes_exactly_its_bits(bits):
     product = Product(n, k, bits, "int1", 1)
     choice = Choice(where, product, family("xnor"), family("xnor").space(where, product)[0])
     indices = np.zeros((n, k), np.uint8)
-    operands = choice.family.pack(
-        choice, Weight(indices, np.ones((1, 2**bits), np.float32), np.ones(1, np.float32))
-    )
+    weight = Weight(indices, np.ones((1, 2**bits), np.float32), np.ones(1, np.float32))
+    operands = choice.family.pack(choice, weight)
     assert operands["weights"].nbytes * 8 == n * k * bits
