@@ -13,6 +13,7 @@ from gq_tvm.schedules.cpu.engines.table8 import RoundedTableEngine
 from gq_tvm.schedules.cpu.engines.xnor import XnorEngine
 from gq_tvm.schedules.cpu.family import VectorFamily
 from gq_tvm.schedules.family import Choice, Family, Product
+from gq_tvm.schedules.scalar.engine import ScalarEngine
 from gq_tvm.schedules.scalar.family import Scalar
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import Target
@@ -24,7 +25,7 @@ FAMILIES: list[Family] = [
     VectorFamily("lookup", ("int8",), (LookupEngine,)),
     VectorFamily("lookup_f32", ("fp32",), (LookupFloatEngine,)),
     VectorFamily("xnor", ("int1", "int2"), (XnorEngine,)),
-    Scalar(),
+    Scalar("scalar", ("int8", "fp32", "int2", "int1"), (ScalarEngine,)),
     VectorFamily("table8", ("fp32",), (RoundedTableEngine,), approximate=True),
     VectorFamily("dense_int8", ("int8",), (DenseInt8Engine,), baseline=True),
     VectorFamily("dense_f32", ("fp32",), (DenseFloatEngine,), baseline=True),

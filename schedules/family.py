@@ -47,6 +47,11 @@ class Product:
         gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
             i, f, g, o), 3 of a GRU (r, z, n); else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
+        group: Inputs that share a scale: 16, 32, 64 or 128, the last of a row may be fewer; 0 if
+            all do.
+        zero: Whether the weight has zero points, one for each scale.
+        tables: Codebooks, of which each is that of n / tables rows; 0 if each group of inputs has
+            its own.
     """
 
     n: int
@@ -56,6 +61,24 @@ class Product:
     rows: int | None = None
     gates: int = 0
     glu: bool = False
+    group: int = 0
+    zero: bool = False
+    tables: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of inputs."""
+        return -(-self.k // self.group) if self.group else 1
+
+    @property
+    def parted(self) -> bool:
+        """Whether a kernel adds groups up in fp32, each with its scale and its zero point."""
+        return self.group > 0 or self.zero
+
+    @property
+    def plain(self) -> bool:
+        """Whether one codebook and a scale for each row are all there is."""
+        return not self.parted and self.tables == 1
 
     @property
     def sizes(self) -> str:
@@ -229,21 +252,3 @@ class Choice:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", self.family.schedule(self.schedule))
-
-
-def shared_codebook(product: Product, weight: Weight) -> tuple[NDArray, NDArray[np.float32]]:
-    """Split a weight into the table all rows share and a scale for each of the N rows.
-
-    Returns:
-        ``table`` [2^bits], f32 if the product's activations are fp32 and int8 otherwise, and
-        ``scale`` f32 [N].
-
-    Raises:
-        Error: there is more to the weight than that.
-    """
-    if len(weight.codebook) > 1:
-        raise Error("its rows are not multiples of one codebook; convert the model again")
-    if product.activation == "fp32":
-        return weight.codebook[0], np.ascontiguousarray(weight.scales()[:, 0])
-    levels = weight.on_grid()
-    return levels.grid[0], np.ascontiguousarray(levels.scale[:, 0])

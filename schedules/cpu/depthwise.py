@@ -17,7 +17,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.ops.weight import Weight
-from gq_tvm.schedules.cpu.engine import each
+from gq_tvm.schedules.cpu.emit import each
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import OPAQUE, Product
 

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
+from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Knob, Schedule, grid
 
 Expr = Any
@@ -42,9 +45,10 @@ class Engine(ABC):
     the arguments, ``begin`` once, then ``stage``, ``tables`` and ``multiply`` inside the loops.
     """
 
-    def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
+    def __init__(self, isa: Lanes, product: Product, schedule: Schedule) -> None:
         """Prepare the kernel of a product of which N counts packed rows."""
-        self.isa = isa
+        self.isa: Lanes = isa
+        self.product = product
         self.n = product.n
         self.k = product.k
         self.bits = product.bits
@@ -56,13 +60,13 @@ class Engine(ABC):
         self.math = VectorMath(isa.lanes, isa.rounds)
 
     @classmethod
-    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+    def supports(cls, isa: Any, product: Product) -> bool:
         """Whether there are kernels for `product` on an instruction set."""
-        return True
+        return product.plain
 
     @classmethod
     @abstractmethod
-    def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
+    def space(cls, isa: Any, product: Product) -> list[Schedule]:
         """The schedules worth trying for `product`, the one to take untried first."""
 
     @property
@@ -71,15 +75,12 @@ class Engine(ABC):
         return self.tiles * self.outputs
 
     @abstractmethod
-    def operands(
-        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
         """Lay a weight out as the operands of ``declare``.
 
         Args:
             indices: uint8 [N, K].
-            table: The centroids [2^bits], int8 or float32.
-            scale: float32 [N], what the rows of centroids are multiplied by.
+            levels: Its tables, scales and zero points.
         """
 
     @abstractmethod
@@ -106,30 +107,85 @@ class Engine(ABC):
 
         One small buffer each: LLVM keeps them in registers, a single large one it would not.
         """
-        zero = T.broadcast(T.Cast(dtype, 0) if dtype == "int32" else T.float32(0), self.lanes)
+        zero = emit.spread(T.Cast(dtype, 0) if dtype == "int32" else T.float32(0), self.lanes)
         made = []
         for _ in range(rows):
             vectors = []
             for _ in range(self.vectors):
                 parts = [T.alloc_buffer((self.lanes,), dtype) for _ in range(sums)]
                 for part in parts:
-                    T.buffer_store(part, zero, [T.ramp(0, 1, self.lanes)])
+                    self.write(part, zero)
                 vectors.append(parts)
             made.append(vectors)
         return made
 
-    def trips(self, units: int, step: Callable[[Expr], None]) -> None:
-        """Emit ``step`` for every unit of K, as many a trip of the loop as ``unroll`` says."""
+    def pack_scales(self, levels: Levels) -> dict[str, np.ndarray]:
+        """Lay scales and zero points out as the operands of ``declare_scales``."""
+        return {
+            name: self._pack_scale(value)
+            for name, value in (("scale", levels.scale), ("zero", levels.zero))
+            if value is not None
+        }
+
+    def _pack_scale(self, values: np.ndarray) -> np.ndarray:
+        """A row's scale behind the other's; those of groups as a tile meets them."""
+        padded = np.pad(values, ((0, self.padded_n - len(values)), (0, 0)))
+        if not self.product.parted:
+            return np.ascontiguousarray(padded[:, 0])
+        tiles = padded.reshape(self.tiles, self.outputs, -1).transpose(0, 2, 1)
+        return np.ascontiguousarray(tiles)
+
+    def declare_scales(self) -> None:
+        """Declare the scales, and the zero points if there are any, as arguments."""
+        shape: tuple[int, ...] = (self.padded_n,)
+        if self.product.parted:
+            shape = (self.tiles, self.product.groups, self.outputs)
+        self._scale = T.arg("scale", T.buffer(shape, "float32"))
+        if self.product.zero:
+            self._zero = T.arg("zero", T.buffer(shape, "float32"))
+
+    def scales(self, tile: Expr, v: int) -> Expr:
+        """Emit the scales of an output vector of a tile: one a row."""
+        return emit.span(self._scale, tile * self.outputs + v * self.lanes, self.lanes)
+
+    def group_scales(self, tile: Expr, group: Expr, v: int) -> tuple[Expr, Expr | None]:
+        """Emit the scales and the zero points, if any, of a group of an output vector."""
+        at = [tile, group, emit.ramp(v * self.lanes, self.lanes)]
+        zero = T.bind(self._zero[tuple(at)]) if self.product.zero else None
+        return T.bind(self._scale[tuple(at)]), zero
+
+    def each_group(self, units: int, depth: int, body: Callable[[Expr, Expr, int], None]) -> None:
+        """Emit ``body(group, first unit, how many)`` for every group of inputs.
+
+        Args:
+            units: Units of K.
+            depth: K of a unit; groups are made of whole units.
+            body: Emits a group.
+        """
+        size = self.product.group // depth or units
+        whole, rest = divmod(units, size)
+        emit.each(whole, lambda group: body(group, group * size, size))
+        if rest:
+            body(T.int32(whole), T.int32(whole * size), rest)
+
+    def trips(self, units: int, step: Callable[[Expr], None], first: Any = 0) -> None:
+        """Emit ``step`` for ``units`` units of K, as many a trip of the loop as ``unroll`` says.
+
+        Args:
+            units: How many.
+            step: Takes the number of a unit.
+            first: The first.
+        """
         unroll = max(1, min(self.schedule["unroll"], units))
         whole = units // unroll
 
         def trip(number: Expr) -> None:
             for i in range(unroll):
-                step(number * unroll + i)
+                step(first + (number * unroll + i))
 
-        each(whole, trip)
+        emit.each(whole, trip)
         for unit in range(whole * unroll, units):
-            step(T.int32(unit))
+            step(first + T.int32(unit))
 
     def prefetch(self, packed: Buffer, tile: Expr, unit: Expr, ahead: int, lines: int) -> None:
         """Emit the prefetch of a unit's cache lines, ``ahead`` units from here, into L1.
@@ -144,11 +200,11 @@ class Engine(ABC):
 
     def read(self, buffer: Buffer) -> Expr:
         """Read a whole small buffer as one vector."""
-        return buffer[T.ramp(0, 1, self.lanes)]
+        return emit.span(buffer, 0, self.lanes)
 
     def write(self, buffer: Buffer, value: Expr) -> None:
         """Write a whole small buffer as one vector."""
-        T.buffer_store(buffer, value, [T.ramp(0, 1, self.lanes)])
+        T.buffer_store(buffer, value, [emit.ramp(0, self.lanes)])
 
 
 def tile_space(
@@ -177,37 +233,3 @@ def tile_space(
     )
     most = max(4, isa.tile_vectors * most_rows)
     return [one for one in space if one["vectors"] * one["rows"] <= most]
-
-
-def each_tile(
-    count: int, parallel: bool, tables: Callable[[], None], body: Callable[[Expr], None]
-) -> None:
-    """Emit ``body`` for ``count`` tiles, on the runtime's threads if ``parallel``.
-
-    A thread holds its own registers: with threads the tables are loaded for each tile.
-    """
-    if not parallel or count <= 1:
-        tables()
-        each(count, body)
-        return
-    with T.parallel(0, count) as tile:
-        tables()
-        body(tile)
-
-
-def each_rows(count: Any, height: int, body: Callable[[list[Expr]], None]) -> None:
-    """Emit ``body(slots)`` for ``count`` staged rows: ``height`` at once, then one by one."""
-    steps = count // height
-    each(steps, lambda i: body([i * height + row for row in range(height)]))
-    if height > 1:
-        each(count - steps * height, lambda i: body([steps * height + i]))
-
-
-def each(count: Any, body: Callable[[Expr], None]) -> None:
-    """Emit ``for i in range(count): body(i)``; no loop where ``count`` is known to be 0 or 1."""
-    if isinstance(count, int) and count <= 1:
-        if count == 1:
-            body(T.int32(0))
-        return
-    with T.serial(0, count) as i:
-        body(i)

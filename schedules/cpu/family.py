@@ -12,12 +12,14 @@ from tvm import tirx
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
+from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
 from gq_tvm.schedules.cpu.loops.gru import GRUCell
 from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
 from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
-from gq_tvm.schedules.family import Choice, Family, Product, shared_codebook
+from gq_tvm.schedules.family import Choice, Family, Product
+from gq_tvm.schedules.levels import Levels, in_order
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
 
@@ -50,16 +52,20 @@ class VectorFamily(Family):
         trained = product.activation
         return trained if trained in self.arithmetics else self.arithmetics[0]
 
+    def machine(self, target: Target) -> Lanes | None:
+        """What the engines are for; None where there are none."""
+        return INSTRUCTION_SETS.get(target.instruction_set)
+
     def supports(self, target: Target, product: Product) -> bool:
-        if target.instruction_set not in INSTRUCTION_SETS:
+        if self.machine(target) is None:
             return False
         if product.activation not in self.arithmetics and not (self.baseline or self.approximate):
             return False
         return self._computed(product).fits_int32 and bool(self._able(target, product))
 
     def space(self, target: Target, product: Product) -> list[Schedule]:
-        isa = INSTRUCTION_SETS[target.instruction_set]
-        space = map(self.schedule, self._able(target, product)[0].space(isa, product))
+        able = self._able(target, product)[0]
+        space = map(self.schedule, able.space(self.machine(target), product))
         # A value of a GLU and its gate are vectors of the same tile.
         return [one for one in space if one["vectors"] % 2 == 0 or not product.glu]
 
@@ -73,15 +79,17 @@ class VectorFamily(Family):
         ]
 
     def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
-        table, scale = shared_codebook(self._computed(choice.product), weight)
-        indices, order = weight.indices, _order(choice)
+        levels, indices = Levels.of(weight, choice.arithmetic), weight.indices
+        order = self._order(choice)
         if order is not None:
-            indices, scale = indices[order], _in_order(scale, order)
-        return self.engine(choice).operands(indices, table, scale)
+            indices, levels = indices[order], levels.in_order(order)
+        return self.engine(choice).operands(indices, levels)
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
-        order = _order(choice)
-        bias = bias.astype(np.float32) if order is None else _in_order(bias, order)
+        order = self._order(choice)
+        bias = bias.astype(np.float32)
+        if order is not None:
+            bias = in_order(bias, order)
         return np.pad(bias, (0, self.engine(choice).padded_n - len(bias)))
 
     def linear(
@@ -99,10 +107,10 @@ class VectorFamily(Family):
 
     def engine(self, choice: Choice) -> Engine:
         """The engine of a kernel, made anew."""
-        product, order = self._computed(choice.product), _order(choice)
+        product, order = self._computed(choice.product), self._order(choice)
         if order is not None:
             product = replace(product, n=len(order))
-        isa = INSTRUCTION_SETS[choice.target.instruction_set]
+        isa = self.machine(choice.target)
         return self._able(choice.target, product)[0](isa, product, choice.schedule)
 
     def _computed(self, product: Product) -> Product:
@@ -110,18 +118,12 @@ class VectorFamily(Family):
         return replace(product, activation=self.arithmetic(product))
 
     def _able(self, target: Target, product: Product) -> list[type[Engine]]:
-        isa, computed = INSTRUCTION_SETS[target.instruction_set], self._computed(product)
+        isa, computed = self.machine(target), self._computed(product)
         return [one for one in self.engines if one.supports(isa, computed)]
 
-
-def _order(choice: Choice) -> NDArray[np.int64] | None:
-    """The source row of each packed row, -1 for padding; None if they stay in order."""
-    product, lanes = choice.product, INSTRUCTION_SETS[choice.target.instruction_set].lanes
-    if product.gates:
-        return gate_order(product.n // product.gates, lanes, product.gates)
-    return glu_order(product.n, lanes, choice.schedule["vectors"]) if product.glu else None
-
-
-def _in_order(per_row: NDArray, order: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Values [N] at the rows of ``order``, zero where it has none."""
-    return np.where(order < 0, np.float32(0), per_row[order])
+    def _order(self, choice: Choice) -> NDArray[np.int64] | None:
+        """The source row of each packed row, -1 for padding; None if they stay in order."""
+        product, lanes = choice.product, self.machine(choice.target).lanes
+        if product.gates:
+            return gate_order(product.n // product.gates, lanes, product.gates)
+        return glu_order(product.n, lanes, choice.schedule["vectors"]) if product.glu else None

@@ -83,13 +83,15 @@ class VectorMath:
         """Round to the nearest integer, ties to even."""
         return T.call_llvm_pure_intrin(self._type, f"llvm.roundeven.{self._suffix}", x)
 
+    def rounded(self, x: Expr) -> Expr:
+        """A product as it is in fp32: LLVM may not add it unrounded, in a fused instruction."""
+        return T.call_llvm_pure_intrin(self._type, f"llvm.arithmetic.fence.{self._suffix}", x)
+
     def to_int32(self, x: Expr) -> Expr:
         """The nearest int32, ties to even, of |x| below 2^22."""
         if self.rounds:
             return T.cast(self.round(x), self._integers)
-        # The fence keeps x, a product, from being added unrounded.
-        whole = T.call_llvm_pure_intrin(self._type, f"llvm.arithmetic.fence.{self._suffix}", x)
-        bits = T.reinterpret(self._integers, whole + self.constant(_ROUNDER - 127))
+        bits = T.reinterpret(self._integers, self.rounded(x) + self.constant(_ROUNDER - 127))
         return bits - self.spread(T.int32(_ROUNDER_BITS))
 
     def relu(self, x: Expr) -> Expr:

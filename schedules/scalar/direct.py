@@ -16,8 +16,7 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
 from gq_tvm.schedules.family import OPAQUE, Product
-from gq_tvm.schedules.scalar.family import pack_rows
-from gq_tvm.schedules.scalar.rows import index_at, row_bytes
+from gq_tvm.schedules.scalar.rows import index_at, pack_rows, row_bytes
 
 Expr = Any
 

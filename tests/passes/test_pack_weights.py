@@ -14,7 +14,7 @@ from gq_tvm.passes.choose_kernel import ChooseKernel
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
-from gq_tvm.schedules.scalar.family import unpack_rows
+from gq_tvm.schedules.scalar.rows import unpack_rows
 
 NATIVE = targets.get("native")
 

@@ -9,9 +9,10 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.cpu.engine import Engine, Store, tile_space
-from gq_tvm.schedules.cpu.engines.lookup_f32 import FloatRows
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
+from gq_tvm.schedules.cpu.staging.float_rows import FloatRows
 from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any
@@ -31,21 +32,20 @@ class DenseFloatEngine(Engine):
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         return tile_space(isa, "fp32", product)
 
-    def operands(
-        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
+        table = levels.table[0]
         padded = np.zeros((self.padded_n, self._steps * _UNROLL), np.float32)
         padded[: self.n, : self.k] = table[indices]
         tiles = padded.reshape(self.tiles, self.outputs, -1).transpose(0, 2, 1)
         return {
             "weights": np.ascontiguousarray(tiles),
-            "scale": np.pad(scale, (0, self.padded_n - self.n)),
+            **self.pack_scales(levels),
         }
 
     def declare(self) -> None:
         shape = (self.tiles, self._steps * _UNROLL, self.outputs)
         self._weights = T.arg("weights", T.buffer(shape, "float32"))
-        self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
+        self.declare_scales()
 
     def begin(self, rows: int) -> None:
         self._staged.begin(rows)
@@ -72,5 +72,5 @@ class DenseFloatEngine(Engine):
         self.trips(self._steps, step_trip)
         for row in range(len(slots)):
             for v in range(self.vectors):
-                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+                scale = self.scales(tile, v)
                 store(row, v, self.read(sums[row][v][0]) * scale)

@@ -11,19 +11,30 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.codes import SUBVECTORS, planes
 from gq_tvm.schedules.cpu.engine import Engine, Store, tile_space
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.layout import TileLayout, whole_lines
+from gq_tvm.schedules.cpu.staging.group_sums import group_sums
 from gq_tvm.schedules.cpu.staging.int8 import stage_int8
 from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any
+#: [output vector][partial sum]
+Sums = list[list[Any]]
 
 
 class LookupEngine(Engine):
-    """``y = (sum_k q[m, k] c[index[n, k]]) * (scale_x[m] * scale_w[n])``, exact until the scale."""
+    """``y = (sum_k q[m, k] c[index[n, k]]) * (scale_x[m] * scale_w[n])``, exact until the scale.
+
+    In groups it is ``scale_x[m] * sum_j (acc_j * scale_w[n, j] - sum_k q[m, k] * zero[n, j])`` with
+    such exact sums acc_j, j rising, and every product and every sum rounded to fp32.
+    """
+
+    isa: InstructionSet
 
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
         super().__init__(isa, product, schedule)
@@ -33,13 +44,16 @@ class LookupEngine(Engine):
         self.padded_k = -(-self.k // self.layout.depth) * self.layout.depth
 
     @classmethod
+    def supports(cls, isa: InstructionSet, product: Product) -> bool:
+        return product.tables == 1
+
+    @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         space = tile_space(isa, "int8", product, prefetch=(0, 2048))
         return [one for one in space if SUBVECTORS // one["vectors"] >= isa.dot_groups]
 
-    def operands(
-        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
+        table = levels.table[0]
         unsigned = (table.astype(np.int16) + self.isa.centroid_offset).astype(np.uint8)
         if self.bits == 8:
             indices, unsigned = unsigned[indices], np.zeros(1, np.uint8)
@@ -48,14 +62,14 @@ class LookupEngine(Engine):
         return {
             "weights": self.layout.pack(indices),
             "table": whole_lines(unsigned),
-            "scale": np.pad(scale, (0, self.padded_n - self.n)),
+            **self.pack_scales(levels),
         }
 
     def declare(self) -> None:
         shape = self.layout.shape(self.n, self.k)
         self._weights = T.arg("weights", T.buffer(shape, "uint8"))
         self._table = T.arg("table", T.buffer((self._table_bytes(),), "uint8"))
-        self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
+        self.declare_scales()
 
     def _table_bytes(self) -> int:
         table = np.zeros(2**self.bits, np.uint8)
@@ -69,7 +83,12 @@ class LookupEngine(Engine):
         self._rows = T.alloc_buffer((rows, self.padded_k), "int8")
         self._row_scale = T.alloc_buffer((rows,), "float32")
         self._registers: dict[tuple[int, ...], Sequence[Expr]] = {}
-        self._row_sum = T.alloc_buffer((rows,), "int32")
+        if self.product.parted:
+            shape = (rows, self.product.groups)
+            self._start = T.alloc_buffer(shape, "int32") if self.isa.centroid_offset else None
+            self._sum = T.alloc_buffer(shape, "float32") if self.product.zero else None
+        else:
+            self._row_sum = T.alloc_buffer((rows,), "int32")
         if self.padded_k > self.k:  # padding of K meets index 0: it must be multiplied by zero
             with T.serial(0, rows) as slot:
                 for k in range(self.k, self.padded_k):
@@ -89,59 +108,126 @@ class LookupEngine(Engine):
         return lambda k, lanes: self._rows[slot, T.ramp(first + k, 1, lanes)]
 
     def stage(self, load: Callable[[Expr, int], Expr], slot: Expr) -> None:
-        offset = self.isa.centroid_offset
+        parted, offset = self.product.parted, self.isa.centroid_offset
 
         def store_row(k: Expr, values: Expr) -> None:
             lanes = 1 if str(values.ty) == "int8" else self.lanes
-            T.buffer_store(self._rows, values, [slot, k if lanes == 1 else T.ramp(k, 1, lanes)])
+            T.buffer_store(self._rows, values, [slot, emit.ramp(k, lanes)])
 
+        def store_sum(group: Expr, value: Expr) -> None:
+            if self._start is not None:
+                T.buffer_store(self._start, value * T.int32(-offset), [slot, group])
+            if self._sum is not None:
+                T.buffer_store(self._sum, T.cast(value, "float32"), [slot, group])
+
+        whole = offset != 0 and not parted
         stage_int8(
             load,
             self.k,
             self.math,
             row=store_row,
             scale=lambda value: T.buffer_store(self._row_scale, value, [slot]),
-            total=(lambda value: T.buffer_store(self._row_sum, value, [slot])) if offset else None,
+            total=(lambda value: T.buffer_store(self._row_sum, value, [slot])) if whole else None,
         )
+        if parted and (self._start is not None or self._sum is not None):
+            group_sums(self.product, lambda k: self._rows[slot, k], "int32", store_sum)
 
     def multiply(self, tile: Expr, slots: Sequence[Expr], store: Store) -> None:
-        isa, layout, lanes = self.isa, self.layout, self.lanes
-        _, units, count, size = layout.shape(self.n, self.k)
         # [vector][partial sum of all rows]
-        (sums,) = self.accumulators(1, "int32", isa.sums_of(len(slots)))
+        (sums,) = self.accumulators(1, "int32", self.isa.sums_of(len(slots)))
+        units = self.layout.shape(self.n, self.k)[1]
+
+        def step(unit: Expr) -> None:
+            self._unit(tile, unit, slots, sums)
+
+        if self.product.parted:
+            self._multiply_groups(tile, slots, sums, step, units, store)
+        else:
+            self.trips(units, step)
+            self._finish(tile, slots, sums, store)
+
+    def _unit(self, tile: Expr, unit: Expr, slots: Sequence[Expr], sums: Sums) -> None:
+        """Emit a unit of K."""
+        isa, layout = self.isa, self.layout
+        _, _, count, size = layout.shape(self.n, self.k)
         ahead = self.schedule["prefetch"] // (count * size)
-
-        def unit_step(unit: Expr) -> None:
-            if ahead:
-                self.prefetch(self._weights, tile, unit, ahead, count)
-            vectors = [
-                T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)
+        if ahead:
+            self.prefetch(self._weights, tile, unit, ahead, count)
+        vectors = [T.bind(self._weights[tile, unit, j, T.ramp(0, 1, size)]) for j in range(count)]
+        first = unit * layout.depth
+        activations = [
+            isa.activations(self._row_loader(slot, first), layout.groups) for slot in slots
+        ]
+        for v in range(self.vectors):
+            weights = [
+                T.bind(self._centroids(vectors, group * self.vectors + v))
+                for group in range(layout.groups)
             ]
-            first = unit * layout.depth
-            activations = [
-                isa.activations(self._row_loader(slot, first), layout.groups) for slot in slots
-            ]
-            for v in range(self.vectors):
-                weights = [
-                    T.bind(self._centroids(vectors, group * self.vectors + v))
-                    for group in range(layout.groups)
-                ]
-                before = [self.read(part) for part in sums[v]]
-                after = isa.dot_rows(before, weights, activations)
-                for part, result in zip(sums[v], after, strict=True):
-                    self.write(part, result)
+            before = [self.read(part) for part in sums[v]]
+            after = isa.dot_rows(before, weights, activations)
+            for part, result in zip(sums[v], after, strict=True):
+                self.write(part, result)
 
-        self.trips(units, unit_step)
+    def _finish(self, tile: Expr, slots: Sequence[Expr], sums: Sums, store: Store) -> None:
+        """Emit the results of sums over all of K."""
+        isa, lanes = self.isa, self.lanes
         row_scales = [T.bind(self._row_scale[slot]) for slot in slots]
         for v in range(self.vectors):
             totals = isa.totals([self.read(part) for part in sums[v]], len(slots))
-            scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+            scale = self.scales(tile, v)
             for row, (slot, total) in enumerate(zip(slots, totals, strict=True)):
                 if isa.centroid_offset:
                     correction = self._row_sum[slot] * T.int32(isa.centroid_offset)
                     total = total - T.broadcast(correction, lanes)
                 value = T.cast(total, f"float32x{lanes}")
                 store(row, v, value * (T.broadcast(row_scales[row], lanes) * scale))
+
+    def _multiply_groups(
+        self,
+        tile: Expr,
+        slots: Sequence[Expr],
+        sums: Sums,
+        step: Callable[[Expr], None],
+        units: int,
+        store: Store,
+    ) -> None:
+        """Emit the units of each group and take its sums over into fp32."""
+        totals = self.accumulators(len(slots), "float32")
+
+        def group(number: Expr, first: Expr, count: int) -> None:
+            self._clear(number, slots, sums)
+            self.trips(count, step, first)
+            self._add_group(tile, number, slots, sums, totals)
+
+        self.each_group(units, self.layout.depth, group)
+        for row, slot in enumerate(slots):
+            row_scale = T.bind(T.broadcast(self._row_scale[slot], self.lanes))
+            for v in range(self.vectors):
+                store(row, v, self.read(totals[row][v][0]) * row_scale)
+
+    def _clear(self, group: Expr, slots: Sequence[Expr], sums: Sums) -> None:
+        """Set the sums to where a group begins: 0, or what makes up for the centroids' offset."""
+        starts = [T.broadcast(T.int32(0), self.lanes)] * len(sums[0])
+        if self._start is not None:
+            assert self.isa.sums_of(len(slots)) == len(slots)
+            starts = [T.bind(T.broadcast(self._start[slot, group], self.lanes)) for slot in slots]
+        for parts in sums:
+            for part, start in zip(parts, starts, strict=True):
+                self.write(part, start)
+
+    def _add_group(
+        self, tile: Expr, group: Expr, slots: Sequence[Expr], sums: Sums, totals: list[Sums]
+    ) -> None:
+        """Add a group's sums, scaled, to the totals of the rows."""
+        rounded, lanes = self.math.rounded, self.lanes
+        for v in range(self.vectors):
+            scale, zero = self.group_scales(tile, group, v)
+            found = self.isa.totals([self.read(part) for part in sums[v]], len(slots))
+            for row, (slot, total) in enumerate(zip(slots, found, strict=True)):
+                term = rounded(T.cast(total, f"float32x{lanes}") * scale)
+                if self._sum is not None:
+                    term = term - rounded(T.broadcast(self._sum[slot, group], lanes) * zero)
+                self.write(totals[row][v][0], self.read(totals[row][v][0]) + term)
 
     def _centroids(self, vectors: Sequence[Expr], subvector: int) -> Expr:
         code = self.codes[subvector]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import Store, each
+from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.cpu.engine import Store
 from gq_tvm.schedules.cpu.engines.table import ENTRIES, BitTables, table_space
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.family import Product

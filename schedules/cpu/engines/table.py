@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import Engine, Store, each
+from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.cpu.engine import Engine, Store
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.instruction_sets.base import typed
 from gq_tvm.schedules.cpu.layout import whole_lines
 from gq_tvm.schedules.cpu.staging.int8 import stage_int8
 from gq_tvm.schedules.family import MOST_INT8_K, Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule, grid
 
 Expr = Any
@@ -44,6 +46,8 @@ def table_space(**knobs: Iterable[int]) -> list[Schedule]:
 class Tables(Engine):
     """Packing and look-ups of every engine that tabulates sums of groups."""
 
+    isa: InstructionSet
+
     _weights: Buffer
 
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
@@ -56,7 +60,7 @@ class Tables(Engine):
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
         wide = isa.table_entries >= GROUPS * ENTRIES and isa.multiplies_vectors
-        return wide and product.bits in (1, 2)
+        return wide and product.bits in (1, 2) and super().supports(isa, product)
 
     def pack(self, indices: np.ndarray) -> np.ndarray:
         """Pack ``uint8 [N, K]`` into ``uint8 [tiles, units, vectors, 4 * lanes]``."""
@@ -92,12 +96,15 @@ class Tables(Engine):
 class BitTables(Engine):
     """What engines of 1-bit weights share: ``(c0 sum(q) + (c1 - c0) sum(q where set)) scale``."""
 
+    isa: InstructionSet
+
     _row: Buffer
 
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
         # (c1 - c0) may be twice the largest centroid.
-        return product.bits == 1 and 2 * product.k <= MOST_INT8_K
+        fits = 2 * product.k <= MOST_INT8_K
+        return product.bits == 1 and fits and super().supports(isa, product)
 
     #: K rounded up to what is packed.
     padded_k: int
@@ -114,20 +121,19 @@ class BitTables(Engine):
     def tabulate(self, slot: Expr) -> None:
         """Emit the tables of the staged row."""
 
-    def operands(
-        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
+        table = levels.table[0]
         low, high = table.astype(np.int32)
         return {
             "weights": self.pack(indices),
             "table": whole_lines(np.array([low, high - low], np.int32)),
-            "scale": np.pad(scale, (0, self.padded_n - self.n)),
+            **self.pack_scales(levels),
         }
 
     def declare(self) -> None:
         self._weights = T.arg("weights", T.buffer(self.shape(), "uint8"))
         self._levels = T.arg("table", T.buffer((16,), "int32"))
-        self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
+        self.declare_scales()
 
     def begin(self, rows: int) -> None:
         self._row = T.alloc_buffer((self.padded_k,), "int8")
@@ -166,17 +172,13 @@ class BitTables(Engine):
             row_scale = T.bind(self._row_scale[slot])
             for v in range(self.vectors):
                 total = base + where_set(row, v) * T.broadcast(step, lanes)
-                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+                scale = self.scales(tile, v)
                 value = T.cast(total, f"float32x{lanes}") * (T.broadcast(row_scale, lanes) * scale)
                 store(row, v, value)
 
 
 class TableEngine(Tables, BitTables):
     """1-bit weights by tables of 64 entries, low bytes and high bytes apart."""
-
-    @classmethod
-    def supports(cls, isa: InstructionSet, product: Product) -> bool:
-        return Tables.supports(isa, product) and BitTables.supports(isa, product)
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:

@@ -16,11 +16,13 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.ops.reference import BLOCK_GROUPS
-from gq_tvm.schedules.cpu.engine import Store, each
+from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.cpu.engine import Store
 from gq_tvm.schedules.cpu.engines.table import ENTRIES, GROUPS, Tables, table_space
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.staging.int8 import Peak, magnitude_bits
 from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any
@@ -41,21 +43,20 @@ class RoundedTableEngine(Tables):
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
         return table_space(unroll=(1, 2), prefetch=(0, 2048))
 
-    def operands(
-        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
+        table = levels.table[0]
         places = self.bits * np.arange(self.group)[:, None]
         parts = np.arange(ENTRIES)[None, :] >> places & (1 << self.bits) - 1
         return {
             "weights": self.pack(indices),
             "table": table.astype(np.float32)[parts],
-            "scale": np.pad(scale, (0, self.padded_n - self.n)),
+            **self.pack_scales(levels),
         }
 
     def declare(self) -> None:
         self._weights = T.arg("weights", T.buffer(self.shape(), "uint8"))
         self._centroids = T.arg("table", T.buffer((self.group, ENTRIES), "float32"))
-        self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
+        self.declare_scales()
 
     def begin(self, rows: int) -> None:
         self._row = T.alloc_buffer((self.padded_k,), "float32")
@@ -133,5 +134,5 @@ class RoundedTableEngine(Tables):
         self.trips(self.blocks, block_step)
         for row in range(len(slots)):
             for v in range(self.vectors):
-                scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+                scale = self.scales(tile, v)
                 store(row, v, self.read(sums[row][v][0]) * scale)

@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import Engine, Store, each
+from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.cpu.engine import Engine, Store
 from gq_tvm.schedules.cpu.instruction_sets import InstructionSet
 from gq_tvm.schedules.cpu.layout import whole_lines
 from gq_tvm.schedules.cpu.staging.planes import PLANE_WEIGHTS, WORD, stage_planes
 from gq_tvm.schedules.family import Product
+from gq_tvm.schedules.levels import Levels
 from gq_tvm.schedules.schedule import Schedule
 
 Expr = Any
@@ -52,6 +54,8 @@ class XnorEngine(Engine):
     with what ``_finish`` adds first no partial sum exceeds 7112 K, below 2^31 for K to 300 000.
     """
 
+    isa: InstructionSet
+
     def __init__(self, isa: InstructionSet, product: Product, schedule: Schedule) -> None:
         super().__init__(isa, product, schedule)
         self.arithmetic = product.activation
@@ -61,7 +65,8 @@ class XnorEngine(Engine):
 
     @classmethod
     def supports(cls, isa: InstructionSet, product: Product) -> bool:
-        return product.bits <= 2 and product.activation in PLANE_WEIGHTS
+        few = product.bits <= 2 and product.activation in PLANE_WEIGHTS
+        return few and super().supports(isa, product)
 
     @classmethod
     def space(cls, isa: InstructionSet, product: Product) -> list[Schedule]:
@@ -71,9 +76,8 @@ class XnorEngine(Engine):
         unrolls = (2, 1, 4) if isa.counter == "int32" else (1, 2, 4)  # bytes are code enough
         return [Schedule(vectors=v, rows=rows, unroll=u) for v in vectors for u in unrolls]
 
-    def operands(
-        self, indices: np.ndarray, table: np.ndarray, scale: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
+        table = levels.table[0]
         # Numbered by size, centroids in mirrored pairs have no product of planes.
         order = np.argsort(table, kind="stable")
         rank = np.argsort(order).astype(np.uint8)
@@ -86,14 +90,14 @@ class XnorEngine(Engine):
         return {
             "weights": np.ascontiguousarray(words.transpose(1, 4, 0, 2, 3)),
             "coefficients": whole_lines(walsh_hadamard(table[order]).astype(np.int32)),
-            "scale": np.pad(scale, (0, self.padded_n - self.n)),
+            **self.pack_scales(levels),
         }
 
     def declare(self) -> None:
         shape = (self.tiles, self.words, self.bits, self.vectors, self.lanes)
         self._weights = T.arg("weights", T.buffer(shape, "int32"))
         self._coefficients = T.arg("coefficients", T.buffer((16,), "int32"))
-        self._scale = T.arg("scale", T.buffer((self.padded_n,), "float32"))
+        self.declare_scales()
 
     def begin(self, rows: int) -> None:
         self._rows = T.alloc_buffer((rows, len(self.row_planes), self.words), "int32")
@@ -224,7 +228,7 @@ class XnorEngine(Engine):
                     differing = part if differing is None else differing + part
                 total = total - differing * twice[plane]
             exact = T.shift_right(total, T.broadcast(T.int32(self.bits), lanes))
-            scale = self._scale[T.ramp(tile * self.outputs + v * lanes, 1, lanes)]
+            scale = self.scales(tile, v)
             value = T.cast(exact, f"float32x{lanes}") * (row_scale * scale)
             store(row, v, value)
 

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import each
+from gq_tvm.schedules.cpu.emit import each
 from gq_tvm.schedules.cpu.float_ops.tile import ROWS, in_tiles, multiply, span, tile_vectors
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import OPAQUE

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import each
+from gq_tvm.schedules.cpu.emit import each
 from gq_tvm.schedules.cpu.float_ops.tile import in_tiles, multiply, span
 from gq_tvm.schedules.family import OPAQUE
 

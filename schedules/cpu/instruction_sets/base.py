@@ -28,22 +28,36 @@ def typed(vector: Expr, dtype: str, lanes: int) -> Expr:
     return T.reinterpret(dtype if lanes == 1 else f"{dtype}x{lanes}", vector)
 
 
-class InstructionSet(ABC):
+class Lanes:
+    """What loops have to know of a machine; by itself one without vectors.
+
+    Attributes:
+        vector_bytes: Bytes of a vector register.
+        rounds: Whether an instruction rounds floats to whole numbers.
+    """
+
+    vector_bytes: int = 4
+    rounds: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of a vector."""
+        return self.vector_bytes // 4
+
+
+class InstructionSet(Lanes, ABC):
     """The primitives of one vector instruction set.
 
     Attributes:
         name: As ``Target.instruction_set`` names it.
-        vector_bytes: Bytes of a vector register.
         tile_vectors: Output vectors of a tile, where nothing was measured.
         tile_rows: Rows of activations such a tile can take at once without spilling
             accumulators, for int8 and for fp32 products.
-        rounds: Whether an instruction rounds floats to whole numbers.
         centroid_offset: Added to int8 centroids, so that an unsigned operand can hold them;
             the product is then corrected by ``-offset * sum(activations)``.
     """
 
     name: str
-    vector_bytes: int
     tile_rows: ClassVar[dict[str, int]]
     tile_vectors: int = 4
     rounds: bool = True
@@ -52,11 +66,6 @@ class InstructionSet(ABC):
     table_entries: int = 16
     #: Whether there is `dot_vectors`.
     multiplies_vectors: bool = False
-
-    @property
-    def lanes(self) -> int:
-        """32-bit lanes of a vector."""
-        return self.vector_bytes // 4
 
     # --- bits inside bytes -------------------------------------------------------------------
 

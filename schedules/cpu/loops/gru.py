@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import each
+from gq_tvm.schedules.cpu.emit import each
 from gq_tvm.schedules.cpu.loops.recurrent import Cell
 
 Expr = Any

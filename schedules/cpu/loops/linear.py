@@ -9,7 +9,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import Engine, each, each_rows, each_tile
+from gq_tvm.schedules.cpu.emit import each, each_rows, each_tile, ramp
+from gq_tvm.schedules.cpu.engine import Engine
 from gq_tvm.schedules.cpu.loops.results import Results
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import OPAQUE
@@ -86,7 +87,7 @@ class _Blocks:
             self._tile(T.int32(self.results.whole_tiles), first, count, partial=True)
 
     def _row(self, row: Expr) -> Callable[[Expr, int], Expr]:
-        return lambda k, width: self.x[row, k if width == 1 else T.ramp(k, 1, width)]
+        return lambda k, width: self.x[row, ramp(k, width)]
 
     def _tile(self, tile: Expr, first: Expr, count: Any, partial: bool) -> None:
         each_rows(count, self.height, lambda slots: self._rows(tile, first, slots, partial))

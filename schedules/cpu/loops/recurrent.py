@@ -19,7 +19,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.engine import Engine, each, each_rows, each_tile
+from gq_tvm.schedules.cpu.emit import each, each_rows, each_tile, ramp
+from gq_tvm.schedules.cpu.engine import Engine
 from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
@@ -126,7 +127,7 @@ class _Inputs:
         """Stage the frames ``first`` to ``first + count`` of sequence ``b``."""
 
         def frame(t: Expr) -> Callable[[Expr, int], Expr]:
-            return lambda k, width: self.x[b, t, k if width == 1 else T.ramp(k, 1, width)]
+            return lambda k, width: self.x[b, t, ramp(k, width)]
 
         each(count, lambda slot: self.engine.stage(frame(first + slot), slot))
 
@@ -212,7 +213,7 @@ class Cell(ABC):
         parts.append((self.engine, lambda tile: self._product(tile, slot)))
 
         def load(k: Expr, width: int) -> Expr:
-            return old[0][b, k if width == 1 else T.ramp(k, 1, width)]
+            return old[0][b, ramp(k, width)]
 
         def tables() -> None:
             for engine, _ in parts:
@@ -260,13 +261,13 @@ class Cell(ABC):
         """Where the gates of a unit stand among the packed rows."""
         lanes = self.engine.lanes
         first = unit * (self.gates_a_unit * lanes)
-        return [T.ramp(first + v * lanes, 1, lanes) for v in range(self.gates_a_unit)]
+        return [ramp(first + v * lanes, lanes) for v in range(self.gates_a_unit)]
 
     # Where a unit is partial, no access leaves the tensors: lanes are masked.
 
     def load(self, buffer: Buffer, row: list[Expr], unit: Expr, partial: bool) -> Expr:
         """A unit of a row of hidden states."""
-        at = T.ramp(unit * self.engine.lanes, 1, self.engine.lanes)
+        at = ramp(unit * self.engine.lanes, self.engine.lanes)
         if not partial:
             return buffer[(*row, at)]
         dtype = f"float32x{self.engine.lanes}"
@@ -276,7 +277,7 @@ class Cell(ABC):
         self, buffer: Buffer, value: Expr, row: list[Expr], unit: Expr, partial: bool
     ) -> None:
         """Store a unit of a row of hidden states."""
-        at = T.ramp(unit * self.engine.lanes, 1, self.engine.lanes)
+        at = ramp(unit * self.engine.lanes, self.engine.lanes)
         if partial:
             T.evaluate(tirx.op.masked_store(buffer, value, *row, at, self._mask()))
         else:
@@ -284,7 +285,7 @@ class Cell(ABC):
 
     def _mask(self) -> Expr:
         lanes = self.engine.lanes
-        return T.ramp(0, 1, lanes) < T.broadcast(T.int32(self.rest), lanes)
+        return ramp(0, lanes) < T.broadcast(T.int32(self.rest), lanes)
 
 
 def _tiles(first: Expr, count: int, product: Callable[[Expr], None]) -> None:
@@ -293,4 +294,4 @@ def _tiles(first: Expr, count: int, product: Callable[[Expr], None]) -> None:
 
 def _vector(engine: Engine, tile: Expr, v: int) -> Expr:
     """Where output vector ``v`` of a tile stands among the packed rows."""
-    return T.ramp(tile * engine.outputs + v * engine.lanes, 1, engine.lanes)
+    return ramp(tile * engine.outputs + v * engine.lanes, engine.lanes)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.cpu.emit import ramp
 from gq_tvm.schedules.cpu.engine import Engine, Store
 from gq_tvm.schedules.epilogue import Epilogue
 
@@ -47,7 +48,7 @@ class Results:
         linear: dict[int, Expr] = {}  # first halves waiting for their gates, by row
 
         def store(row: int, v: int, value: Expr) -> None:
-            value = value + self.bias[T.ramp(tile * engine.outputs + v * lanes, 1, lanes)]
+            value = value + self.bias[ramp(tile * engine.outputs + v * lanes, lanes)]
             if self.epilogue.glu:
                 if v % 2 == 0:
                     linear[row] = T.bind(value)
@@ -58,9 +59,9 @@ class Results:
             if self.epilogue.scale != 1:
                 value = value * math.constant(self.epilogue.scale)
             if partial:
-                T.buffer_store(self.edge, value, [row, T.ramp(v * lanes, 1, lanes)])
+                T.buffer_store(self.edge, value, [row, ramp(v * lanes, lanes)])
                 return
-            at = [rows[row], T.ramp(tile * self.size + v * lanes, 1, lanes)]
+            at = [rows[row], ramp(tile * self.size + v * lanes, lanes)]
             T.buffer_store(self.y, self._added(value, at), at)
 
         return store

@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 
 Expr = Any
@@ -63,9 +64,9 @@ class Peak:
 def find_peak(load: Callable[[Expr, int], Expr], k: int, lanes: int) -> Peak:
     """Emit the search for the largest magnitude of ``k`` activations."""
     whole, rest = divmod(k, lanes)
-    vector = T.ramp(0, 1, lanes)
+    vector = emit.ramp(0, lanes)
     peak = T.alloc_buffer((lanes,), "int32")
-    T.buffer_store(peak, T.broadcast(T.int32(0), lanes), [vector])
+    T.buffer_store(peak, emit.spread(T.int32(0), lanes), [vector])
     if whole:
         with T.serial(0, whole) as i:
             bits = magnitude_bits(load(i * lanes, lanes), lanes)
@@ -104,8 +105,7 @@ def stage_int8(
     """
     lanes, scalar = math.lanes, VectorMath(1, math.rounds)
     whole, rest = divmod(k, lanes)
-    vector = T.ramp(0, 1, lanes)
-    zeros = T.broadcast(T.int32(0), lanes)
+    vector = emit.ramp(0, lanes)
 
     inverse, row_scale = find_peak(load, k, lanes).int8()
     scale(row_scale)
@@ -113,10 +113,10 @@ def stage_int8(
     sums = None
     if total is not None:
         sums = T.alloc_buffer((lanes,), "int32")
-        T.buffer_store(sums, zeros, [vector])
+        T.buffer_store(sums, math.spread(T.int32(0)), [vector])
     if whole:
         with T.serial(0, whole) as i:
-            scaled = load(i * lanes, lanes) * T.broadcast(inverse, lanes)
+            scaled = load(i * lanes, lanes) * math.spread(inverse)
             integers = T.bind(math.to_int32(scaled))
             row(i * lanes, T.cast(integers, f"int8x{lanes}"))
             if sums is not None:
@@ -133,4 +133,6 @@ def stage_int8(
 
 def reduce_int32(operation: str, vector: Expr, lanes: int) -> Expr:
     """Reduce a vector ``int32 [lanes]`` by LLVM's ``add``, ``or``, ``smax``, ..."""
+    if lanes == 1:
+        return vector
     return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{operation}.v{lanes}i32", vector)

@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.ops.rounding import INT2_STEP, MEAN_STEPS
+from gq_tvm.schedules.cpu import emit
 from gq_tvm.schedules.cpu.staging.int8 import Peak, find_peak, magnitude_bits, reduce_int32
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 
@@ -45,24 +46,16 @@ def stage_planes(
         scale: Takes the float32 scale of the row.
     """
     lanes = math.lanes
-    peak = find_peak(load, k, lanes)
-    step = _mean(load, k, math, peak)
-    if activation == "int2":
-        step = step * T.float32(INT2_STEP)
-    # Kept in memory: TVM's simplifier would put the choice it comes from into every comparison.
-    kept = T.alloc_buffer((1,), "float32")
-    T.buffer_store(kept, peak.scale(step), [0])
-    scale(kept[0])
-    threshold = T.bind(kept[0] + kept[0]) if activation == "int2" else None
+    threshold = _threshold(load, k, math, activation, scale)
 
-    def emit(at: Expr, read: Callable[[int], Expr]) -> None:
+    def words(at: Expr, read: Callable[[int], Expr]) -> None:
         for plane, bits in enumerate(_planes(read, lanes, threshold)):
             word(plane, at, bits)
 
     whole, rest = divmod(k, WORD)
     if whole:
         with T.serial(0, whole) as i:
-            emit(i, lambda first: load(i * WORD + first, lanes))
+            words(i, lambda first: load(i * WORD + first, lanes))
     if rest:
         edge = T.alloc_buffer((WORD,), "float32")
         for first in range(0, WORD, lanes):
@@ -70,20 +63,57 @@ def stage_planes(
             T.buffer_store(edge, zeros, [T.ramp(first, 1, lanes)])
         with T.serial(0, rest) as j:
             T.buffer_store(edge, load(whole * WORD + j, 1), [j])
-        emit(T.int32(whole), lambda first: edge[T.ramp(first, 1, lanes)])
+        words(T.int32(whole), lambda first: edge[T.ramp(first, 1, lanes)])
+
+
+def stage_levels(
+    load: Callable[[Expr, int], Expr],
+    k: int,
+    activation: str,
+    row: Callable[[Expr, Expr], None],
+    scale: Callable[[Expr], None],
+) -> None:
+    """Emit the quantisation of ``k`` activations one by one: ``row(k, value)`` stores an int8."""
+    threshold = _threshold(load, k, VectorMath(1, rounds=False), activation, scale)
+    with T.serial(0, k) as i:
+        x = T.bind(load(i, 1))
+        level = tirx.Select(x < T.float32(0), T.int8(-1), T.int8(1))
+        if threshold is not None:
+            beyond = _magnitude(x, 1) > threshold
+            level = level * tirx.Select(beyond, T.int8(3), T.int8(1))
+        row(i, level)
+
+
+def _threshold(
+    load: Callable[[Expr, int], Expr],
+    k: int,
+    math: VectorMath,
+    activation: str,
+    scale: Callable[[Expr], None],
+) -> Expr | None:
+    """Emit a row's scale; beyond what is returned a level is 3, if there are such levels."""
+    peak = find_peak(load, k, math.lanes)
+    step = _mean(load, k, math, peak)
+    if activation == "int2":
+        step = step * T.float32(INT2_STEP)
+    # Kept in memory: TVM's simplifier would put the choice it comes from into every comparison.
+    kept = T.alloc_buffer((1,), "float32")
+    T.buffer_store(kept, peak.scale(step), [0])
+    scale(kept[0])
+    return T.bind(kept[0] + kept[0]) if activation == "int2" else None
 
 
 def _mean(load: Callable[[Expr, int], Expr], k: int, math: VectorMath, peak: Peak) -> Expr:
     """The mean magnitude of a live row (``rounding.mean_magnitudes``)."""
     lanes, scalar = math.lanes, VectorMath(1, math.rounds)
     whole, rest = divmod(k, lanes)
-    vector = T.ramp(0, 1, lanes)
+    vector = emit.ramp(0, lanes)
     inverse = T.bind(peak.if_live(T.float32(MEAN_STEPS) / peak.magnitude, T.float32(0)))
     sums = T.alloc_buffer((lanes,), "int32")
-    T.buffer_store(sums, T.broadcast(T.int32(0), lanes), [vector])
+    T.buffer_store(sums, emit.spread(T.int32(0), lanes), [vector])
     if whole:
         with T.serial(0, whole) as i:
-            steps = _magnitude(load(i * lanes, lanes), lanes) * _spread(inverse, lanes)
+            steps = _magnitude(load(i * lanes, lanes), lanes) * emit.spread(inverse, lanes)
             T.buffer_store(sums, sums[vector] + math.to_int32(steps), [vector])
     for i in range(rest):
         value = _magnitude(load(T.int32(whole * lanes + i), 1), 1) * inverse
@@ -98,9 +128,9 @@ def _planes(read: Callable[[int], Expr], lanes: int, threshold: Expr | None) -> 
     for first in range(0, WORD, lanes):
         x = T.bind(read(first))
         place = T.shift_left(T.broadcast(T.int32(1), lanes), T.ramp(first, 1, lanes))
-        signs = T.bitwise_or(signs, _where(x < _spread(T.float32(0), lanes), place, lanes))
+        signs = T.bitwise_or(signs, _where(x < emit.spread(T.float32(0), lanes), place, lanes))
         if threshold is not None:
-            beyond = _magnitude(x, lanes) > _spread(threshold, lanes)
+            beyond = _magnitude(x, lanes) > emit.spread(threshold, lanes)
             outer = T.bitwise_or(outer, _where(beyond, place, lanes))
     negative = T.bind(reduce_int32("or", signs, lanes))
     if threshold is None:
@@ -115,7 +145,3 @@ def _where(condition: Expr, place: Expr, lanes: int) -> Expr:
 def _magnitude(x: Expr, lanes: int) -> Expr:
     dtype = "float32" if lanes == 1 else f"float32x{lanes}"
     return T.reinterpret(dtype, magnitude_bits(x, lanes))
-
-
-def _spread(value: Expr, lanes: int) -> Expr:
-    return T.broadcast(value, lanes)
