@@ -17,7 +17,6 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.weight import Weight
 from gq_tvm.passes.operators import (
     DEPTHWISE,
     GRU,
