@@ -90,8 +90,9 @@ def _into(
     """`layer` with its scales multiplied and its outputs shifted; None if it has an epilogue."""
     weight, at = weight_of(layer), behind_weights(layer)
     bias = layer.args[at]
-    constant = weight is not None and isinstance(bias, GenericConst)
-    if attributes(layer)["epilogue"] or len(layer.args) > at + 1 or not constant:
+    if attributes(layer)["epilogue"] or len(layer.args) > at + 1:
+        return None
+    if weight is None or not isinstance(bias, GenericConst):
         return None
     args = with_weight(layer, weight.fold(factor.astype(np.float32)))
     args[at] = relax.const((bias.value.numpy() * factor + shift).astype(np.float32))

@@ -217,7 +217,9 @@ def _per_group(
     Returns:
         f32 [1], [N] or [N, J], or None if it is something else.
     """
-    array, form = _array(call.args[place], values), shape_of(call)
+    constant = _behind(call.args[place], values, "relax.reshape", "relax.expand_dims")
+    array, form = _array(constant, values), shape_of(call)
+    array = None if array is None else array.reshape(shape_of(call.args[place]))
     if array is None or array.dtype != np.float32 or array.ndim > len(form):
         return None
     if array.size == 1:

@@ -83,8 +83,8 @@ class PackWeights(ModulePass):
         weight = weight_of(call, part)
         if weight is None:
             raise _computed(name)
+        weight.check(f"layer {name}", ndim=weight.indices.ndim)
         try:
-            weight.check("its weight", ndim=weight.indices.ndim)
             if choice is None:
                 kernel_of = depthwise if is_operator(call, DEPTHWISE) else direct
                 kernel, operands = kernel_of.NAME, kernel_of.pack(weight)

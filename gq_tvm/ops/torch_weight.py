@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -60,14 +60,16 @@ class WeightTensors(NamedTuple):
         """The arrays of a weight as tensors; outliers are left behind."""
         if isinstance(weight, WeightTensors):
             return weight
-        arrays = weight.indices, weight.codebook, weight.scale, weight.zero
-        return WeightTensors(*(None if a is None else torch.from_numpy(a) for a in arrays))
+        zero = None if weight.zero is None else torch.from_numpy(weight.zero)
+        arrays = weight.indices, weight.codebook, weight.scale
+        return WeightTensors(*map(torch.from_numpy, arrays), zero)
 
     def numpy(self) -> Weight:
         """The weight they are of."""
         scale = torch.ones(1) if self.scale is None else self.scale
-        arrays = self.indices, self.codebook, scale, self.zero
-        return Weight(*(None if a is None else a.detach().cpu().numpy() for a in arrays))
+        zero = None if self.zero is None else self.zero.detach().cpu().numpy()
+        arrays = (a.detach().cpu().numpy() for a in (self.indices, self.codebook, scale))
+        return Weight(*arrays, zero)
 
     def take_rows(self, rows: Tensor) -> WeightTensors:
         """The weight of the rows named, i64 [m]."""
@@ -80,9 +82,10 @@ class WeightTensors(NamedTuple):
     def split_rows(self, parts: int) -> list[WeightTensors]:
         """``parts`` weights of N / parts rows each, with memory of their own."""
         device = self.indices.device
+        split: list[Any] = [self.of(part) for part in self.numpy().split_rows(parts)]
         return [
-            WeightTensors(*(None if a is None else a.clone().to(device) for a in self.of(part)))
-            for part in self.numpy().split_rows(parts)
+            WeightTensors(*(None if a is None else a.clone().to(device) for a in part))
+            for part in split
         ]
 
 
@@ -115,9 +118,7 @@ Operand = Tensor | IntegerWeight
 def expand(weight: WeightTensors) -> Tensor:
     """``Weight.expand``: f32, the shape of the indices."""
     indices, codebook, scale, zero = weight
-    values = _looked_up(weight, codebook.reshape(-1, codebook.shape[-1]))
-    if scale is None and zero is None:
-        return values.reshape(indices.shape)
+    values = _looked_up(weight, codebook if codebook.dim() == 2 else codebook[0])
     rows, width = values.shape
     whole = weight.groups > 1 and width % weight.group == 0
     if whole:  # a spelling that is recognised again in an exported program
@@ -128,12 +129,13 @@ def expand(weight: WeightTensors) -> Tensor:
         spread = _per_group(array)
         spread = spread.unsqueeze(-1) if whole else _by_input(spread, weight.group, width)
         values = values - spread if name == "zero" else values * spread
-    return values.reshape(indices.shape)
+    return values if values.shape == indices.shape else values.reshape(indices.shape)
 
 
 def _looked_up(weight: WeightTensors, tables: Tensor) -> Tensor:
     """The values of tables [T, 2^bits] at the indices: [N, K]."""
-    flat = weight.indices.flatten(1)
+    # Traced, a tensor that an operation gives back as it was would be taken for its result.
+    flat = weight.indices if weight.indices.dim() == 2 else weight.indices.flatten(1)
     if len(tables) == 1:
         return tables[0][flat.int()]
     if len(tables) == len(flat) and weight.codebook.dim() == 2:
@@ -153,7 +155,7 @@ def _tables(weight: WeightTensors) -> Tensor:
 
 def _per_group(array: Tensor) -> Tensor:
     """Scales or zero points as f32 [1 or N, 1 or J]."""
-    array = array.float()
+    array = array if array.dtype == torch.float32 else array.float()
     return array if array.dim() == 2 else array[:, None]
 
 
@@ -172,7 +174,7 @@ def operand(weight: WeightTensors, activation: str) -> Operand:
     if activation == "fp32":
         return expand(weight)
     codebook = weight.codebook
-    grid, steps = quantize_rows(codebook.reshape(-1, codebook.shape[-1]))
+    grid, steps = quantize_rows(codebook if codebook.dim() == 2 else codebook[0])
     scale = torch.ones_like(steps[:1]) if weight.scale is None else _per_group(weight.scale)
     zero = None if weight.zero is None else scale * _per_group(weight.zero)
     scale = scale * (steps if len(steps) == 1 else steps[:, 0][_tables(weight)])
@@ -184,9 +186,8 @@ def split_rows(weight: Operand, parts: int) -> list[Operand]:
     if isinstance(weight, Tensor):
         return list(weight.chunk(parts))
 
-    def split(array: Tensor | None) -> list[Tensor | None]:
-        whole = array is None or len(array) == 1
-        return [array] * parts if whole or array is None else list(array.chunk(parts))
+    def split(array: Any) -> list[Any]:
+        return [array] * parts if array is None or len(array) == 1 else list(array.chunk(parts))
 
     each = zip(weight.grid.chunk(parts), split(weight.scale), split(weight.zero), strict=True)
     return [weight._replace(grid=g, scale=s, zero=z) for g, s, z in each]

@@ -109,6 +109,9 @@ class Product:
     rows: int | None
     gates: int
     glu: bool
+    group: int = 0
+    zero: bool = False
+    tables: int = 1
 
 
 @dataclass

@@ -38,10 +38,8 @@ def test_each_operator_has_its_layer_and_options():
         for name in operators.WEIGHTS
         for call in calls(translated(everything("int8")[1]).module, name)
     }
-    assert found[operators.EMBEDDING] == {"bits": 3, "layer": "embedding"}
+    assert found[operators.EMBEDDING] == {"layer": "embedding"}
     assert found[operators.LSTM] == {
-        "bits_ih": 4,
-        "bits_hh": 3,
         "activation": "int8",
         "layer": "lstm",
     }
@@ -135,7 +133,7 @@ class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("codes", indices(6, 10, bits=4))
-        self.register_buffer("table", codebook(1, 4)[0])
+        self.register_buffer("table", codebook(4)[0])
         self.bias = nn.Parameter(torch.zeros(6))
 
     def forward(self, x):
@@ -161,7 +159,7 @@ def test_an_index_beyond_the_codebook_is_refused():
     model = nn.Sequential(Linear(6, 10, 2)).eval()
     program = export(model, torch.randn(2, 10))
     dict(program.named_buffers())["0.indices"][3, 3] = 4
-    with pytest.raises(Error, match="layer 0: index 4 is beyond its 4 centroids"):
+    with pytest.raises(Error, match="layer 0: index 4 is beyond the 4 centroids"):
         build(program)
 
 
@@ -230,7 +228,7 @@ class Unpacked(nn.Module):
         super().__init__()
         self.layer = Linear(6, 10)
         self.register_buffer("packed", indices(6, 5, bits=8))
-        self.register_buffer("table", codebook(1, 4)[0])
+        self.register_buffer("table", codebook(4)[0])
 
     def forward(self, x):
         packed = self.packed.int()

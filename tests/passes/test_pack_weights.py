@@ -129,7 +129,7 @@ def test_an_index_beyond_the_codebook_is_refused():
     indices = np.zeros((6, 10), np.uint8)
     indices[3, 4] = 4
     wrong = call_with(indices, np.ones((1, 4), np.float32))
-    with pytest.raises(Error, match=r"layer encoder\.out: its weight: index 4 is beyond the 4"):
+    with pytest.raises(Error, match=r"layer encoder\.out: index 4 is beyond the 4"):
         pack(wrong)
 
 

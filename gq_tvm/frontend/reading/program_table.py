@@ -47,8 +47,7 @@ def plain(table: Any, path: str) -> Any:
     try:
         for one in _dicts(table):
             _check(one, path)
-        for node in table["graph_module"]["graph"]["nodes"]:
-            _give_scales(node)
+            _give_scales(one)
         table["guards_code"] = []
         table["graph_module"]["treespec_namedtuple_fields"] = {}
         for entry in table["graph_module"]["module_call_graph"]:
@@ -93,8 +92,9 @@ def _give_scales(node: dict[str, Any]) -> None:
 
     Its bits were an argument, and a scale for each row was in a table for each row.
     """
-    names = [one["name"] for one in node["inputs"]]
-    if not node["target"].startswith("torch.ops.gq.") or not {"bits", "bits_ih"} & set(names):
+    if not str(node.get("target")).startswith("torch.ops.gq.codebook_"):
+        return
+    if not {"bits", "bits_ih"} & {one["name"] for one in node["inputs"]}:
         return
     new = []
     for one in node["inputs"]:

@@ -92,8 +92,11 @@ class CodebookLayer(Replacement):
         for name in self.weight_names():
             indices, codebook, scale, _ = (prefix + buffer for buffer in buffers_of(name))
             if scale not in state_dict and {indices, codebook} <= state_dict.keys():
-                arrays = (state_dict[key].cpu().numpy() for key in (indices, codebook))
-                held = WeightTensors.of(Weight.from_tables(*arrays, self.activation))
+                tables = state_dict[codebook].cpu().numpy()
+                weight = Weight.from_tables(
+                    state_dict[indices].cpu().numpy(), tables, self.activation
+                )
+                held = WeightTensors.of(weight)
                 device = state_dict[codebook].device
                 state_dict[codebook], state_dict[scale] = held.codebook.to(device), held.scale
         super()._load_from_state_dict(state_dict, prefix, *rest)
