@@ -1,5 +1,5 @@
 # make demo    what this is about, in a few minutes, from nothing
-# make test    every test; make fast: those of a few seconds
+# make test    every test; make fast: those that need no more than .venv, in two minutes
 # make sanitize  the C++ runtime of bundles under sanitizers; two minutes
 # make lint    format, style and types; make format: put the first two right
 # make wheel   dist/*.whl
@@ -29,8 +29,9 @@ demo: setup
 test: setup speech-tools
 	$(PY) -m pytest -n $(WORKERS) --dist=worksteal
 
-fast: setup
-	$(PY) -m pytest -n $(WORKERS) --dist=worksteal -m "not slow"
+fast: .venv/.installed
+	$(PY) -m pytest -n $(WORKERS) --dist=worksteal \
+	    -m "not (export or emulated or native or training or gpu or slow)"
 
 # With GCC's sanitizers; without them it says so and is skipped, but never in CI.
 sanitize: .venv/.installed

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import circumstances, describe
-from gq_tvm import files, modelled, targets
+from gq_tvm import files, targets
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.modelled import tools
+from gq_tvm.modelled import times, tools
 from gq_tvm.schedules import Product, Schedule, families_for
 from gq_tvm.targets import Target, native
 from gq_tvm.tuning.bench import Bench
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of timing")
     options = parser.parse_args(argv)
     target = target_of_this_machine()
-    modelled.check(target)
+    times.check(target)
     assert target.core is not None
     guest = tools.setup(target.machine)
     results = []

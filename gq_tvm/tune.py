@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from gq_tvm.schedules import Product
     from gq_tvm.schedules.choosing.chooser import Chooser
     from gq_tvm.targets import Target
-    from gq_tvm.tuning import Progress, Task, Tuned
+    from gq_tvm.tuning.progress import Progress
+    from gq_tvm.tuning.task import Task
+    from gq_tvm.tuning.verdict import Tuned
 
 TRIALS = 64
 
@@ -111,8 +113,9 @@ def tune_products(
     """
     from gq_tvm.schedules.choosing.chooser import Chooser
     from gq_tvm.schedules.choosing.database import load, user_path
-    from gq_tvm.tuning import Progress, tasks_for, tune
     from gq_tvm.tuning.pool import Pool
+    from gq_tvm.tuning.progress import Progress
+    from gq_tvm.tuning.tuner import tasks_for, tune
 
     if not products:
         raise Error("the model has no product with a weight in a codebook; nothing is to be tuned")
@@ -192,16 +195,15 @@ def _prepare_model(target: Target, threads: int, progress: Progress) -> tuple[st
 
     Raises `Error` if there is no model of the target, or of several threads.
     """
-    from gq_tvm import modelled
-    from gq_tvm.modelled import tools
+    from gq_tvm.modelled import times, tools
     from gq_tvm.schedules.choosing.database import MODELLED
 
-    modelled.check(target)
+    times.check(target)
     if threads > 1:
         raise Error("times on several threads cannot be modelled; leave --threads out")
     tools.setup(target.machine, progress=progress.say)
     progress.say(f"times of {target.name} are modelled, not measured")
-    return f"{MODELLED}{target.name}", modelled.key(target)
+    return f"{MODELLED}{target.name}", times.key(target)
 
 
 def check_clock(device: RpcDevice) -> None:

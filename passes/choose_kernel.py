@@ -118,7 +118,7 @@ class ChooseKernel(ModulePass):
                 f"{what} has rows longer than {MOST_INT8_K:,}, whose integer sums may overflow; "
                 "compile with activation fp32"
             )
-        return [one for one in able if not (one.baseline or one.approximate)]
+        return [one for one in able if not one.only_by_name]
 
 
 def _weight(call: relax.Call, part: str) -> str:

@@ -17,7 +17,7 @@ from tvm.ir import IRModule
 from gq_tvm.passes.operators import equal_sizes, is_float, is_operator, known, shape_of, volume
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules.cpu.float_ops import lanes_of
+from gq_tvm.schedules.cpu.float_ops import lanes_of, registers_of
 from gq_tvm.schedules.cpu.float_ops.activation import activation
 from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
 from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
@@ -40,14 +40,14 @@ class LowerFloat(ModulePass):
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
-        return CallRewriter(module, _Rules(lanes_of(self.target)).lower).run()
+        return CallRewriter(module, _Rules(self.target).lower).run()
 
 
 class _Rules:
     """The rules, tried in their order."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, target: Target) -> None:
+        self.lanes, self.registers = lanes_of(target), registers_of(target)
         self.kernels = Kernels()
         self.rules = (
             self._layer_norm,
@@ -127,7 +127,9 @@ class _Rules:
             causal is not None,
             there,
         )
-        kernel = self.kernels.get(rewriter, ("attention", of), lambda: attention(self.lanes, of))
+        kernel = self.kernels.get(
+            rewriter, ("attention", of), lambda: attention(self.lanes, self.registers, of)
+        )
         shapes = [shape_of(arg) for arg in call.args]
         return _call(rewriter, kernel, call, list(call.args), shapes, shape_of(call))
 
@@ -146,7 +148,9 @@ class _Rules:
             return None
         (batch, m, k), n = shapes[0], right[-1]
         sizes = tuple(known(size) for size in (batch, m, n, k))
-        kernel = self.kernels.get(rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, *sizes))
+        kernel = self.kernels.get(
+            rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, self.registers, *sizes)
+        )
         return _call(rewriter, kernel, call, [a, b], shapes, [batch, m, n])
 
     def _activation(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:

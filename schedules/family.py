@@ -120,6 +120,11 @@ class Family(ABC):
     approximate: bool = False
     baseline: bool = False
 
+    @property
+    def only_by_name(self) -> bool:
+        """Whether it is taken by those alone who ask for it."""
+        return self.approximate or self.baseline
+
     def arithmetic(self, product: Product) -> str:
         """What its kernels of `product` compute with, spelled as ``Product.activation``."""
         return product.activation

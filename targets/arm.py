@@ -13,11 +13,8 @@ with SMMLA.
 from __future__ import annotations
 
 from gq_tvm.targets.core import KIB, MIB, Cache, Core
+from gq_tvm.targets.instruction_sets import ISAS
 from gq_tvm.targets.target import Target
-
-_NEON = frozenset({"neon"})
-_DOTPROD = _NEON | {"dotprod", "fp16"}
-_I8MM = _DOTPROD | {"i8mm"}
 
 
 def _caches(l1: int, *outer: tuple[int, float]) -> tuple[Cache, ...]:
@@ -172,7 +169,7 @@ def _plain(name: str, emulator_cpu: str, core: Core, description: str, mcpu: str
         name=name,
         machine="aarch64",
         instruction_set="neon",
-        features=_NEON,
+        features=frozenset(ISAS["neon"].features),
         description=description,
         mcpu=mcpu or name,
         emulator_cpu=emulator_cpu,
@@ -185,7 +182,7 @@ def _dot(name: str, core: Core, description: str, emulator_cpu: str = "cortex-a7
         name=name,
         machine="aarch64",
         instruction_set="neon-dot",
-        features=_DOTPROD,
+        features=frozenset(ISAS["neon-dot"].features),
         description=description,
         mcpu=name,
         emulator_cpu=emulator_cpu,
@@ -198,7 +195,7 @@ def _matrix(name: str, core: Core, description: str) -> Target:
         name=name,
         machine="aarch64",
         instruction_set="neon-i8mm",
-        features=_I8MM,
+        features=frozenset(ISAS["neon-i8mm"].features),
         description=description,
         mcpu=name,
         mattr=("-sve",),

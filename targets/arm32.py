@@ -10,9 +10,10 @@ QEMU knows no 64-bit core in 32-bit mode: ``max`` stands in for Cortex-A53.
 from __future__ import annotations
 
 from gq_tvm.targets.core import KIB, Cache, Core
+from gq_tvm.targets.instruction_sets import ISAS
 from gq_tvm.targets.target import Target
 
-_NEON = frozenset({"neon"})
+_NEON = frozenset(ISAS["neon32"].features)
 _VFPV4 = _NEON | {"vfpv4"}
 
 # NEON of these cores is 64 bits wide: an instruction on 128 takes two cycles.

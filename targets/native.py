@@ -8,22 +8,16 @@ from collections.abc import Iterable
 from functools import cache
 
 from gq_tvm.errors import Error
+from gq_tvm.targets.instruction_sets import features_in
 from gq_tvm.targets.target import Target
 
-#: AT_HWCAP and AT_HWCAP2 of getauxval(3), which ``arm_features`` reads.
+#: AT_HWCAP and AT_HWCAP2 of getauxval(3), which `arm_features` reads.
 HWCAPS = (16, 26)
-# Linux, arch/arm64/include/uapi/asm/hwcap.h: bit of each of those words -> our name.
-_ARM_NAMES = ({1: "neon", 10: "fp16", 20: "dotprod"}, {13: "i8mm"})
 
 
 def arm_features(words: Iterable[int]) -> frozenset[str]:
     """Return the names of the features in the words that ``HWCAPS`` lists."""
-    return frozenset(
-        name
-        for bits, names in zip(words, _ARM_NAMES, strict=True)
-        for bit, name in names.items()
-        if bits >> bit & 1
-    )
+    return features_in(tuple(words), "aarch64")
 
 
 def x86_features(cpuinfo: Iterable[str]) -> frozenset[str]:

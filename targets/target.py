@@ -25,8 +25,8 @@ class Target:
         machine: Machine of the ELF file: ``"x86_64"``, ``"aarch64"``, or ``"armhf"``, 32 bits.
         instruction_set: The vector primitives its kernels are written in
             (``gq_tvm.schedules.cpu.instruction_sets``); ``"scalar"`` where there are none.
-        features: CPU features that must be present before any code runs: on x86 by the names of
-            ``/proc/cpuinfo``, on ARM out of ``neon``, ``vfpv4``, ``fp16``, ``dotprod``, ``i8mm``.
+        features: CPU features that must be present before any code runs, out of those of
+            `instruction_sets.FEATURES`.
         description: One line for ``--target help``.
         mcpu: LLVM's name of the core, which picks LLVM's own scheduling model.
         mattr: LLVM features on top of those ``mcpu`` implies.

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from gq_tvm.targets.core import KIB, MIB, Cache, Core
+from gq_tvm.targets.instruction_sets import ISAS, flags
 from gq_tvm.targets.target import Target
 
-_AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
-_AVX512 = frozenset(
-    {
-        *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
-        *("avx512vbmi", "avx512_vnni", "avx512_vpopcntdq"),
-    }
-)
+# Beyond what the level 4 has.
+_BEYOND = flags(("avx512vbmi", "avx512_vnni", "avx512_vpopcntdq"), "x86_64")
 
 _ZEN4 = Core(
     width=6,
@@ -41,17 +37,17 @@ TARGETS = (
         name="x86-64-v4",
         machine="x86_64",
         instruction_set="avx512",
-        features=_AVX2 | _AVX512,
+        features=frozenset(ISAS["avx512"].features),
         description="AVX-512 with VBMI, VNNI and VPOPCNTDQ (Intel Ice Lake, AMD Zen 4, and newer)",
         mcpu="x86-64-v4",
-        mattr=("+avx512vbmi", "+avx512vnni", "+avx512vpopcntdq", "-prefer-256-bit"),
+        mattr=(*(f"+{one}" for one in _BEYOND), "-prefer-256-bit"),
         core=_ZEN4,
     ),
     Target(
         name="x86-64-v3",
         machine="x86_64",
         instruction_set="avx2",
-        features=_AVX2,
+        features=frozenset(ISAS["avx2"].features),
         description="AVX2 and FMA (Intel Haswell, AMD Zen, and newer)",
         mcpu="x86-64-v3",
         core=_HASWELL,

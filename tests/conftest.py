@@ -48,11 +48,39 @@ class Boards:
 
 
 @pytest.fixture(scope="session")
-def emulated() -> Iterator[Callable]:
-    """``emulated("cortex-a76")``: a connection to an emulated CPU, shared by all tests."""
+def boards() -> Iterator[Boards]:
+    """Shared by all tests, each of which takes one by `emulated`."""
     boards = Boards()
-    yield boards.connect
+    yield boards
     boards.close()
+
+
+@pytest.fixture
+def emulated(boards: Boards, request: pytest.FixtureRequest) -> Callable:
+    """``emulated("cortex-a76")``: a connection to an emulated CPU.
+
+    Tests that call it are marked so: those with a parameter that names a target of ARM's are.
+    """
+
+    def connect(*which: str):
+        assert request.node.get_closest_marker("emulated"), "mark this test as emulated"
+        return boards.connect(*which)
+
+    return connect
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that are to run code of ARM's as `emulated`."""
+    able = [one for one in items if "emulated" in getattr(one, "fixturenames", ())]
+    if not able:
+        return
+    from gq_tvm.targets import TARGETS
+
+    arm = {name for name, one in TARGETS.items() if one.machine != "x86_64"}
+    for item in able:
+        callspec = getattr(item, "callspec", None)
+        if callspec and arm & {one for one in callspec.params.values() if isinstance(one, str)}:
+            item.add_marker("emulated")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.codebook_models import Lstm, export, frames, linear_program
-from helpers.conformer_model import Conformer
+from helpers.small_networks import whole_conformer
 
 import gq_tvm
 from gq_tvm import targets
@@ -42,11 +42,12 @@ def lstm() -> Any:
 
 def conformer() -> Any:
     """See `lstm`."""
-    calls = [(torch.randn(2, t, 32),) for t in (21, 2)]
-    return Conformer(causal=True, activation="int8"), calls, ({1: frames(2, 90)},)
+    calls = [(torch.randn(t, 32),) for t in (21, 2)]
+    return whole_conformer("int8"), calls, ({0: frames(2, 90)},)
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
+@pytest.mark.export
 @pytest.mark.parametrize("network", [lstm, conformer])
 def test_a_network_computes_what_pytorch_does(network: Callable, emulated, tmp_path: Path):
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def outputs(values: object) -> list[np.ndarray]:
     return [np.asarray(one) for one in (values if isinstance(values, tuple) else (values,))]
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize(
     ("core", "cpu", "lacking"),
     [

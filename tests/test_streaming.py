@@ -15,7 +15,7 @@ from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.speech import audio
 
-pytestmark = pytest.mark.slow  # seconds to compile each
+pytestmark = pytest.mark.export
 
 NETWORKS = [("conformer ctc", "int8"), ("conformer rnnt", "fp32")]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.arm.candidate import Call
-from gq_tvm import modelled
 from gq_tvm.errors import Error
-from gq_tvm.modelled import tools
+from gq_tvm.modelled import times, tools
 from gq_tvm.targets import Target
 from gq_tvm.targets.core import Core
 
@@ -33,7 +32,7 @@ def cost(call: Call, target: Target) -> Cost:
     Raises:
         Error: it computes something else than it should, or `gq_tvm.modelled` refuses it.
     """
-    found, results = modelled.call(call.library, call.function, call.tensors, target)
+    found, results = times.call(call.library, call.function, call.tensors, target)
     wrong = call.wrong(results[-1])
     if wrong:
         raise Error(wrong)

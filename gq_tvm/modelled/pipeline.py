@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from gq_tvm.errors import Error
 from gq_tvm.modelled.tools import Tools
 from gq_tvm.targets import Target
+from gq_tvm.targets.instruction_sets import flags
 
 _FEW, _MANY = 8, 40  # iterations
-
-# LLVM's names of our features.
-_FEATURES = {"dotprod": "dotprod", "fp16": "fullfp16", "i8mm": "i8mm", "neon": "neon"}
 
 
 def cycles(tools: Tools, target: Target, texts: Sequence[tuple[str, ...]]) -> list[float]:
@@ -46,7 +44,7 @@ def _run(
         lines += [f"# LLVM-MCA-BEGIN {number}", *text, "# LLVM-MCA-END"]
     command = [*tools.command("llvm-mca"), f"-mtriple={target.triple}", *target.core.mca]
     if target.machine != "x86_64":
-        names = [_FEATURES[name] for name in sorted(target.features) if name in _FEATURES]
+        names = flags(target.features, target.machine)
         command.append("-mattr=" + ",".join(f"+{name}" for name in names))
     command += [f"-iterations={iterations}", "-json"]
     done = subprocess.run(

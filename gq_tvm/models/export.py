@@ -10,26 +10,23 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export.pt2_archive._package import load_pt2, package_pt2
+from torch.export.pt2_archive._package import package_pt2
 
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers the operators the programs call)
-from gq_tvm import files, records
+from gq_tvm import files
 from gq_tvm.errors import Error
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.networks.rnnt import RNNT
-from gq_tvm.models.torch_recogniser import metadata, on_numpy
+from gq_tvm.models.torch_recogniser import description
+from gq_tvm.ops import METADATA
 from gq_tvm.quantize import CodebookLSTM
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
 from gq_tvm.speech.features import FeatureSettings
-from gq_tvm.speech.recogniser import Recogniser
-
-METADATA = "gq_metadata.json"
 
 
 def save(
@@ -49,7 +46,7 @@ def save(
             "a model with float LSTMs cannot be exported for any number of frames; "
             "put its weights into codebooks with quantize.convert or quantize.compress first"
         )
-    text = json.dumps(metadata(model, features, training), indent=1)
+    text = json.dumps(description(model, features, training).to_dict(), indent=1)
     packed = io.BytesIO()  # to a file that cannot grow PyTorch's writer ends the process
     package_pt2(packed, exported_programs=programs(model), extra_files={METADATA: text})
     with files.whole(path, "make room, and try again") as temporary:
@@ -80,29 +77,3 @@ def programs(model: Network) -> dict[str, torch.export.ExportedProgram]:
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine
     return exported
-
-
-def load(path: str | Path) -> Recogniser:
-    """A recogniser that runs the file in PyTorch; raises Error when it is not one."""
-    path = Path(path)
-    if not os.path.isfile(path):
-        raise Error(f"{path}: there is no such file; check the path")
-    try:
-        contents = load_pt2(str(path))
-    except Exception as error:  # PyTorch raises whatever its zip and JSON readers raise
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
-        raise Error(f"{path} cannot be read as a .pt2 file ({reason}); export it again") from None
-    found = contents.exported_programs
-    if METADATA not in contents.extra_files or "encoder" not in found:
-        raise Error(
-            f"{path} holds {', '.join(sorted(found)) or 'no program'} and no recogniser; "
-            "give a file that gq_tvm.train wrote"
-        )
-    try:
-        described = records.loads(contents.extra_files[METADATA])
-    except ValueError as error:
-        raise Error(f"{path} has damaged metadata ({error}); export it again") from None
-    return Recogniser(
-        described,
-        {name: on_numpy(program.module()) for name, program in found.items()},
-    )

@@ -3,3 +3,5 @@
 ``reference`` needs NumPy alone; ``torch_ops`` registers the operators with PyTorch and is
 imported only where there is a PyTorch (a device that runs artefacts has none).
 """
+
+METADATA = "gq_metadata.json"  # the file of a .pt2 that says what else there is to know of a model

@@ -1,10 +1,10 @@
-"""What a model's metadata says of a recogniser."""
+"""What a recogniser is beside its networks, and how that travels with a model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gq_tvm.errors import Error
@@ -18,30 +18,59 @@ _LARGEST_STATE = 1 << 26  # values
 
 
 @dataclass(frozen=True)
-class Description:
-    """A recogniser without its networks; every value is within bounds.
+class RecogniserDescription:
+    """A recogniser without its networks; as it was read, every value is within bounds.
+
+    Exporting writes it as the metadata of a model (:meth:`to_dict`). A plan has the same keys, and
+    ``deploy/native/metadata.cc`` the same bounds.
 
     Attributes:
         task: a key of ``decoding.DECODERS``.
         tokens: the text of each.
         features: how samples become features.
-        chunk_frames: stacked frames that a streaming session hands to the encoder.
-        lead: samples of silence before the first sample of a recording.
-        tail: samples of silence behind the last.
         states: shapes of the networks' states, by network and name, in the order they are taken.
+        chunk_frames: stacked frames that a streaming session hands to the encoder.
+        lead_ms: silence before the first sample of a recording, in milliseconds.
+        tail_ms: silence behind the last.
+        training: what else there is to know of the model, as JSON values.
     """
 
     task: str
     tokens: tuple[str, ...]
     features: FeatureSettings
-    chunk_frames: int
-    lead: int
-    tail: int
     states: States
+    chunk_frames: int = 4
+    lead_ms: float = 0.0
+    tail_ms: float = 0.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lead(self) -> int:
+        """Samples of silence before a recording."""
+        return round(self.features.sample_rate * self.lead_ms / 1000)
+
+    @property
+    def tail(self) -> int:
+        """Samples of silence behind it."""
+        return round(self.features.sample_rate * self.tail_ms / 1000)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, all that :meth:`read` needs: the contents of ``gq_metadata.json``."""
+        return {
+            "task": self.task,
+            "tokens": list(self.tokens),
+            "blank": BLANK,
+            "features": self.features.to_dict(),
+            "chunk_frames": self.chunk_frames,
+            "lead_ms": self.lead_ms,
+            "tail_ms": self.tail_ms,
+            "states": self.states,
+            "training": self.training,
+        }
 
     @classmethod
-    def read(cls, metadata: Any) -> Description:
-        """A description from the contents of ``gq_metadata.json``.
+    def read(cls, metadata: Any) -> RecogniserDescription:
+        """Read what :meth:`to_dict` wrote; what is left out has its default.
 
         Raises Error naming what is missing or cannot be.
         """
@@ -57,21 +86,21 @@ class Description:
             raise Error(f"the model's metadata lacks {', '.join(missing)}; export it again")
         if values.get("blank", BLANK) != BLANK:
             raise checks.refused("blank", values["blank"], str(BLANK))
-        features = FeatureSettings.from_dict(values["features"])
+        chunk = values.get("chunk_frames", cls.chunk_frames)
         return cls(
-            task,
-            checks.texts("tokens", values["tokens"]),
-            features,
-            checks.whole("chunk_frames", values.get("chunk_frames", 4), 1, MAX_ENCODER_FRAMES),
-            _silence("lead_ms", values, features.sample_rate),
-            _silence("tail_ms", values, features.sample_rate),
-            {name: _shapes(values["states"], name) for name in DECODERS[task].STATES},
+            task=task,
+            features=FeatureSettings.from_dict(values["features"]),
+            tokens=checks.texts("tokens", values["tokens"]),
+            chunk_frames=checks.whole("chunk_frames", chunk, 1, MAX_ENCODER_FRAMES),
+            lead_ms=_silence("lead_ms", values, cls.lead_ms),
+            tail_ms=_silence("tail_ms", values, cls.tail_ms),
+            states={name: _shapes(values["states"], name) for name in DECODERS[task].STATES},
+            training=values.get("training", {}),
         )
 
 
-def _silence(name: str, values: Mapping[str, Any], rate: int) -> int:
-    ms = checks.number(name, values.get(name, 0), 0, _LONGEST_SILENCE)
-    return round(rate * ms / 1000)
+def _silence(name: str, values: Mapping[str, Any], usual: float) -> float:
+    return checks.number(name, values.get(name, usual), 0, _LONGEST_SILENCE)
 
 
 def _shapes(states: Any, network: str) -> dict[str, Sequence[int]]:

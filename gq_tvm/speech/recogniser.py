@@ -10,7 +10,7 @@ import numpy as np
 from gq_tvm.errors import Error
 from gq_tvm.speech import tokens
 from gq_tvm.speech.decoding import DECODERS, Decoder, Network
-from gq_tvm.speech.description import Description
+from gq_tvm.speech.description import RecogniserDescription
 from gq_tvm.speech.features import FeatureStream
 from gq_tvm.speech.samples import check_samples
 
@@ -25,7 +25,7 @@ class Recogniser:
 
     def __init__(self, metadata: Mapping[str, Any], networks: Mapping[str, Network]):
         self.metadata = metadata
-        self._description = described = Description.read(metadata)
+        self._description = described = RecogniserDescription.read(metadata)
         self._decoding = DECODERS[described.task]
         if absent := [name for name in self._decoding.NETWORKS if name not in networks]:
             raise Error(f"the model has no {' and no '.join(absent)}; export it again")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from gq_tvm import modelled, targets
+from gq_tvm import targets
 from gq_tvm.errors import Error
+from gq_tvm.modelled import times
 from gq_tvm.schedules import Schedule
 from gq_tvm.targets import Target
 from gq_tvm.toolchain.linker import export
@@ -42,7 +43,7 @@ class ModelledBench:
             target = self._target or targets.get(task.target)
             built = compiled(task.kernel(schedule).with_attr("global_symbol", NAME), target)
             export(built, path, target.triple)
-            found, results = modelled.call(path, NAME, [*inputs, *outputs], target)
+            found, results = times.call(path, NAME, [*inputs, *outputs], target)
         wrong = self._case.wrong(results[len(inputs) :])
         if wrong:
             raise Error(wrong)

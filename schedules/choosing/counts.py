@@ -16,14 +16,16 @@ from tvm import tirx
 from tvm.ir import Call, Op, TensorLoad, prim
 from tvm.target import codegen
 
+from gq_tvm.targets.instruction_sets import ISAS
+
 #: How often a loop runs whose extent is only known at run time.
 UNKNOWN_TRIPS = 4
 
 _REGISTER_BYTES = 64  # of the widest vectors; a buffer this small is kept in a register
 
 # Parts of the names of LLVM's intrinsics.
-_PERMUTES = ("permvar", "permi2var", "pshuf", "permps", ".tbl", "blendv", "pternlog")
-_DOTS = ("pdpbusd", "pmadd", "psign", ".sdot", ".udot", "smmla", "smull", "saddlp", "pmul")
+_PERMUTES = {part for isa in ISAS.values() for part in isa.permutes}
+_DOTS = {part for isa in ISAS.values() for part in isa.dots}
 
 _BINARY = (
     *(prim.Add, prim.Sub, prim.Mul, prim.Div, prim.FloorDiv, prim.FloorMod, prim.Min, prim.Max),

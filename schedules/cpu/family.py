@@ -59,7 +59,7 @@ class VectorFamily(Family):
     def supports(self, target: Target, product: Product) -> bool:
         if self.machine(target) is None:
             return False
-        if product.activation not in self.arithmetics and not (self.baseline or self.approximate):
+        if product.activation not in self.arithmetics and not self.only_by_name:
             return False
         return self._computed(product).fits_int32 and bool(self._able(target, product))
 

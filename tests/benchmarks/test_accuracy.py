@@ -142,7 +142,7 @@ def test_the_report_is_made_of_the_result_files(data, tmp_path):
     assert Path(work.result_file(data, Cell("rnnt", "fp32", "fp32", 1))).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_cell_from_float_weights_to_compiled_text(data, monkeypatch):
     small = NetworkSettings(
         LSTMEncoderSettings(size=16, layers=2),

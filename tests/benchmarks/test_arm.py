@@ -117,6 +117,7 @@ def runner() -> list[str]:
     return cost.runner()
 
 
+@pytest.mark.emulated
 def test_a_kernel_is_checked_and_costs_at_least_its_dot_products(runner, tmp_path: Path):
     core = targets.get("cortex-a55")
     (candidate, *_) = ours.candidates(core, 1)
@@ -129,7 +130,7 @@ def test_a_kernel_is_checked_and_costs_at_least_its_dot_products(runner, tmp_pat
         cost.cost(replace(call, wrong=lambda y: "all wrong"), core)
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 def test_a_peer_multiplies_right_and_is_counted(runner, tmp_path: Path):
     folder = os.environ.get("GQ_TVM_PEERS")
     if not folder:

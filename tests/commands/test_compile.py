@@ -15,6 +15,8 @@ from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
 from gq_tvm.verification import bound as verification
 
+pytestmark = pytest.mark.export
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

@@ -12,6 +12,7 @@ from gq_tvm.runtime.devices import connect
 from gq_tvm.toolchain.elf import machine
 
 
+@pytest.mark.emulated
 def test_serves_until_interrupted(emulated):
     emulated()
     process = subprocess.Popen(
@@ -34,12 +35,14 @@ def test_serves_until_interrupted(emulated):
         process.stdout.close()
 
 
+@pytest.mark.emulated
 def test_setup_only_says_where(emulated, capsys: pytest.CaptureFixture[str]):
     emulated()
     assert main(["--setup-only"]) == 0
     assert "is set up in" in capsys.readouterr().out
 
 
+@pytest.mark.emulated
 def test_board_folder_is_whole(emulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     emulated()
     folder = tmp_path / "board"

@@ -21,6 +21,8 @@ from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.speech import audio
 from gq_tvm.speech.recogniser import Recogniser
 
+pytestmark = pytest.mark.export
+
 DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits"
 SAMPLES = sorted((DIGITS / "samples").glob("*.wav"))
 
@@ -81,7 +83,7 @@ def test_logits_are_those_of_pytorch(native):
                 assert np.median(np.abs(mine - theirs.numpy())) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 def test_emulated_boards_hear_the_same(in_pytorch, emulated, tmp_path):
     """Each instruction set of 64-bit ARM: the text of PyTorch, and logits alike to the bit."""
     samples = read(in_pytorch, min(SAMPLES, key=lambda path: path.stat().st_size))

@@ -20,6 +20,8 @@ from gq_tvm.runtime import profiling
 from gq_tvm.runtime.emulator import EmulatedDevice
 from gq_tvm.verification import bound as verification
 
+pytestmark = pytest.mark.export
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -75,7 +77,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(folder, words, message, capsy
     assert "Traceback" not in error
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 def test_commands_run_on_a_board(folder, board, capsys):
     at = ["--rpc", board.address]
     assert run(folder, "model.pt2", "cortex-a53.gq") == 0  # an emulator of its own
@@ -104,6 +106,7 @@ def test_compile_wants_a_use_for_a_board(folder, option, capsys):
     assert f"{option[0]} needs --verify" in capsys.readouterr().err
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("command", ["verify", "profile"])
 def test_a_board_that_dies_ends_the_command_in_a_sentence(
     folder, board, monkeypatch, capsys, command

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.bundled import run
 from helpers.codebook_models import Linear, export, frames
-from helpers.conformer_model import Conformer
+from helpers.small_networks import whole_conformer
 
 import gq_tvm
 from gq_tvm import Error, cache, deploy, targets
@@ -22,7 +22,7 @@ from gq_tvm.runtime.artefact import Artefact
 from gq_tvm.speech import audio
 from gq_tvm.toolchain.zig import compile_native
 
-pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+pytestmark = pytest.mark.native
 
 DIGITS = Path(gq_tvm.__file__).parent / "models" / "digits"
 
@@ -55,17 +55,15 @@ def test_bundle_answers_bit_for_bit_as_python(network, tmp_path, length):
 
 
 def test_conformer_of_any_length(tmp_path):
-    torch.manual_seed(0)
-    model = Conformer(causal=True, activation="int8").eval()
-    program = export(model, torch.randn(1, 20, 32), dynamic=({1: frames(2, 90)},))
+    program = export(whole_conformer("int8"), torch.randn(20, 32), dynamic=({0: frames(2, 90)},))
     artefact = build(program)
     artefact.save(tmp_path / "model.gq")
     deploy.write(artefact, tmp_path / "bundle")
     net = gq_tvm.load(tmp_path / "model.gq")
     for length in (2, 20, 77):
-        x = np.random.default_rng(length).standard_normal((1, length, 32)).astype(np.float32)
-        (y,) = called(tmp_path / "bundle", tmp_path, {"input": x}, 1)
-        np.testing.assert_array_equal(y, net(x))
+        x = np.random.default_rng(length).standard_normal((length, 32)).astype(np.float32)
+        (y,) = called(tmp_path / "bundle", tmp_path, {"x": x}, 1)
+        np.testing.assert_array_equal(y, net(x)[0])
 
 
 def python_text(artefact: Path, path: Path) -> str:
@@ -104,6 +102,7 @@ def test_example_is_a_recogniser(recogniser, recordings, tmp_path):
         assert reason in refused.stderr
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize(
     ("target", "cpu"),
     [("arm", "cortex-a53"), ("cortex-a76", "cortex-a76"), ("cortex-a7", "cortex-a7")],

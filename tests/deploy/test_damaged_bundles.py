@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.bundled import altered, replanned, run, with_functions
 
-pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+pytestmark = pytest.mark.native
 
 LEAST, MOST = -(2**63), 2**63 - 1
 

@@ -11,7 +11,7 @@ from helpers.bundled import replanned, with_functions
 
 from gq_tvm.speech import audio
 
-pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+pytestmark = pytest.mark.native
 
 
 class Tensor(ctypes.Structure):

@@ -17,7 +17,7 @@ from gq_tvm.runtime import board
 from gq_tvm.speech import Recogniser, audio
 from gq_tvm.transcribe import recogniser_of
 
-pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+pytestmark = pytest.mark.native
 
 
 def written(name: str, folder: Path) -> tuple[Recogniser, str]:
@@ -47,6 +47,7 @@ def test_ctc_says_what_pytorch_says(ctc):
     assert "./gq-run recording.wav" in (folder / "bundle" / "README.md").read_text()
 
 
+@pytest.mark.emulated
 def test_an_emulated_cortex_a53_says_the_same(emulated, tmp_path):
     connection = emulated("cortex-a53")  # skips where there is no emulator
     there, text = written("conformer ctc", tmp_path)

@@ -20,7 +20,7 @@ from gq_tvm.speech import audio
 from gq_tvm.speech.resampling import resample
 from gq_tvm.toolchain.zig import compile_native
 
-pytestmark = pytest.mark.slow  # the first bundle for a machine takes a minute
+pytestmark = pytest.mark.native
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,7 @@ class Several(nn.Module):
         return [case(x) for case, x in zip(self.cases, inputs, strict=True)]
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("kept", [True, False])
 def test_attention(kept, tmp_path):
     names = [name for name in CASES if (name != "five axes") == kept]

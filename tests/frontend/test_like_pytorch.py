@@ -75,7 +75,7 @@ REDUCTIONS: Programs = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.export
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
 def test_reductions(dtype, tmp_path):
     assert_all_equal(REDUCTIONS, tmp_path, number(dtype, 3, 4))
@@ -102,7 +102,7 @@ ARITHMETIC: Programs = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_arithmetic(tmp_path):
     assert_all_equal(ARITHMETIC, tmp_path, number(torch.int64, 3, 4))
 
@@ -153,7 +153,7 @@ SHAPES: Programs = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_shapes(tmp_path):
     indices, offsets = torch.tensor([1, 3, 3, 5, 1, 7, 8]), torch.tensor([0, 2, 2, 7])
     assert_all_equal(SHAPES, tmp_path, torch.randn(3, 4), indices, offsets)
@@ -186,7 +186,7 @@ FOURIER: Programs = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_fourier_transforms(tmp_path):
     assert_all_equal(FOURIER, tmp_path, torch.randn(2, 60))
 

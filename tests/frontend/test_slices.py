@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers.codebook_models import Linear, compiled, export, frames, relative_error
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ def program():
     return export(Cutting(), *example, dynamic=({1: frames()}, None))
 
 
+@pytest.mark.export
 def test_slices_of_any_length(tmp_path):
     net = compiled(program(), tmp_path)
     for length in (1, 2, 9):

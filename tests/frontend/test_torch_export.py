@@ -47,6 +47,15 @@ def test_each_operator_has_its_layer_and_options():
     assert found[operators.LINEAR]["activation"] == "int8"
 
 
+def test_everything_has_every_operator_with_a_weight():
+    """The model of that name: what holds of its layers is shown for all there are."""
+    module = translated(everything("int8")[1]).module
+    called = {name for name in operators.WEIGHTS if list(calls(module, name))}
+    (_, depthwise) = calls(module, operators.CONV1D)  # which makes one of a grouped convolution
+    assert operators.attributes(depthwise)["groups"] > 1
+    assert called == operators.WEIGHTS.keys() - {operators.DEPTHWISE}
+
+
 def test_both_convolutions_keep_their_shape():
     strided, depthwise = calls(translated(everything("int8")[1]).module, operators.CONV1D)
     assert operators.attributes(strided)["stride"] == 2
@@ -106,6 +115,7 @@ class Tied(nn.Module):
         return self.a(self.b(self.a(x)))
 
 
+@pytest.mark.export
 def test_tied_layers_keep_their_names():
     program = export(Tied(), torch.randn(1, 6))
     layers = calls(translated(program).module, operators.LINEAR)
@@ -140,6 +150,7 @@ class Plain(nn.Module):
         return nn.functional.linear(x, self.table[self.codes.long()], self.bias)
 
 
+@pytest.mark.export
 def test_a_codebook_in_plain_pytorch_is_found():
     artefact = build(export(nn.Sequential(Plain()), torch.randn(2, 10)), kernel="scalar")
     (layer,) = artefact.manifest.layers

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import gq_tvm
-import gq_tvm.ops.torch_ops
+import gq_tvm.ops.torch_gru
 from gq_tvm.build import build
 from gq_tvm.runtime import Model
 
@@ -72,6 +72,26 @@ class Lstm(nn.Module):
         )  # fmt: skip
 
 
+class Gru(nn.Module):
+    """One GRU layer, batch first, state in and out."""
+
+    def __init__(self, width: int, hidden: int, activation: str = "fp32") -> None:
+        super().__init__()
+        self.register_buffer("indices_ih_l0", indices(3 * hidden, width, bits=2))
+        self.register_buffer("codebook_ih_l0", codebook(2) / width**0.5)
+        self.register_buffer("indices_hh_l0", indices(3 * hidden, hidden, bits=4, seed=5))
+        self.register_buffer("codebook_hh_l0", codebook(4, seed=6) / hidden**0.5)
+        self.register_buffer("bias_ih_l0", torch.linspace(-1, 1, 3 * hidden))
+        self.register_buffer("bias_hh_l0", torch.linspace(1, -1, 3 * hidden))
+        self.activation = activation
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ops.gq.codebook_gru(
+            x, h, self.indices_ih_l0, self.codebook_ih_l0, None, None, self.indices_hh_l0,
+            self.codebook_hh_l0, None, None, self.bias_ih_l0, self.bias_hh_l0, self.activation,
+        )  # fmt: skip
+
+
 class Conv(nn.Module):
     """A Conv1d of any stride, padding, dilation and groups."""
 
@@ -106,7 +126,7 @@ class Embedding(nn.Module):
 
 
 class Everything(nn.Module):
-    """Every codebook operator once, and operators of TVM's between them."""
+    """Every codebook operator, a gated linear unit, and operators of TVM's between them."""
 
     def __init__(self, activation: str = "fp32") -> None:
         super().__init__()
@@ -115,12 +135,15 @@ class Everything(nn.Module):
         self.depthwise = Conv(16, 16, 5, padding=2, groups=16)
         self.norm = nn.LayerNorm(16)
         self.lstm = Lstm(16, 8, activation)
+        self.gated = Linear(24, 8, activation=activation)
+        self.gru = Gru(12, 8, activation)
         self.out = Linear(9, 8, activation=activation, per_row=True)
 
     def forward(self, ids: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         x = torch.relu(self.strided(self.embedding(ids).transpose(1, 2)))
         x = nn.functional.silu(self.depthwise(x)).transpose(1, 2)
         y, h, c = self.lstm(self.norm(x), h, c)
+        y, h = self.gru(nn.functional.glu(self.gated(y), dim=-1), h)
         return self.out(y).sigmoid(), (h, c)
 
 

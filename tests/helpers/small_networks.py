@@ -1,4 +1,7 @@
-"""The four networks a recogniser may have, small and with random weights that say something."""
+"""The four networks a recogniser may have, small and with random weights that say something.
+
+And the Conformer of the benchmarks, as others write it: a whole chunk at a time, with batch norm.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.models import Conformer
 from gq_tvm import quantize
 from gq_tvm.models.networks.conformer import ConformerSettings
 from gq_tvm.models.networks.ctc import CTCSettings
@@ -64,6 +68,19 @@ def compressed(name: str, activation: str = "int8", seed: int = 1) -> Network:
     }
     quantised = quantize.compress(model, 4, overrides, activation)
     return quantised.eval()  # type: ignore[return-value]
+
+
+def whole_conformer(activation: str = "fp32", seed: int = 0) -> nn.Module:
+    """A block over frames f32 [T, 32] -> [T, 32], its weights in codebooks of 16 values."""
+    torch.manual_seed(seed)
+    model = Conformer(blocks=1, width=32)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d):  # as if it had been trained
+            state = norm.state_dict()
+            for name, mean in (("weight", 1), ("bias", 0), ("running_mean", 0)):
+                nn.init.normal_(state[name], mean, 0.3)
+            nn.init.uniform_(state["running_var"], 0.5, 2)
+    return quantize.compress(model, 4, activation=activation).eval()
 
 
 def noise(length: int = 5000, seed: int = 7) -> np.ndarray:

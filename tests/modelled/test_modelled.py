@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gq_tvm import Error, modelled, targets
-from gq_tvm.modelled import tools
+from gq_tvm import Error, targets
+from gq_tvm.modelled import times, tools
 from gq_tvm.modelled.counting import Block, _whole
 from gq_tvm.modelled.elf import Elf
 from gq_tvm.runtime import kernel_runner
@@ -38,6 +38,9 @@ def assembler(name: str, code: str) -> str:
     return f"{head}{code}; .size {symbol}, . - {symbol}; "
 
 
+pytestmark = pytest.mark.emulated
+
+
 @pytest.fixture(scope="module", autouse=True)
 def setup() -> None:
     able, reason = tools.available()
@@ -59,7 +62,7 @@ def library(tmp_path_factory) -> Path:
 
 
 def test_counts_of_a_known_loop_are_exact(library: Path, tmp_path: Path):
-    found, _ = modelled.call(library, "spin", [NOTHING], A53)
+    found, _ = times.call(library, "spin", [NOTHING], A53)
     assert found.instructions == 1 + 2 * 1000 + 2
     assert sum(one.executions * one.instructions for one in found.blocks) == 2003
     loop = max(found.blocks, key=lambda one: one.executions)
@@ -67,13 +70,13 @@ def test_counts_of_a_known_loop_are_exact(library: Path, tmp_path: Path):
     kernel_runner.write_tensors(tmp_path / "none", [NOTHING])
     runner = str(tools.locate_guest("aarch64").runner)
     program = [runner, str(library), "spin", str(tmp_path / "none"), "4"]
-    assert modelled.model_program(program, library, "__tvm_ffi_spin", A53) == found
+    assert times.model_program(program, library, "__tvm_ffi_spin", A53) == found
 
 
 def test_bytes_are_those_a_cache_of_this_size_lacks(library: Path):
-    few, _ = modelled.call(library, "few", [NOTHING], A53)
+    few, _ = times.call(library, "few", [NOTHING], A53)
     assert (few.cold_bytes, few.hot_bytes, few.hot_traffic) == (256 * 64, 0, 0)
-    many, _ = modelled.call(library, "many", [NOTHING], A53)
+    many, _ = times.call(library, "many", [NOTHING], A53)
     assert many.cold_bytes == many.hot_bytes == 2048 * 64
     assert A53.core is not None
     assert many.hot_traffic == pytest.approx(2048 * 64 / A53.core.caches[1].bandwidth)
@@ -83,20 +86,18 @@ def test_bytes_are_those_a_cache_of_this_size_lacks(library: Path):
 
 def test_what_cannot_be_modelled_is_told(library: Path, tmp_path: Path):
     with pytest.raises(Error, match="has no function __tvm_ffi_nothing"):
-        modelled.call(library, "nothing", [NOTHING], A53)
+        times.call(library, "nothing", [NOTHING], A53)
     with pytest.raises(Error, match=r"none failed under QEMU \(.*[Ii]llegal"):
-        modelled.call(library, "none", [NOTHING], A53)
+        times.call(library, "none", [NOTHING], A53)
     with pytest.raises(Error, match=r"llvm-mca has no model .*requires: dotprod"):
-        modelled.call(
-            library, "sdot", [NOTHING], replace(A76, core=A53.core, features=A53.features)
-        )
+        times.call(library, "sdot", [NOTHING], replace(A76, core=A53.core, features=A53.features))
     kernel_runner.write_tensors(tmp_path / "none", [NOTHING])
     runner = str(tools.locate_guest("aarch64").runner)
     program = [runner, str(library), "spin", str(tmp_path / "none")]
     with pytest.raises(Error, match="calls __tvm_ffi_spin once"):
-        modelled.model_program(program, library, "__tvm_ffi_spin", A53)
+        times.model_program(program, library, "__tvm_ffi_spin", A53)
     with pytest.raises(Error, match="no AVX-512"):
-        modelled.check(targets.get("x86-64-v4"))
+        times.check(targets.get("x86-64-v4"))
     with pytest.raises(Error, match="no little-endian ELF file"):
         Elf(Path(__file__))
 
@@ -112,18 +113,17 @@ def test_a_kernel_costs_the_same_every_time():
 def test_a_known_kernel_is_not_run_again(library: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("GQ_TVM_CACHE", raising=False)
-    known = modelled._known(library, "spin", [NOTHING], A53)
+    known = times._known(library, "spin", [NOTHING], A53)
     assert known.is_relative_to(tmp_path)
-    assert known != modelled._known(library, "spin", [NOTHING], A76)
-    assert known != modelled._known(library, "spin", [NOTHING + 1], A53)
+    assert known != times._known(library, "spin", [NOTHING], A76)
+    assert known != times._known(library, "spin", [NOTHING + 1], A53)
     monkeypatch.undo()
-    monkeypatch.setattr(modelled, "_known", lambda *_: tmp_path / "modelled" / "known.json")
-    found = modelled.model(library, "spin", [NOTHING], A53)
-    monkeypatch.setattr(modelled, "call", None)
-    assert modelled.model(library, "spin", [NOTHING], A53) == found
+    monkeypatch.setattr(times, "_known", lambda *_: tmp_path / "modelled" / "known.json")
+    found = times.model(library, "spin", [NOTHING], A53)
+    monkeypatch.setattr(times, "call", None)
+    assert times.model(library, "spin", [NOTHING], A53) == found
 
 
-@pytest.mark.slow
 def test_kernels_known_to_differ_are_in_order():
     product = Product(256, 256, 4, "int8", 8)
     lookup, scalar = (Task(A53.name, name, product) for name in ("lookup", "scalar"))

@@ -7,11 +7,12 @@ import zipfile
 import pytest
 import torch
 from helpers.small_networks import FEATURES, compressed, lively, noise
-from torch.export.pt2_archive._package import load_pt2
 
+from gq_tvm import frontend
 from gq_tvm.errors import Error
 from gq_tvm.models import export
-from gq_tvm.models.torch_recogniser import recogniser
+from gq_tvm.models.torch_recogniser import on_numpy, recogniser
+from gq_tvm.speech import Recogniser
 
 
 @pytest.fixture(scope="module", params=["lstm rnnt", "conformer ctc"])  # every part of all
@@ -33,7 +34,9 @@ def path(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(path):
-    return export.load(path)
+    read = frontend.read(path)
+    networks = {name: on_numpy(program.module()) for name, program in read.programs.items()}
+    return Recogniser(read.metadata, networks)
 
 
 def test_what_is_read_back_says_the_same_also_in_a_stream(model, loaded):
@@ -64,7 +67,7 @@ def test_metadata_travels(loaded, name):
 
 
 def test_the_file_holds_indices_and_codebook_operators(path, name):
-    programs = load_pt2(str(path)).exported_programs
+    programs = frontend.read(path).programs
     assert set(programs) == {"encoder"} | ({"predictor", "joint"} if "rnnt" in name else set())
     encoder = programs["encoder"]
     targets = [str(node.target) for node in encoder.graph.nodes]
@@ -100,22 +103,3 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
 def full(path, content) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_odd_files(tmp_path):
-    with pytest.raises(Error, match="no such file"):
-        export.load(tmp_path / "none.pt2")
-    (tmp_path / "odd.pt2").write_bytes(b"nothing of the kind")
-    with pytest.raises(Error, match=r"cannot be read as a \.pt2 file"):
-        export.load(tmp_path / "odd.pt2")
-    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
-    torch.export.save(program, tmp_path / "plain.pt2")
-    with pytest.raises(Error, match="holds model and no recogniser"):
-        export.load(tmp_path / "plain.pt2")
-
-
-def test_a_damaged_file(path, tmp_path):
-    content = path.read_bytes()
-    (tmp_path / "cut.pt2").write_bytes(content[: os.path.getsize(path) // 2])
-    with pytest.raises(Error):
-        export.load(tmp_path / "cut.pt2")

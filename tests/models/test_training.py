@@ -98,7 +98,7 @@ def test_statistics_of_silence_are_refused_and_those_of_a_silent_band_are_not_0(
     assert np.isfinite(mean).all()
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_training_lowers_the_loss():
     lines: list[str] = []
     torch.manual_seed(0)

@@ -242,7 +242,7 @@ def test_approximate_families_and_baselines_are_never_chosen(vectors):
     entries = [
         replace(entry(one.name, 6, 2, 1e-3, Schedule()), activation="fp32")
         for one in schedules.FAMILIES
-        if one.baseline or one.approximate
+        if one.only_by_name
     ]
     assert entries
     (at,) = chosen(before, vectors, database=Database(entries))

@@ -112,7 +112,7 @@ def keeping(tmp_path_factory):
     return model, compiled(program, tmp_path_factory.mktemp("keeping"))
 
 
-@pytest.mark.slow
+@pytest.mark.export
 @given(length=st.integers(1, 40), seed=st.integers(0, 99))
 def test_copies_are_what_pytorch_keeps(keeping, length, seed):
     model, net = keeping

@@ -151,7 +151,7 @@ def test_a_transformer_goes_through_its_layers(norm_first, whole):
     assert not torch.allclose(trained, wanted, atol=0.05)  # at 2 bits one sees that it was taken
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_compiled_attention_is_what_was_evaluated(tmp_path):
     torch.manual_seed(0)
 

@@ -61,9 +61,9 @@ def test_hard_training_computes_what_eval_does(activation):
     ("method", "bits", "limit"),
     [
         ("gq", 2, 1.0),
-        pytest.param("gq", 1, 1.8, marks=pytest.mark.slow),
-        pytest.param("lsq", 2, 1.2, marks=pytest.mark.slow),
-        pytest.param("int8", 8, 0.7, marks=pytest.mark.slow),
+        pytest.param("gq", 1, 1.8, marks=pytest.mark.training),
+        pytest.param("lsq", 2, 1.2, marks=pytest.mark.training),
+        pytest.param("int8", 8, 0.7, marks=pytest.mark.training),
     ],
 )
 def test_training_repairs_what_quantising_breaks(method, bits, limit):

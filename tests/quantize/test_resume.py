@@ -78,7 +78,7 @@ def test_new_objects_go_on(tmp_path, options):
         assert torch.equal(resumed.model.state_dict()[name], wanted), name
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_new_process_goes_on(tmp_path):
     whole = Training(OPTIONS["learned mu"])
     whole.run(STOP)

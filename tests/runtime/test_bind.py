@@ -15,6 +15,8 @@ from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.runtime import Model
 
+pytestmark = pytest.mark.export
+
 
 class Stream(nn.Module):
     """A step of a stream: an output, the state after it, and the state before it."""
@@ -152,6 +154,7 @@ def test_of_several_functions_one_must_be_named(tmp_path):
         gq_tvm.load(tmp_path / "m.gq").bind(numbers(2, 5, 10))
 
 
+@pytest.mark.emulated
 def test_on_a_board(emulated, tmp_path):
     device = emulated("cortex-a76")
     build(linear_program(), "cortex-a76").save(tmp_path / "m.gq")

@@ -59,6 +59,7 @@ def dot_product() -> tvm.IRModule:
     return tvm.IRModule({"dot": builder.get()})
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize(
     ("cpu", "features"),
     [
@@ -74,6 +75,7 @@ def test_cpu_models_have_their_features(emulated, cpu: str, features: set[str]):
     assert device.features == features
 
 
+@pytest.mark.emulated
 def test_network_computes_as_numpy_does(emulated, tmp_path: Path):
     device = emulated("cortex-a72")
     module = device.load_module(export(network(), "cortex-a72", tmp_path / "network.so"))
@@ -82,6 +84,7 @@ def test_network_computes_as_numpy_does(emulated, tmp_path: Path):
     np.testing.assert_allclose(y, np.maximum(x @ np.ones((32, 8)), 0), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.emulated
 def test_instruction_the_cpu_lacks_is_one_error_and_the_device_goes_on(emulated, tmp_path: Path):
     path = export(dot_product(), "cortex-a76", tmp_path / "dot.so")
     ones = np.ones(16, np.int8)
@@ -103,6 +106,7 @@ def test_instruction_the_cpu_lacks_is_one_error_and_the_device_goes_on(emulated,
     assert emulated("cortex-a72").tensor(ones).numpy().tolist() == ones.tolist()
 
 
+@pytest.mark.emulated
 def test_errors_of_kernels_do_not_lose_the_device(emulated, tmp_path: Path):
     device = emulated("cortex-a72")
     module = device.load_module(export(network(), "cortex-a72", tmp_path / "network.so"))
@@ -113,6 +117,7 @@ def test_errors_of_kernels_do_not_lose_the_device(emulated, tmp_path: Path):
     assert y.tolist() == [[32.0] * 8] * 4
 
 
+@pytest.mark.emulated
 def test_library_that_is_none_is_refused(emulated, tmp_path: Path):
     path = tmp_path / "junk.so"
     path.write_bytes(b"junk")
@@ -124,6 +129,7 @@ def test_library_that_is_none_is_refused(emulated, tmp_path: Path):
     assert device.machine == "aarch64"
 
 
+@pytest.mark.emulated
 def test_server_that_died_is_started_again(emulated):
     emulated()  # skips where there is no emulator
     with EmulatedDevice("cortex-a53") as device:
@@ -135,6 +141,7 @@ def test_server_that_died_is_started_again(emulated):
         assert device.connect().features == {"neon"}
 
 
+@pytest.mark.emulated
 def test_a_board_that_hangs_is_given_up(emulated):
     emulated()
     with EmulatedDevice("cortex-a53") as device:
@@ -161,6 +168,7 @@ def endless() -> tvm.IRModule:
     return tvm.IRModule({"endless": builder.get()})
 
 
+@pytest.mark.emulated
 def test_a_session_ends_with_its_client_even_in_a_kernel_that_does_not(emulated, tmp_path: Path):
     emulated()
     path = export(endless(), "cortex-a53", tmp_path / "endless.so")
@@ -181,6 +189,7 @@ def children(pid: int) -> list[int]:
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
+@pytest.mark.emulated
 def test_nothing_is_left_when_the_context_ends(emulated):
     emulated()
     with contextlib.suppress(ZeroDivisionError), EmulatedDevice("cortex-a53") as device:
@@ -194,6 +203,7 @@ def test_nothing_is_left_when_the_context_ends(emulated):
         device.connect()
 
 
+@pytest.mark.emulated
 def test_server_leaves_with_a_process_that_is_killed(emulated):
     emulated()
     program = (
@@ -224,6 +234,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.emulated
 def test_second_setup_does_nothing(emulated):
     emulated()
     said: list[str] = []

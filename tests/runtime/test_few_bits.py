@@ -17,7 +17,7 @@ from gq_tvm.build import build
 from gq_tvm.schedules import Product
 from gq_tvm.verification.bound import verify
 
-pytestmark = pytest.mark.slow  # together minutes; test_lstm and test_memory have quick ones
+pytestmark = pytest.mark.export
 
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
 

@@ -12,7 +12,7 @@ from torch import nn
 import gq_tvm
 import gq_tvm.quantize
 
-pytestmark = pytest.mark.slow  # compiles whole models
+pytestmark = pytest.mark.export
 
 quantize: Any = gq_tvm.quantize  # untyped, as layers change their class on the way
 

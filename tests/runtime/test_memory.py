@@ -20,6 +20,8 @@ from helpers.codebook_models import Linear, Lstm, compiled, export, frames
 from torch import nn
 from torch.export import Dim
 
+pytestmark = pytest.mark.export
+
 CALLS = 1000
 PAGE = resource.getpagesize()  # what TVM allocates at least
 
@@ -117,7 +119,6 @@ class Encoder(nn.Module):
         return self.lstm(self.norm(self.first(x).relu()), h, c)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("most", [None, 64])
 def test_a_model_of_any_length(tmp_path, most):
     example = torch.randn(1, 3, 160), torch.zeros(1, 64), torch.zeros(1, 64)

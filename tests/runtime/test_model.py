@@ -18,6 +18,8 @@ from gq_tvm.errors import Error
 from gq_tvm.runtime import Model, placement
 from gq_tvm.runtime.devices import LocalDevice
 
+pytestmark = pytest.mark.export
+
 
 class Scaled(nn.Module):
     """Two inputs whose frames must be as many, two outputs."""
@@ -258,7 +260,7 @@ def here(tmp_path_factory):
     return compiled(two_programs(), tmp_path_factory.mktemp("here"))
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 @pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])
 def test_a_board_computes_the_same(cpu, here, emulated, tmp_path):
     device = emulated(cpu)

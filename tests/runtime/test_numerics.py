@@ -19,12 +19,14 @@ from torch import nn
 from gq_tvm import targets
 from gq_tvm.schedules import FAMILIES, Product
 
+pytestmark = pytest.mark.export
+
 # The error of int8 models is that of fp32 sums, unless a last bit moves a rounding.
 BOUNDS = {"fp32": 1e-5, "int8": 1e-5}
 ODD_SHAPES = [
     (17, 31),
-    pytest.param((1, 1), marks=pytest.mark.slow),
-    pytest.param((64, 65), marks=pytest.mark.slow),
+    (1, 1),
+    (64, 65),
 ]
 
 
@@ -49,7 +51,7 @@ def kernels(activation: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shape", ODD_SHAPES)
-@pytest.mark.parametrize("activation", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
+@pytest.mark.parametrize("activation", ["fp32", "int8"])
 def test_every_bit_width_and_odd_shapes(shape, activation, tmp_path):
     n, k = shape
     model = Linears(n, k, activation, per_row=n % 2 == 1).eval()
@@ -229,7 +231,6 @@ class NearZero(nn.Module):
         return *y, torch.tanh(self.linear(x)), torch.tanh(self.conv(x[..., None]))
 
 
-@pytest.mark.slow
 def test_functions_keep_their_digits_near_zero(tmp_path):
     model = NearZero().eval()
     net = compiled(export(model, torch.randn(20, 6)), tmp_path, target="x86-64")

@@ -17,6 +17,8 @@ from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.schedules.choosing import threads
 
+pytestmark = pytest.mark.export
+
 CPUS = len(os.sched_getaffinity(0))
 pool_threads = tvm.get_global_func("runtime.NumThreads")
 
@@ -144,6 +146,7 @@ def test_a_forked_process_computes_alone(folder, x, wanted):
     np.testing.assert_array_equal(net(x), wanted)
 
 
+@pytest.mark.emulated
 def test_a_board_has_threads_as_well(folder, x, wanted, emulated):
     device = emulated("cortex-a76")
     net = gq_tvm.load(folder / "board.gq", device)
@@ -153,7 +156,6 @@ def test_a_board_has_threads_as_well(folder, x, wanted, emulated):
             assert device.session.get_function("runtime.NumThreads")() in (count, 1)
 
 
-@pytest.mark.slow
 def test_a_whole_model(tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "_LEAST", 1)
     program = everything("int8")[1]

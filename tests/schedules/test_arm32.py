@@ -42,6 +42,7 @@ def test_every_core_computes_the_definition(where, emulated):
         np.testing.assert_array_equal(got, wanted(one))
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("activation", ["int8", "int2", "fp32"])
 def test_scalar_code_computes_the_definition(activation, emulated):
     where = target("cortex-a7")
@@ -50,6 +51,7 @@ def test_scalar_code_computes_the_definition(activation, emulated):
     np.testing.assert_allclose(got, wanted(one), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.emulated
 def test_rows_with_subnormal_numbers_are_quantised_exactly(emulated):
     """127 / max is a scalar division, the products round to 0 with or without subnormal numbers."""
     where = target("cortex-a7")
@@ -62,6 +64,7 @@ def test_rows_with_subnormal_numbers_are_quantised_exactly(emulated):
         np.testing.assert_array_equal(got, wanted(one))
 
 
+@pytest.mark.emulated
 def test_subnormal_numbers_of_vectors_are_zero(emulated):
     """The bound: each of K products, each sum and the scaling lose less than 2^-126, scaled."""
     where = target("cortex-a7")

@@ -117,8 +117,8 @@ def test_softmax(machine):
 def test_matmul(machine):
     lanes, compiled = machine
     shapes = [(3, 6, 77, 40), (1, 5, 3, 7), (2, 1, 64, 64), (2, 9, 131, 1)]
-    functions = {"f0": matmul(lanes, *shapes[0])}
-    run = compiled({**functions, "any": matmul(lanes, None, None, None, None)})
+    functions = {"f0": matmul(lanes, 16, *shapes[0])}
+    run = compiled({**functions, "any": matmul(lanes, 32, None, None, None, None)})
     for i, (batch, m, n, k) in enumerate(shapes):
         a, b = normal(batch, m, k), normal(batch, k, n)
         for name in ("f0", "any") if i == 0 else ("any",):
@@ -153,7 +153,9 @@ def test_attention(machine):
     lanes, compiled = machine
     unknown: dict[str, Any] = {"batch": None, "frames": None, "keys": None}
     kernels = [replace(of, **(unknown if i % 2 else {})) for i, of in enumerate(ATTENTIONS)]
-    run = compiled({f"f{i}": attention(lanes, of) for i, of in enumerate(kernels)})
+    run = compiled(
+        {f"f{i}": attention(lanes, 16 if i % 3 else 32, of) for i, of in enumerate(kernels)}
+    )
     for i, of in enumerate(ATTENTIONS):
         q = 2 * normal(of.batch, of.frames, of.heads, of.width)
         k = normal(of.batch, of.keys, of.heads, of.width, seed=1)

@@ -53,6 +53,7 @@ def test_integers_of_other_families_are_exact(where, name, bits, emulated):
     assert_exact(where, name, (bits,), emulated)
 
 
+@pytest.mark.emulated
 def test_sums_of_long_rows_do_not_overflow_int16(emulated):
     """Where tables add up in int16: all bits set, all activations at their largest."""
     for where in ("x86-64-v3", "cortex-a76"):

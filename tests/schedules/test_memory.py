@@ -152,9 +152,9 @@ def test_float_kernels_stay_inside_their_tensors(where, emulated):
     kernels: dict[str, tuple[Any, list[tuple[int, ...]], tuple[int, ...]]] = {
         "norm": (layer_norm(lanes, 3, 37, 1e-5), [(3, 37), (37,), (37,)], (3, 37)),
         "softmax": (softmax(lanes, None, None), [(3, 37)], (3, 37)),
-        "matmul": (matmul(lanes, 2, 5, 83, 7), [(2, 5, 7), (2, 7, 83)], (2, 5, 83)),
+        "matmul": (matmul(lanes, 16, 2, 5, 83, 7), [(2, 5, 7), (2, 7, 83)], (2, 5, 83)),
         "attention": (
-            attention(lanes, attending),
+            attention(lanes, 32, attending),
             [(1, 19, 2, 5), (1, 70, 2, 5), (1, 70, 2, 37), (1, 1, 19, 70)],
             (1, 19, 2, 37),
         ),

@@ -14,12 +14,13 @@ from gq_tvm import compile as compile_command
 from gq_tvm import inspect as inspect_command
 from gq_tvm import targets, tune
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.schedules import FAMILIES, Product, Schedule
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.epilogue import Epilogue
-from gq_tvm.tuning import Task
 from gq_tvm.tuning.bench import Bench
+from gq_tvm.tuning.task import Task
 from gq_tvm.tuning.worker import Worker
 
 NATIVE = targets.get("native")
@@ -32,11 +33,12 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("one", [one for one in FAMILIES if one.name != "scalar"])
 def test_every_family_passes_its_check(bench, one):
-    activation = getattr(one, "activation", "int8")
-    product = Product(148, 37, 1, activation, None)
-    if not one.supports(NATIVE, product):
+    products = [Product(148, 37, 1, activation, None) for activation in ACTIVATIONS]
+    products = [product for product in products if product.activation == one.arithmetic(product)]
+    able = [product for product in products if one.supports(NATIVE, product)]
+    if not able:
         pytest.skip(f"{NATIVE.name} has no {one.name}")
-    task = Task(NATIVE.name, one.name, product)
+    task = Task(NATIVE.name, one.name, able[0])
     bench.build(task, task.default)
     measured = bench.time(task, task.default)
     assert measured.hot > 0
@@ -146,6 +148,7 @@ def test_usage(capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.emulated
 def test_an_emulated_board_is_refused(emulated):
     board = emulated("cortex-a76")
     assert board.probed.machine == "aarch64"

@@ -16,7 +16,7 @@ from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 
 
-@pytest.mark.slow
+@pytest.mark.emulated
 def test_from_modelled_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
     able, reason = tools.available()
     if not able and os.environ.get("CI"):
@@ -45,7 +45,7 @@ def test_from_modelled_tuning_to_the_artefact(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--target", "x86-64-v4"], "QEMU has no AVX-512"),
+        (["--target", "x86-64-v4"], "QEMU has no avx512"),
         (["--target", "cortex-a76", "--threads", "2"], "leave --threads out"),
         (["--target", "cortex-a76", "--rpc", "board:9090"], "without the board of --rpc"),
         (["--target", "x86-64"], "there is nothing to tune|nothing is known"),

@@ -20,9 +20,10 @@ from gq_tvm.runtime.emulator import EmulatedDevice
 from gq_tvm.schedules import Product, family
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
-from gq_tvm.tuning import Task, pool
+from gq_tvm.tuning import pool
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.pool import Pool
+from gq_tvm.tuning.task import Task
 from gq_tvm.tuning.worker import TookLong
 
 LOOKUP = family("lookup")
@@ -103,6 +104,7 @@ def lines(folder: Path) -> list[dict]:
     return list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
 
 
+@pytest.mark.emulated
 @pytest.mark.slow
 def test_a_board_that_is_switched_off_and_on(emulated, away, tmp_path, monkeypatch, capsys):
     """It reboots during a trial, then is gone for good; the next run goes on where it was."""

@@ -21,12 +21,14 @@ from gq_tvm.schedules.choosing.chooser import Chooser
 from gq_tvm.schedules.choosing.database import Database, Entry
 from gq_tvm.schedules.cpu.engines.lookup import LookupEngine
 from gq_tvm.tune import TRIALS
-from gq_tvm.tuning import Progress, Task, log, tasks_for, tune
+from gq_tvm.tuning import log
 from gq_tvm.tuning.bench import Measurement
 from gq_tvm.tuning.features import features
 from gq_tvm.tuning.log import Log, Trial
 from gq_tvm.tuning.pool import Loss
-from gq_tvm.tuning.task import fingerprint
+from gq_tvm.tuning.progress import Progress
+from gq_tvm.tuning.task import Task, fingerprint
+from gq_tvm.tuning.tuner import tasks_for, tune
 
 V4 = targets.get("x86-64-v4")
 PRODUCT = Product(300, 40, 4, "int8", 8)

@@ -15,12 +15,12 @@ from tvm.ir import GlobalVar, IRModule
 from gq_tvm.errors import Error
 from gq_tvm.frontend.reading.archive import Archive
 from gq_tvm.frontend.reading.kinds import check_is_pt2
+from gq_tvm.ops import METADATA
 
 if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
 
-METADATA = "gq_metadata.json"
 _ONLY = ("main", "model")  # what the one program of a plain model is called
 
 

@@ -56,7 +56,7 @@ class Attention:
     mask: tuple[bool, bool, bool] | None = None
 
 
-def attention(lanes: int, of: Attention) -> tirx.PrimFunc:
+def attention(lanes: int, registers: int, of: Attention) -> tirx.PrimFunc:
     """Build ``f(q, k, v, [mask], y)``.
 
     Shapes, f32: q [B, T, N, D], k [B, S, N, D], v [B, S, N, E], mask [B or 1, N or 1, T or 1, S]
@@ -65,14 +65,14 @@ def attention(lanes: int, of: Attention) -> tirx.PrimFunc:
     A frame whose keys are all masked by minus infinity gives zeros, as PyTorch's does. NaN comes
     through.
     """
-    return _Kernel(lanes, of).build()
+    return _Kernel(lanes, registers, of).build()
 
 
 class _Kernel:
-    def __init__(self, lanes: int, of: Attention) -> None:
-        self.lanes, self.of = lanes, of
+    def __init__(self, lanes: int, registers: int, of: Attention) -> None:
+        self.lanes, self.registers, self.of = lanes, registers, of
         self.math = VectorMath(lanes)
-        self.vectors = tile_vectors(lanes)  # of frames in a block
+        self.vectors = tile_vectors(registers)  # of frames in a block
         if of.frames is not None:
             self.vectors = max(1, min(self.vectors, of.frames // lanes))
         self.key_block = _KEYS if of.keys is None else max(1, min(_KEYS, of.keys))
@@ -183,7 +183,7 @@ class _Kernel:
                 ),
             )
 
-        in_tiles(lanes, frames, self.of.values, tile)
+        in_tiles(lanes, self.registers, frames, self.of.values, tile)
 
     def _scores(self, b: Expr, n: Expr, first: Expr, key: Expr, count: Any) -> None:
         """Emit ``scores[s, t] = k[s] q[t] + mask``; a mask of frames is in the scores already."""

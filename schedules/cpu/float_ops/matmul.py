@@ -16,7 +16,7 @@ Expr = Any
 Size = int | None  # None is symbolic
 
 
-def matmul(lanes: int, batch: Size, m: Size, n: Size, k: Size) -> tirx.PrimFunc:
+def matmul(lanes: int, registers: int, batch: Size, m: Size, n: Size, k: Size) -> tirx.PrimFunc:
     """Build ``f(a f32 [batch, m, k], b f32 [batch, k, n], y f32 [batch, m, n])``."""
     sizes = {"batch": batch, "m": m, "n": n, "k": k}
     items, rows, columns, depth = (
@@ -44,5 +44,8 @@ def matmul(lanes: int, batch: Size, m: Size, n: Size, k: Size) -> tirx.PrimFunc:
                 ),
             )
 
-        each(items, lambda item: in_tiles(lanes, rows, columns, lambda *at: tile(item, *at)))
+        def product(item: Expr) -> None:
+            in_tiles(lanes, registers, rows, columns, lambda *at: tile(item, *at))
+
+        each(items, product)
     return builder.get()

@@ -16,13 +16,17 @@ ROWS = 4  # of a tile
 _LEAST = 4  # lanes of a vector that is worth it
 
 
-def tile_vectors(lanes: int) -> int:
+def tile_vectors(registers: int) -> int:
     """Vectors of a tile: with ``ROWS`` rows, half of the registers."""
-    return 2 if lanes == 8 else 4  # AVX2 has 16 registers, AVX-512 and NEON have 32
+    return registers // 2 // ROWS
 
 
 def in_tiles(
-    lanes: int, rows: Any, columns: Any, body: Callable[[Expr, int, Expr, int, int], None]
+    lanes: int,
+    registers: int,
+    rows: Any,
+    columns: Any,
+    body: Callable[[Expr, int, Expr, int, int], None],
 ) -> None:
     """Cut a matrix into tiles; the last columns go in single vectors, then one by one.
 
@@ -30,6 +34,7 @@ def in_tiles(
 
     Args:
         lanes: 32-bit lanes of a vector.
+        registers: Vector registers.
         rows: Rows of the matrix.
         columns: Columns of the matrix.
         body: ``body(row, rows, column, vectors, lanes)`` emits a tile.
@@ -47,7 +52,7 @@ def in_tiles(
         each(count, lambda i: strip(first + i * size, vectors, width))
         return first + count * size
 
-    behind = strips(strips(0, tile_vectors(lanes), lanes), 1, lanes)
+    behind = strips(strips(0, tile_vectors(registers), lanes), 1, lanes)
     while isinstance(behind, int) and lanes > _LEAST:
         lanes //= 2
         behind = strips(behind, 1, lanes)

@@ -1,0 +1,56 @@
+"""What a recogniser is beside its networks: written and read in Python, read in C++."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import gq_tvm
+from gq_tvm.speech import FeatureSettings
+from gq_tvm.speech.decoding import DECODERS
+from gq_tvm.speech.description import RecogniserDescription
+
+DESCRIBED = RecogniserDescription(
+    task="ctc",
+    tokens=("", "a", " "),
+    features=FeatureSettings(num_mel_bins=4, mean=(9.0,) * 4, deviation=(3.0,) * 4),
+    states={"encoder": {"h": [1, 2]}},
+    chunk_frames=3,
+    lead_ms=20.0,
+    tail_ms=30.0,
+    training={"seed": 3},
+)
+
+
+def native(*names: str) -> str:
+    folder = Path(gq_tvm.__file__).parent / "deploy" / "native"
+    return "".join((folder / name).read_text() for name in names)
+
+
+def test_what_is_written_is_read():
+    written = json.loads(json.dumps(DESCRIBED.to_dict()))
+    assert RecogniserDescription.read(written) == DESCRIBED
+    assert (DESCRIBED.lead, DESCRIBED.tail) == (160, 240)
+
+
+def test_what_is_left_out_has_its_default():
+    optional = ("chunk_frames", "lead_ms", "tail_ms", "training", "blank")
+    written = {key: one for key, one in DESCRIBED.to_dict().items() if key not in optional}
+    found = RecogniserDescription.read(written)
+    assert (found.chunk_frames, found.lead, found.tail, found.training) == (4, 0, 0, {})
+
+
+def test_the_core_has_the_same_tasks():
+    refusal = native("decoding.cc").partition("void Decoder::check")[2].partition("\n}")[0]
+    assert set(re.findall(r'task != "(\w+)"', refusal)) == DECODERS.keys()
+
+
+def test_the_core_reads_no_other_values():
+    asked = re.findall(
+        r'(?:whole|numbers?|metadata|silence)\("(\w+)"', native("metadata.cc", "speech.cc")
+    )
+    written = DESCRIBED.to_dict()
+    tables = (written, written["features"], written["features"]["normalisation"])
+    assert len(set(asked)) > 10
+    assert set(asked) <= {key for table in tables for key in table}
