@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log2
 from typing import ClassVar
 
@@ -79,6 +79,15 @@ class Product:
     def plain(self) -> bool:
         """Whether one codebook and a scale for each row are all there is."""
         return not self.parted and self.tables == 1
+
+    def of(self, weight: Weight) -> Product:
+        """The same product of a weight whose scales, zero points and tables are as these."""
+        return replace(
+            self,
+            group=weight.group,
+            zero=weight.zero is not None,
+            tables=0 if weight.codebook.ndim == 3 and weight.group else weight.codebook.shape[-2],
+        )
 
     @property
     def sizes(self) -> str:

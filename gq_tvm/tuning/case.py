@@ -20,7 +20,7 @@ class Case:
     """One call of a task's kernel.
 
     With int8 activations the data of a linear product are integers in disguise: their scales are
-    1, so the output is the integer sum itself and a right kernel gives it bit for bit. The first
+    1, or those of groups, so that a right kernel gives the output bit for bit. The first
     of several rows is zero, the last has the largest values there are.
     """
 
@@ -32,13 +32,18 @@ class Case:
         rng = np.random.default_rng([product.n, product.k, product.bits])
         shape, entries = (product.n, product.k), 2**product.bits
         indices = rng.integers(0, entries, shape, dtype=np.uint8, endpoint=False)
-        exact = product.activation == "int8"
+        exact, tables = product.activation == "int8", product.tables or product.groups
         if exact:
-            codebook = rng.integers(-127, 128, (1, entries)).astype(np.float32)
-            codebook[0, :2] = (-127, 127)
+            codebook = rng.integers(-127, 128, (tables, entries)).astype(np.float32)
+            codebook[:, :2] = (-127, 127)
         else:
-            codebook = rng.standard_normal((1, entries)).astype(np.float32)
-        self.weight = Weight(indices, codebook, np.ones(1, np.float32))
+            codebook = rng.standard_normal((tables, entries)).astype(np.float32)
+        scale, zero = np.ones(1, np.float32), None
+        if product.parted:
+            scales = (product.n, product.groups) if product.group else (1,)
+            scale = rng.uniform(0.5, 2, scales).astype(np.float32)
+            zero = rng.standard_normal(scales).astype(np.float32) if product.zero else None
+        self.weight = Weight(indices, codebook if product.tables else codebook[None], scale, zero)
         self.inputs, self.expected = self._linear(rng)
         self.tolerance = _FP32
         if self._family.approximate:
@@ -56,7 +61,8 @@ class Case:
             x = rng.standard_normal((rows, product.k)).astype(np.float32)
         if rows > 1:
             x[0], x[-1] = 0, 127
-        if product.activation in ("int1", "int2"):  # their levels depend on the whole row
+        few = product.activation in ("int1", "int2")  # their levels depend on the whole row
+        if few or (product.parted and product.activation != "fp32"):
             return [x], [reference.codebook_linear(x, self.weight, None, product.activation)]
         # float64 holds these integers exactly, and its product is the fast one.
         floats = self.weight.expand().astype(np.float64)

@@ -56,6 +56,9 @@ class Entry:
         version: Of gq-tvm.
         gates: See `Product`; it is the linear kernel that was timed.
         glu: The same.
+        group: The same.
+        zero: The same.
+        tables: The same.
     """
 
     family: str
@@ -74,6 +77,9 @@ class Entry:
     version: str
     gates: int = 0
     glu: bool = False
+    group: int = 0
+    zero: bool = False
+    tables: int = 1
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -84,7 +90,7 @@ class Entry:
     def product(self) -> Product:
         """The product."""
         sizes = (self.n, self.k, self.bits, self.activation, self.rows)
-        return Product(*sizes, self.gates, self.glu)
+        return Product(*sizes, self.gates, self.glu, *_form(self))
 
     @property
     def modelled(self) -> bool:
@@ -181,6 +187,11 @@ def _kind(of: Entry | Product) -> tuple[int, bool]:
     return of.gates, of.glu
 
 
+def _form(of: Entry | Product) -> tuple[int, bool, int]:
+    """What a weight has more of than one table and a scale for each row."""
+    return of.group, of.zero, of.tables
+
+
 def _distance(entry: Entry, family: Family, product: Product, threads: int) -> float:
     """How unlike an entry's product is, in doublings; infinite if its schedule says nothing."""
     same = (entry.family, entry.bits, entry.activation)
@@ -193,7 +204,8 @@ def _distance(entry: Entry, family: Family, product: Product, threads: int) -> f
     if max(sides) > _FARTHEST_SIDE or rows > _FARTHEST_ROWS:
         return inf
     unknown = 0.5 * ((entry.rows is None) != (product.rows is None))
-    return sum(sides) + 2 * rows + unknown + abs(log2(entry.threads / threads))
+    unlike = 0.5 * (_form(entry) != _form(product))
+    return sum(sides) + 2 * rows + unknown + unlike + abs(log2(entry.threads / threads))
 
 
 def _work(product: Product) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+from gq_tvm.errors import Error
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
@@ -79,6 +80,8 @@ class VectorFamily(Family):
         ]
 
     def pack(self, choice: Choice, weight: Weight) -> dict[str, NDArray]:
+        if choice.product.of(weight) != choice.product:
+            raise Error("its rows are not multiples of one codebook; convert the model again")
         levels, indices = Levels.of(weight, choice.arithmetic), weight.indices
         order = self._order(choice)
         if order is not None:
@@ -110,12 +113,17 @@ class VectorFamily(Family):
         product, order = self._computed(choice.product), self._order(choice)
         if order is not None:
             product = replace(product, n=len(order))
-        isa = self.machine(choice.target)
+        isa = self._machine(choice.target)
         return self._able(choice.target, product)[0](isa, product, choice.schedule)
 
     def _computed(self, product: Product) -> Product:
         """`product` in the arithmetic of this family."""
         return replace(product, activation=self.arithmetic(product))
+
+    def _machine(self, target: Target) -> Lanes:
+        machine = self.machine(target)
+        assert machine is not None, f"{self.name} has no kernels for {target.name}"
+        return machine
 
     def _able(self, target: Target, product: Product) -> list[type[Engine]]:
         isa, computed = self.machine(target), self._computed(product)
@@ -123,7 +131,7 @@ class VectorFamily(Family):
 
     def _order(self, choice: Choice) -> NDArray[np.int64] | None:
         """The source row of each packed row, -1 for padding; None if they stay in order."""
-        product, lanes = choice.product, self.machine(choice.target).lanes
+        product, lanes = choice.product, self._machine(choice.target).lanes
         if product.gates:
             return gate_order(product.n // product.gates, lanes, product.gates)
         return glu_order(product.n, lanes, choice.schedule["vectors"]) if product.glu else None

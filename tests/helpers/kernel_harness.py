@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,13 +98,29 @@ def run_linear(
     family: Family,
     target: Target,
     device: Device,
-    cases: list[tuple[Product, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    cases: Sequence[tuple[Product, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    *more: Any,
+    **options: Any,
+) -> list[np.ndarray]:
+    """Do what `run_weights` does for each (product, x, indices, codebook, bias)."""
+    weights = [
+        (product, x, Weight.from_tables(indices, codebook, family.arithmetic(product)), bias)
+        for product, x, indices, codebook, bias in cases
+    ]
+    return run_weights(family, target, device, weights, *more, **options)
+
+
+def run_weights(
+    family: Family,
+    target: Target,
+    device: Device,
+    cases: Sequence[tuple[Product, np.ndarray, Weight, np.ndarray]],
     epilogue: str | Sequence[str] = "",
     schedule: Schedule | Sequence[Schedule] | None = None,
     parallel: bool = False,
     residuals: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
-    """Run `family`'s linear kernel for each (product, x, indices, codebook, bias).
+    """Run `family`'s linear kernel for each (product, x, weight, bias).
 
     Args:
         family: Whose kernel.
@@ -117,27 +134,26 @@ def run_linear(
     """
     texts = [epilogue] * len(cases) if isinstance(epilogue, str) else epilogue
     after = [Epilogue.parse(text) for text in texts]
-    cases = [(replace(case[0], glu=a.glu), *case[1:]) for case, a in zip(cases, after, strict=True)]
+    products = [replace(case[0], glu=one.glu) for case, one in zip(cases, after, strict=True)]
     if isinstance(schedule, Schedule):
         schedules: Sequence[Schedule] = [schedule] * len(cases)
     else:
-        schedules = schedule or [family.space(target, case[0])[0] for case in cases]
+        schedules = schedule or [family.space(target, product)[0] for product in products]
     choices = [
-        Choice(target, case[0], family, one) for case, one in zip(cases, schedules, strict=True)
+        Choice(target, product, family, one)
+        for product, one in zip(products, schedules, strict=True)
     ]
     functions = {
         f"f{i}": family.linear(choice, after[i], parallel) for i, choice in enumerate(choices)
     }
     kernels = Kernels(target, device, functions)
     results = []
-    for i, (product, x, indices, codebook, bias) in enumerate(cases):
-        operands = family.pack(
-            choices[i], Weight.from_tables(indices, codebook, choices[i].arithmetic)
-        )
-        packed = family.pack_bias(choices[i], bias)
-        inputs = [x, *operands.values(), packed]
+    for i, (choice, (_, x, weight, bias)) in enumerate(zip(choices, cases, strict=True)):
+        assert family.supports(target, choice.product), choice.product
+        operands = family.pack(choice, weight)
+        inputs = [x, *operands.values(), family.pack_bias(choice, bias)]
         inputs += residuals[i : i + 1] if after[i].residual else []
-        results += kernels(f"f{i}", inputs, [(len(x), product.outputs)])
+        results += kernels(f"f{i}", inputs, [(len(x), choice.product.outputs)])
     return results
 
 

@@ -33,9 +33,8 @@ class DenseFloatEngine(Engine):
         return tile_space(isa, "fp32", product)
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
-        table = levels.table[0]
         padded = np.zeros((self.padded_n, self._steps * _UNROLL), np.float32)
-        padded[: self.n, : self.k] = table[indices]
+        padded[: self.n, : self.k] = levels.table[0][indices]
         tiles = padded.reshape(self.tiles, self.outputs, -1).transpose(0, 2, 1)
         return {
             "weights": np.ascontiguousarray(tiles),

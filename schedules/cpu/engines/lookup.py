@@ -53,8 +53,7 @@ class LookupEngine(Engine):
         return [one for one in space if SUBVECTORS // one["vectors"] >= isa.dot_groups]
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
-        table = levels.table[0]
-        unsigned = (table.astype(np.int16) + self.isa.centroid_offset).astype(np.uint8)
+        unsigned = (levels.table[0].astype(np.int16) + self.isa.centroid_offset).astype(np.uint8)
         if self.bits == 8:
             indices, unsigned = unsigned[indices], np.zeros(1, np.uint8)
         else:

@@ -46,10 +46,9 @@ class LookupFloatEngine(Engine):
         return space
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
-        table = levels.table[0]
         return {
             "weights": self.layout.pack(indices),
-            "table": whole_lines(self.isa.float_table(table.astype(np.float32))),
+            "table": whole_lines(self.isa.float_table(levels.table[0])),
             **self.pack_scales(levels),
         }
 

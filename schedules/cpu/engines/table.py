@@ -122,8 +122,7 @@ class BitTables(Engine):
         """Emit the tables of the staged row."""
 
     def operands(self, indices: np.ndarray, levels: Levels) -> dict[str, np.ndarray]:
-        table = levels.table[0]
-        low, high = table.astype(np.int32)
+        low, high = levels.table[0].astype(np.int32)
         return {
             "weights": self.pack(indices),
             "table": whole_lines(np.array([low, high - low], np.int32)),

@@ -1,0 +1,220 @@
+"""Scales and zero points of groups of inputs, and several tables, against the definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.kernel_harness import (
+    FP32,
+    INT8,
+    Kernels,
+    device_for,
+    run_weights,
+    target,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gq_tvm.ops import reference, reference_recurrent
+from gq_tvm.ops.weight import Weight
+from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.schedules import FAMILIES, Choice, Product, Schedule, family
+
+#: (N, K, rows, group): whole groups and a short last one, less than a tile and several.
+SHAPES = (
+    (131, 77, 1, 32),
+    (7, 40, 5, 16),
+    (70, 300, 2, 128),
+    (64, 130, 21, 64),
+)
+#: (bits, shape, zero points): between them every group with zero points and without.
+CASES = [(bits, SHAPES[bits % 4], bits in (1, 3, 6, 8)) for bits in range(1, 9)]
+
+
+def drawn_weight(rng, shape, bits, group, zero, tables=1) -> Weight:
+    """Centroids on the int8 grid with the largest there are; scales of either sign."""
+    n, k = shape
+    groups = -(-k // group) if group else 1
+    codebook = rng.integers(-127, 128, (tables or groups, 2**bits)).astype(np.float32)
+    codebook[:, :2] = (-127, 127)
+    return Weight(
+        rng.integers(0, 2**bits, (n, k)).astype(np.uint8),
+        codebook if tables else codebook[None],
+        rng.uniform(-2, 2, (n, groups) if group else n).astype(np.float32),
+        rng.normal(0, 50, (n, groups) if group else n).astype(np.float32) if zero else None,
+    )
+
+
+def case(bits, shape, zero, activation, tables=1, symbolic=False):
+    n, k, rows, group = shape
+    rng = np.random.default_rng([*shape, bits])
+    weight = drawn_weight(rng, (n, k), bits, group, zero, tables)
+    product = Product(n, k, bits, activation, None if symbolic else rows).of(weight)
+    x = rng.standard_normal((rows, k)).astype(np.float32)
+    x[-1] = np.abs(x[-1]).max()  # the largest sums there are
+    return product, x, weight, np.zeros(n, np.float32)
+
+
+def assert_computed(cases, results):
+    """Integers bit for bit, floats within the definition's bound."""
+    for (product, x, weight, bias), got in zip(cases, results, strict=True):
+        want = reference.codebook_linear(x, weight, bias, product.activation)
+        if product.activation == "fp32":
+            assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want), product
+        else:
+            np.testing.assert_array_equal(got, want, err_msg=str(product))
+
+
+def run(where, name, cases, emulated):
+    where = target(where)
+    results = run_weights(family(name), where, device_for(where, emulated), cases)
+    assert_computed(cases, results)
+
+
+def some(where):
+    """All cases on three machines; the others differ from these in few instructions."""
+    return CASES if where in ("x86-64-v4", "x86-64-v3", "cortex-a76") else CASES[::3]
+
+
+@pytest.mark.parametrize(("where", "name"), INT8)
+def test_groups_of_integers_are_exact(where, name, emulated):
+    cases = [
+        case(bits, shape, zero, "int8", symbolic=i % 3 == 0)
+        for i, (bits, shape, zero) in enumerate(some(where))
+    ]
+    run(where, name, cases, emulated)
+
+
+@pytest.mark.parametrize(("where", "name"), FP32)
+def test_groups_of_floats_are_close(where, name, emulated):
+    cases = [
+        case(bits, shape, zero, "fp32", symbolic=i % 3 == 0)
+        for i, (bits, shape, zero) in enumerate(some(where)[1::2])
+    ]
+    run(where, name, cases, emulated)
+
+
+@pytest.mark.parametrize("where", ["x86-64", "arm"])
+def test_scalar_takes_every_form(where, emulated):
+    """Tables of rows, of blocks of rows and of groups, all kinds of activations."""
+    cases = [
+        case(bits, (32, 77, 3, group), zero, activation, tables)
+        for i, activation in enumerate(("int8", "int2", "int1", "fp32"))
+        for bits, group, zero, tables in (
+            (1 + i, 0, False, 32),
+            (3 + i, 0, True, 4),
+            (2 + i, 16, False, 8),
+            (5 - i, 32, True, 0),
+        )
+    ]
+    run(where, "scalar", cases, emulated)
+
+
+@pytest.mark.parametrize("where", ["x86-64-v3", "cortex-a76", "arm", "cortex-a7"])
+def test_a_zero_point_of_each_row_is_exact(where, emulated):
+    cases = [case(bits, (37, 45, 3, 0), True, "int8") for bits in (2, 4, 8)]
+    run(where, "lookup", cases, emulated)
+
+
+@pytest.mark.parametrize("where", ["x86-64-v4", "x86-64-v3", "x86-64", "cortex-a76"])
+def test_the_order_of_a_glu_moves_scales_too(where, emulated):
+    where = target(where)
+    chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
+    cases = [case(3, (74, 50, 3, 16), True, "int8"), case(4, (6, 40, 1, 32), False, "int8")]
+    results = run_weights(chosen, where, device_for(where, emulated), cases, "glu")
+    for (product, x, weight, bias), got in zip(cases, results, strict=True):
+        value, gate = np.split(reference.codebook_linear(x, weight, bias, product.activation), 2, 1)
+        np.testing.assert_allclose(
+            got, value * reference_recurrent.sigmoid(gate), rtol=1e-5, atol=1e-30
+        )
+
+
+def layer(where, name, cell, activation, shape, zeros):
+    """A recurrent layer whose parts have groups: its kernel, inputs, outputs, and definition."""
+    width, hidden, batch, steps = shape
+    gates, states = {"lstm": (4, 2), "gru": (3, 1)}[cell]
+    rng = np.random.default_rng([*shape, gates])
+    parts, weights = [], []
+    for k, group, zero in zip((width, hidden), (16, 32), zeros, strict=True):
+        weight = drawn_weight(rng, (gates * hidden, k), 3, group, zero)
+        factor = np.full(gates * hidden, 2e-4, np.float32)
+        weights.append(weight.fold(factor))
+        product = Product(gates * hidden, k, 3, activation, gates=gates).of(weights[-1])
+        parts.append(Choice(where, product, family(name), Schedule()))
+    biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
+    kernel = family(name).recurrent(cell, parts[0], parts[1], steps)
+    operands = [
+        one
+        for part, w in zip(parts, weights, strict=True)
+        for one in part.family.pack(part, w).values()
+    ]
+    packed = [part.family.pack_bias(part, one) for part, one in zip(parts, biases, strict=False)]
+    x = rng.standard_normal((batch, steps, width)).astype(np.float32)
+    state = [rng.standard_normal((batch, hidden)).astype(np.float32) for _ in range(states)]
+    define: dict[str, Any] = {
+        "lstm": reference_recurrent.codebook_lstm,
+        "gru": reference_recurrent.codebook_gru,
+    }
+    wanted = define[cell](x, *state, *weights, *biases, activation)
+    outputs = [(*x.shape[:2], hidden), *(one.shape for one in state)]
+    return kernel, [x, *state, *operands, *packed], outputs, wanted
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "activation"),
+    [
+        ("x86-64-v4", "lookup", "int8"),
+        ("x86-64-v3", "lookup", "int8"),
+        ("x86-64", "scalar", "int8"),
+        ("cortex-a510", "lookup", "int8"),
+        ("arm", "lookup_f32", "fp32"),
+        ("cortex-a7", "lookup", "int8"),
+    ],
+)
+def test_recurrent_layers_compute_their_definition(where, name, activation, emulated):
+    where = target(where)
+    layers = [
+        layer(where, name, "lstm", activation, (21, 37, 2, 3), (True, False)),
+        layer(where, name, "gru", activation, (40, 10, 1, 1), (False, True)),
+    ]
+    functions = {f"f{i}": one[0] for i, one in enumerate(layers)}
+    kernels = Kernels(where, device_for(where, emulated), functions)
+    for name, (_, inputs, outputs, wanted) in zip(functions, layers, strict=True):
+        for got, exact in zip(kernels(name, inputs, outputs), wanted, strict=True):
+            # int8: a last-bit difference of h may round to the next of 127 steps.
+            np.testing.assert_allclose(got, exact, atol=5e-3 if activation == "int8" else 2e-5)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    n=st.integers(1, 150),
+    k=st.integers(17, 300),
+    rows=st.integers(1, 20),
+    bits=st.integers(1, 8),
+    group=st.sampled_from([16, 32, 64, 128]),
+    zero=st.booleans(),
+    symbolic=st.booleans(),
+)
+def test_any_shape_in_groups(n, k, rows, bits, group, zero, symbolic):
+    where = target("native")
+    drawn = case(bits, (n, k, rows, group), zero, "int8", symbolic=symbolic)
+    chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
+    assert_computed([drawn], run_weights(chosen, where, LocalDevice(), [drawn]))
+
+
+@pytest.mark.parametrize("where", ["x86-64-v4", "x86-64-v3", "x86-64", "cortex-a510", "cortex-a7"])
+def test_families_decline_what_they_cannot(where):
+    """Scalar is there for every form; no other takes several tables."""
+    where = target(where)
+    for activation in ("int8", "int2", "int1", "fp32"):
+        for form in ({"group": 32}, {"zero": True}, {"group": 16, "zero": True}, {"tables": 4}):
+            product = Product(64, 64, 1, activation, 1, **form)
+            able = {
+                one.name for one in FAMILIES if one.supports(where, product) and one.exact(product)
+            }
+            lookups = {"int8": {"lookup"}, "fp32": {"lookup_f32"}}.get(activation, set())
+            if where.instruction_set == "scalar" or "tables" in form:
+                lookups = set()
+            assert able - {"dense_int8"} == lookups | {"scalar"}
