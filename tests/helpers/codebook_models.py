@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import gq_tvm
-import gq_tvm.ops.torch_gru
+import gq_tvm.ops.torch_ops
 from gq_tvm.build import build
 from gq_tvm.runtime import Model
 
