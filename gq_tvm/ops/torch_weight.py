@@ -61,15 +61,17 @@ class WeightTensors(NamedTuple):
         if isinstance(weight, WeightTensors):
             return weight
         zero = None if weight.zero is None else torch.from_numpy(weight.zero)
-        arrays = weight.indices, weight.codebook, weight.scale
-        return WeightTensors(*map(torch.from_numpy, arrays), zero)
+        indices, codebook, scale = map(
+            torch.from_numpy, (weight.indices, weight.codebook, weight.scale)
+        )
+        return WeightTensors(indices, codebook, scale, zero)
 
     def numpy(self) -> Weight:
         """The weight they are of."""
         scale = torch.ones(1) if self.scale is None else self.scale
         zero = None if self.zero is None else self.zero.detach().cpu().numpy()
-        arrays = (a.detach().cpu().numpy() for a in (self.indices, self.codebook, scale))
-        return Weight(*arrays, zero)
+        indices, codebook = self.indices.cpu().numpy(), self.codebook.detach().cpu().numpy()
+        return Weight(indices, codebook, scale.detach().cpu().numpy(), zero)
 
     def take_rows(self, rows: Tensor) -> WeightTensors:
         """The weight of the rows named, i64 [m]."""
@@ -82,11 +84,11 @@ class WeightTensors(NamedTuple):
     def split_rows(self, parts: int) -> list[WeightTensors]:
         """``parts`` weights of N / parts rows each, with memory of their own."""
         device = self.indices.device
-        split: list[Any] = [self.of(part) for part in self.numpy().split_rows(parts)]
-        return [
-            WeightTensors(*(None if a is None else a.clone().to(device) for a in part))
-            for part in split
-        ]
+
+        def own(array: Any) -> Any:
+            return None if array is None else array.clone().to(device)
+
+        return [WeightTensors(*map(own, self.of(one))) for one in self.numpy().split_rows(parts)]
 
 
 # What layers are made of.
