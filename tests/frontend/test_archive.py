@@ -84,8 +84,6 @@ def test_a_file_from_before_weights_had_scales_is_read(tmp_path):
     good, old = tmp_path / "good.pt2", tmp_path / "old.pt2"
     torch.export.save(torch.export.export(model, arguments), good)
     altered(good, old, {"models/model.json": as_before_scales})
-    with pytest.raises(Exception, match="Failed deserializing"):
-        torch.export.load(old)
     program = frontend.read(old).programs["main"]
     assert str(program.graph) == str(frontend.read(good).programs["main"].graph)
     torch.testing.assert_close(program.module()(*arguments), model(*arguments))
