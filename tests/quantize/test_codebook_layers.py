@@ -65,7 +65,7 @@ def test_a_checkpoint_from_before_weights_had_scales_loads(per_row):
 
 def packed(where, activation, held: Weight) -> dict[str, int]:
     """The bytes of each operand of the best kernel there is."""
-    form = {"group": held.group, "zero": held.zero is not None}
+    form: Any = {"group": held.group, "zero": held.zero is not None}
     product = Product(held.rows, held.width, held.bits, activation, 1, **form)
     chosen = family("lookup_f32" if activation == "fp32" else "lookup")
     space = chosen.space(where, product)
