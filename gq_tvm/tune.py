@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import ACTIVATIONS
 
 if TYPE_CHECKING:
     from gq_tvm.runtime.devices import RpcDevice
@@ -244,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         "--kernel", default="auto", metavar="NAME", help="one kernel family (default: every exact)"
     )
     parser.add_argument(
-        "--activation", choices=("int8", "fp32"), help="of a .pt2 (default: as it was trained)"
+        "--activation", choices=ACTIVATIONS, help="of a .pt2 (default: as it was trained)"
     )
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of the kernels (the artefact's, or 1)"

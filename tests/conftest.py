@@ -3,9 +3,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+import gq_tvm
+
+if TYPE_CHECKING:
+    from gq_tvm.runtime.artefact import Artefact
 
 # No deadlines: this machine may be busy with something else. The same examples each time in CI.
 settings.register_profile("gq", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -45,6 +52,14 @@ class Boards:
     def close(self) -> None:
         for one in (*self._connections.values(), *self._boards.values()):
             one.close()
+
+
+@pytest.fixture(scope="session")
+def digits() -> Artefact:
+    """The shipped recogniser, compiled for this machine."""
+    from gq_tvm.build import build
+
+    return build(Path(gq_tvm.__file__).parent / "models" / "digits" / "digits.pt2")
 
 
 @pytest.fixture(scope="session")

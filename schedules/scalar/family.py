@@ -17,7 +17,7 @@ class Scalar(VectorFamily):
 
     loops: ClassVar[str] = "scalars"
     knobs: ClassVar[tuple[Knob, ...]] = (
-        Knob("vectors", 2, layout=True),
+        Knob("vectors", 4, layout=True),
         Knob("rows", 4),
         Knob("block", 16),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers.codebook_models import everything
+from helpers.codebook_models import built_everything
 
 import gq_tvm
 from gq_tvm import demo, frontend, inspect, profile, targets, transcribe
@@ -28,9 +28,9 @@ SAMPLES = sorted((DIGITS / "samples").glob("*.wav"))
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory) -> Path:
+def native(digits, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("digits") / "digits.gq"
-    gq_tvm.build(DIGITS / "digits.pt2").save(path)
+    digits.save(path)
     return path
 
 
@@ -187,7 +187,7 @@ def test_profile_shows_functions_layers_and_the_baseline(native, tmp_path, capsy
 
 def test_profile_has_a_line_for_all_that_is_called(tmp_path):
     """What `inspect` names, float operators by their layers, and what is left."""
-    gq_tvm.build(everything("int8")[1]).save(tmp_path / "model.gq")
+    built_everything("int8").save(tmp_path / "model.gq")
     model = gq_tvm.load(tmp_path / "model.gq")
     timings = compare({"model": model}, rounds=1, frames=8).timings["model"]
     assert timings[0].kind == "function"

@@ -41,12 +41,11 @@ def network(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recogniser(tmp_path_factory) -> Path:
+def recogniser(digits, tmp_path_factory) -> Path:
     """The same of the shipped recogniser."""
     folder = tmp_path_factory.mktemp("recogniser")
-    artefact = build(DIGITS / "digits.pt2")
-    artefact.save(folder / "model.gq")
-    deploy.write(artefact, folder / "bundle")
+    digits.save(folder / "model.gq")
+    deploy.write(digits, folder / "bundle")
     return folder
 
 

@@ -16,6 +16,8 @@ from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.frontend.converters.decompositions import embedding_bag, unfold, unfold_backward
 
+pytestmark = pytest.mark.export
+
 Programs = dict[str, Callable[..., Any]]
 
 
@@ -75,7 +77,6 @@ REDUCTIONS: Programs = {
 }
 
 
-@pytest.mark.export
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
 def test_reductions(dtype, tmp_path):
     assert_all_equal(REDUCTIONS, tmp_path, number(dtype, 3, 4))
@@ -102,7 +103,6 @@ ARITHMETIC: Programs = {
 }
 
 
-@pytest.mark.export
 def test_arithmetic(tmp_path):
     assert_all_equal(ARITHMETIC, tmp_path, number(torch.int64, 3, 4))
 
@@ -153,7 +153,6 @@ SHAPES: Programs = {
 }
 
 
-@pytest.mark.export
 def test_shapes(tmp_path):
     indices, offsets = torch.tensor([1, 3, 3, 5, 1, 7, 8]), torch.tensor([0, 2, 2, 7])
     assert_all_equal(SHAPES, tmp_path, torch.randn(3, 4), indices, offsets)
@@ -186,7 +185,6 @@ FOURIER: Programs = {
 }
 
 
-@pytest.mark.export
 def test_fourier_transforms(tmp_path):
     assert_all_equal(FOURIER, tmp_path, torch.randn(2, 60))
 

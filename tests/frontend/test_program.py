@@ -194,6 +194,7 @@ def test_an_input_that_is_no_tensor_is_refused():
         frontend.translate(frontend.read(program))
 
 
+@pytest.mark.export
 def test_build_is_a_function_also_after_its_module_was_imported():
     import gq_tvm
     import gq_tvm.build as module

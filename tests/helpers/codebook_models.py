@@ -14,6 +14,7 @@ import gq_tvm
 import gq_tvm.ops.torch_ops
 from gq_tvm.build import build
 from gq_tvm.runtime import Model
+from gq_tvm.runtime.artefact import Artefact
 
 
 def indices(*shape: int, bits: int, seed: int = 0) -> Tensor:
@@ -168,6 +169,12 @@ def everything(activation: str = "fp32") -> tuple[Everything, ExportedProgram]:
     model = Everything(activation).eval()
     example = torch.arange(6)[None] % 11, torch.zeros(1, 8), torch.ones(1, 8)
     return model, export(model, *example, dynamic=({1: frames(4)}, None, None))
+
+
+@functools.cache
+def built_everything(activation: str = "fp32") -> Artefact:
+    """`everything`, compiled for this machine."""
+    return build(everything(activation)[1])
 
 
 def compiled(program: object, folder: Path, **options: object) -> Model:

@@ -14,6 +14,8 @@ from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import on_numpy, recogniser
 from gq_tvm.speech import Recogniser
 
+pytestmark = pytest.mark.export
+
 
 @pytest.fixture(scope="module", params=["lstm rnnt", "conformer ctc"])  # every part of all
 def name(request) -> str:

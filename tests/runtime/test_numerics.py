@@ -8,6 +8,7 @@ from helpers.codebook_models import (
     Conv,
     Embedding,
     Linear,
+    built_everything,
     compiled,
     everything,
     export,
@@ -16,7 +17,9 @@ from helpers.codebook_models import (
 )
 from torch import nn
 
+import gq_tvm
 from gq_tvm import targets
+from gq_tvm.build import build
 from gq_tvm.schedules import FAMILIES, Product
 
 pytestmark = pytest.mark.export
@@ -77,7 +80,9 @@ def test_every_kernel_on_rows_known_when_compiling(kernel, rows, tmp_path):
 @pytest.mark.parametrize("activation", ["fp32", "int8"])
 def test_every_operator(kernel, activation, tmp_path):
     model, program = everything(activation)
-    net = compiled(program, tmp_path, kernel=kernel)
+    artefact = built_everything(activation) if kernel == "auto" else build(program, kernel=kernel)
+    artefact.save(tmp_path / "model.gq")
+    net = gq_tvm.load(tmp_path / "model.gq")
     for length in (4, 7, 20):
         generator = torch.Generator().manual_seed(length)
         ids = torch.randint(0, 11, (1, length), generator=generator)

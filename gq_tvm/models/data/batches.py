@@ -65,8 +65,9 @@ class Batch:
 
     @property
     def count(self) -> Tensor:
-        """What a loss a token is divided by, i64 []: the tokens; where there are none, as in noise
-        with an empty text, an utterance counts as one.
+        """What a loss a token is divided by, i64 []: the tokens.
+
+        Where there are none, as in noise with an empty text, an utterance counts as one.
         """
         return self.lengths.clamp(min=1).sum()
 
