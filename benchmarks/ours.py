@@ -19,7 +19,6 @@ import gq_tvm
 from benchmarks.candidate import Candidate, Ready
 from benchmarks.problems import Layer, Model, aligned
 from gq_tvm import quantize
-from gq_tvm.ops import reference
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookLinear
 from gq_tvm.schedules import FAMILIES, Family, Product, families_for
@@ -143,7 +142,7 @@ def _compressed(problem: Layer, bits: int) -> CodebookLinear:
 def _expected(problem: Layer, bits: int) -> NDArray[np.float64]:
     """The product with the codebook's weights in float64."""
     layer = _compressed(problem, bits)
-    weight = reference.expand(layer.indices.numpy(), layer.codebook.numpy())
+    weight = layer.codebook_weight("weight").numpy().expand()
     return problem.x.astype(np.float64) @ weight.T.astype(np.float64)
 
 
