@@ -38,8 +38,8 @@ def test_the_weight_becomes_parameters_of_the_function():
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_exactly_n_bits_a_weight(bits):
     x = var("x", 2, 24)
-    _, parameters = pack(module([x], lambda emit: linear(x, 6, 24, bits)))
-    assert parameters.arrays["layer.weights"].nbytes == 6 * 24 * bits // 8 + 1
+    _, parameters = pack(module([x], lambda emit: linear(x, 8, 24, bits)))
+    assert parameters.arrays["layer.weights"].nbytes == 8 * 24 * bits // 8 + 1
     wanted = weight(6, 24, bits)[0].value.numpy()
     got = unpack_rows(parameters.arrays["layer.weights"], 6, 24, bits)
     np.testing.assert_array_equal(got, wanted)
