@@ -40,8 +40,8 @@ def test_exactly_n_bits_a_weight(bits):
     x = var("x", 2, 24)
     _, parameters = pack(module([x], lambda emit: linear(x, 8, 24, bits)))
     assert parameters.arrays["layer.weights"].nbytes == 8 * 24 * bits // 8 + 1
-    wanted = weight(6, 24, bits)[0].value.numpy()
-    got = unpack_rows(parameters.arrays["layer.weights"], 6, 24, bits)
+    wanted = weight(8, 24, bits)[0].value.numpy()
+    got = unpack_rows(parameters.arrays["layer.weights"], 8, 24, bits)
     np.testing.assert_array_equal(got, wanted)
 
 
