@@ -351,7 +351,7 @@ def test_another_machine_is_refused_before_code_is_loaded(saved, monkeypatch):
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [(40, "code for arm"), (183, "code for aarch64"), (8, "no code of a machine known here")],
+    [(40, "code for armhf"), (183, "code for aarch64"), (8, "no code of a machine known here")],
 )
 def test_code_of_another_machine_is_refused(saved, capsys, number, says):
     """At its place is a library whose hash is right, for 32-bit ARM, 64-bit ARM or MIPS."""
