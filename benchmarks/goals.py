@@ -21,6 +21,8 @@ CONFORMER = "Conformer, 8 blocks of 256, 64 frames"
 
 #: The family with 8-bit sums in its tables, and the error of y it may have.
 ROUNDED, ROUNDED_ERROR = "table8", 0.01
+#: Time of a layer whose groups of inputs have scales over that of one with a scale a row, at most.
+GROUPED = 1.25
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ def others(results: Results) -> list[Reached]:
         _overhead(results),
         _binary(results),
         _rounded(results),
+        _grouped(results),
     ]
 
 
@@ -256,6 +259,21 @@ def _rounded(results: Results) -> Reached:
         return Reached(name, "not measured", None)
     error = row.arithmetic_error
     return Reached(name, f"{error:.2%}", error < ROUNDED_ERROR)
+
+
+def _grouped(results: Results) -> Reached:
+    name = f"scales of groups of 32, 4 bits, one row: at most {GROUPED:.2f}x of a scale a row"
+    outputs, inputs = MAIN_SHAPE
+    figures = results.get(f"{outputs}x{inputs}, 1 row", 1)
+    rows = [
+        _ours(figures, f"4 bit {kind}kernel alone") if figures else None
+        for kind in ("in groups of 32 ", "")
+    ]
+    if rows[0] is None or rows[1] is None:
+        return Reached(name, "not measured", None)
+    grouped, plain = (row.timing.hot_min for row in rows if row)
+    value = f"{grouped / plain:.2f}x ({grouped:.1f} us)"
+    return Reached(name, value, grouped <= GROUPED * plain)
 
 
 def _ours(figures: Figures, name: str) -> Row | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ import gq_tvm
 from benchmarks.candidate import Candidate, Ready
 from benchmarks.problems import Layer, Model, aligned
 from gq_tvm import quantize
-from gq_tvm.ops import reference
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookLinear
 from gq_tvm.schedules import FAMILIES, Family, Product, families_for
@@ -29,6 +29,8 @@ SYSTEM = "gq-tvm"
 BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 #: Bits at which whole models are measured.
 MODEL_BITS = (8, 4, 3, 2, 1)
+#: A weight whose groups of so many inputs have scales, at so many bits, beside one without.
+GROUPED_BITS, GROUP = 4, 32
 #: Bits a layer of the LSTM models when they are mixed: fewer further from the input.
 MIXED = {5: (3, 3, 2, 2, 2), 2: (4, 4)}
 # Bits of the rows with fp32 activations.
@@ -45,16 +47,20 @@ class _Version:
         kernel: "auto" or the name of a family.
         way: "" for a bound call, as peers are called; "kernel alone" without the runtime around
             it; "net(x)" as a user calls, inputs checked and outputs made anew.
+        group: Inputs that share a scale; 0 where all of a row do.
     """
 
     bits: int
     activation: str
     kernel: str
     way: str = ""
+    group: int = 0
 
     @property
     def name(self) -> str:
         parts = [f"{self.bits} bit"]
+        if self.group:
+            parts.append(f"in groups of {self.group}")
         if self.activation != "int8":
             parts.append(f"x {self.activation}")
         if self.kernel != "auto":
@@ -75,7 +81,7 @@ def _layer(problem: Layer) -> list[Candidate]:
         Candidate(
             SYSTEM, version.name, version.bits, version.activation,
             partial(_prepare_layer, problem, version),
-            partial(_expected, problem, version.bits), codebook="any",
+            partial(_expected, problem, version), codebook="any",
         )
         for version in _versions(target, problem)
     ]  # fmt: skip
@@ -85,6 +91,8 @@ def _versions(target: Target, problem: Layer) -> Iterator[_Version]:
     """Every bit-width as ``auto`` has it, and by name every family where there is a choice."""
     for bits in BITS:
         yield from (_Version(bits, "int8", "auto", way) for way in ("", "kernel alone", "net(x)"))
+        if bits == GROUPED_BITS:
+            yield _Version(bits, "int8", "auto", "kernel alone", GROUP)
         families = _families(target, problem, bits, "int8")
         if len(families) > 1:
             yield from (_Version(bits, "int8", family.name) for family in families)
@@ -109,7 +117,7 @@ def _families(target: Target, problem: Layer, bits: int, activation: str) -> lis
 
 
 def _prepare_layer(problem: Layer, version: _Version) -> Ready:
-    net = _layer_net(problem, version.bits, version.activation, version.kernel)
+    net = _layer_net(problem, replace(version, way=""))
     size = sum(one.bytes for one in net.layers)
     detail = f"{net.layers[0].kernel}: {net.layers[0].schedule}"
     if version.way == "net(x)":
@@ -119,9 +127,10 @@ def _prepare_layer(problem: Layer, version: _Version) -> Ready:
 
 
 @lru_cache(maxsize=1)  # the ways to call one artefact follow each other
-def _layer_net(problem: Layer, bits: int, activation: str, kernel: str) -> Any:
-    layer, x = _compressed(problem, bits), torch.from_numpy(problem.x)
-    return _built(nn.Sequential(layer), (x,), problem.threads, kernel, activation)
+def _layer_net(problem: Layer, version: _Version) -> Any:
+    layer, x = _compressed(problem, version), torch.from_numpy(problem.x)
+    model = nn.Sequential(layer)
+    return _built(model, (x,), problem.threads, version.kernel, version.activation)
 
 
 @cache
@@ -136,14 +145,19 @@ def _codebook(shape: tuple[int, int], bits: int) -> CodebookLinear:
     return layer
 
 
-def _compressed(problem: Layer, bits: int) -> CodebookLinear:
-    return _codebook((problem.outputs, problem.inputs), bits)
+def _compressed(problem: Layer, version: _Version) -> CodebookLinear:
+    layer = _codebook((problem.outputs, problem.inputs), version.bits)
+    if version.group:
+        layer = copy.deepcopy(layer)
+        spread = torch.linspace(0.5, 2, problem.inputs // version.group)
+        layer.weight_scale = layer.weight_scale.expand(problem.outputs)[:, None] * spread
+    return layer
 
 
-def _expected(problem: Layer, bits: int) -> NDArray[np.float64]:
+def _expected(problem: Layer, version: _Version) -> NDArray[np.float64]:
     """The product with the codebook's weights in float64."""
-    layer = _compressed(problem, bits)
-    weight = reference.expand(layer.indices.numpy(), layer.codebook.numpy())
+    layer = _compressed(problem, version)
+    weight = layer.codebook_weight("weight").numpy().expand()
     return problem.x.astype(np.float64) @ weight.T.astype(np.float64)
 
 

@@ -24,6 +24,7 @@ from gq_tvm.passes.operators import (
     conv1d_frames,
     is_operator,
     shape_of,
+    weight_arguments,
 )
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
@@ -43,23 +44,22 @@ def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
     if not is_operator(call, CONV1D):
         return None
     at = attributes(call)
-    x, indices, codebook, bias = call.args
-    rows, group_channels, taps = shape_of(indices)
+    x, weight, bias = call.args[0], weight_arguments(call), call.args[-1]
+    rows, group_channels, taps = shape_of(weight[0])
     depthwise = group_channels == 1 and rows == at["groups"] > 1
     if at["groups"] != 1 and not depthwise:
         return None
-    if not isinstance(indices, GenericConst):
+    if not isinstance(weight[0], GenericConst):
         raise Error(f"layer {at['layer']}: its weight is computed while the model runs")
     x, left, right = _unpadded(rewriter, x, at["padding"])
     if depthwise:
         y = codebook_depthwise(
             rewriter.emit(relax.op.permute_dims(x, _FRAMES_LAST)),
-            indices,
-            codebook,
+            weight,
             bias,
             left=left,
             right=right,
-            **{key: at[key] for key in ("bits", "stride", "dilation", "layer", "epilogue")},
+            **{key: at[key] for key in ("stride", "dilation", "layer", "epilogue")},
         )
         return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
     plain = taps == 1 and at["stride"] == 1 and left == right == 0
@@ -68,13 +68,12 @@ def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         if plain
         else rewriter.builder_.call_te(_unfold, x, taps, at["stride"], left, right, at["dilation"])
     )
-    flat = np.ascontiguousarray(indices.value.numpy()).reshape(rows, group_channels * taps)
+    flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(rows, group_channels * taps)
     y = codebook_linear(
         rewriter.emit(unfolded),
-        relax.const(flat),
-        codebook,
+        [relax.const(flat), *weight[1:]],
         bias,
-        **{key: at[key] for key in ("bits", "activation", "layer", "epilogue")},
+        **{key: at[key] for key in ("activation", "layer", "epilogue")},
     )
     return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
 

@@ -1,16 +1,12 @@
 """Take a batch norm's constants into the layer before it, or into one product and one sum.
 
 In a model that is not trained any more, ``batch_norm(x) = x * factor + shift`` with a factor and a
-shift per channel. Behind a convolution or a linear layer the factor scales the rows of the codebook
-and the bias: each centroid is rounded once more, to fp32 (relative 2^-24). Where the kernel needs
-rows that are multiples of one codebook this is done only if they stay so: with int8 activations the
-integers are the same ones, and the scales are rounded once more; factors that are zero or negative
-keep the batch norm apart.
+shift per channel. Behind a convolution or a linear layer the factor goes into the scales of the
+weight, which are rounded once more (relative 2^-24), and into the bias; the indices and the tables
+stay, so integer sums are the same ones.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import tvm
@@ -18,15 +14,15 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
-from gq_tvm.errors import Error
-from gq_tvm.ops.reference import common_codebook
 from gq_tvm.passes.operators import (
     CONV1D,
     LINEAR,
     attributes,
+    behind_weights,
     is_operator,
-    shape_of,
+    weight_of,
     with_args,
+    with_weight,
 )
 from gq_tvm.passes.relax_tools.dataflow import Users, users, values
 from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
@@ -91,31 +87,13 @@ def _factor_and_shift(norm: relax.Call) -> tuple[NDArray[np.float64], NDArray[np
 def _into(
     layer: relax.Call, factor: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> relax.Call | None:
-    """`layer` with its rows scaled and its outputs shifted, or None if its kernel could not."""
-    at = attributes(layer)
-    x, indices, codebook, bias, *more = layer.args
-    if at["epilogue"] or more or not all(map(_is_const, (indices, codebook, bias))):
+    """`layer` with its scales multiplied and its outputs shifted; None if it has an epilogue."""
+    weight, at = weight_of(layer), behind_weights(layer)
+    bias = layer.args[at]
+    if attributes(layer)["epilogue"] or len(layer.args) > at + 1:
         return None
-    rows = shape_of(indices)[0]
-    before = codebook.value.numpy()
-    scaled = np.broadcast_to(before, (rows, before.shape[1])) * factor[:, None]
-    after = scaled.astype(np.float32)
-    if at.get("groups", 1) == 1 and not _same_shape(before, after, at["activation"]):
+    if weight is None or not isinstance(bias, GenericConst):
         return None
-    new_bias = (bias.value.numpy() * factor + shift).astype(np.float32)
-    return with_args(layer, [x, indices, relax.const(after), relax.const(new_bias)])
-
-
-def _is_const(value: Any) -> bool:
-    return isinstance(value, GenericConst)
-
-
-def _same_shape(before: NDArray[np.float32], after: NDArray[np.float32], activation: str) -> bool:
-    """Whether the rows of two codebooks are multiples of the same one."""
-    try:
-        shape, scale = common_codebook(after, activation)
-        kept, _ = common_codebook(before, activation)
-    except Error:
-        return False
-    tolerance = 0.0 if activation == "int8" else 1e-6
-    return bool((scale > 0).all() and np.abs(shape - kept).max() <= tolerance)
+    args = with_weight(layer, weight.fold(factor.astype(np.float32)))
+    args[at] = relax.const((bias.value.numpy() * factor + shift).astype(np.float32))
+    return with_args(layer, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import tvm
@@ -23,7 +24,7 @@ from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 from gq_tvm.passes.relax_tools.sizes import spelled
-from gq_tvm.schedules import Choice
+from gq_tvm.schedules import Choice, Product
 from gq_tvm.schedules.choosing.threads import worth_threads
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise
 from gq_tvm.schedules.cpu.float_ops import lanes_of
@@ -102,49 +103,35 @@ class LowerCodebook(ModulePass):
     def _embedding(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
-        ids, weights, table = call.args
-        flat = rewriter.emit(relax.op.reshape(ids, [volume(shape_of(ids))]))
-        codebooks = shape_of(table)[0]
+        ids, *operands = call.args
+        count = volume(shape_of(ids))
+        flat = rewriter.emit(relax.op.reshape(ids, [count]))
+        product = _product(at, shape)
         kernel = self._kernels.get(
-            rewriter,
-            ("embedding", shape, at["bits"], codebooks),
-            lambda: direct.embedding((shape[0], shape[1]), at["bits"], codebooks),
+            rewriter, ("embedding", product), lambda: direct.embedding(product)
         )
-        y = self._call(
-            rewriter, at, kernel, [flat, weights, table], [[volume(shape_of(ids)), shape[1]]]
-        )
+        y = self._call(rewriter, at, kernel, [flat, *operands], [[count, product.k]])
         return relax.op.reshape(y, call.ty.shape)
 
     def _conv1d(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
         options = {key: at[key] for key in ("stride", "padding", "dilation", "groups")}
-        codebooks = shape_of(call.args[2])[0]
-        activation = Epilogue.parse(at["epilogue"]).activation
+        options["activation"] = Epilogue.parse(at["epilogue"]).activation
+        product, taps = _product(at, shape), shape[2]
         kernel = self._kernels.get(
             rewriter,
-            ("conv1d", shape, at["bits"], codebooks, *options.values(), activation),
-            lambda: direct.grouped_conv1d(
-                (shape[0], shape[1], shape[2]),
-                at["bits"],
-                codebooks,
-                activation=activation,
-                **options,
-            ),
+            ("conv1d", product, taps, *options.values()),
+            lambda: direct.grouped_conv1d(product, taps, **options),
         )
         return self._call(rewriter, at, kernel, call.args, [list(call.ty.shape)])
 
     def _depthwise(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
-        channels, _, taps = shape
-        codebooks = shape_of(call.args[2])[0] // 2 ** at["bits"]
         (batch, frames, _), (_, frames_out, _) = shape_of(call.args[0]), shape_of(call)
         of = Depthwise(
-            channels=channels,
-            taps=taps,
-            bits=at["bits"],
-            codebooks=codebooks,
+            product=_product(at, shape),
             stride=at["stride"],
             left=at["left"],
             dilation=at["dilation"],
@@ -189,6 +176,12 @@ class LowerCodebook(ModulePass):
     def _argument(self, arg: relax.Expr) -> str | list[Any]:
         name = arg.name if isinstance(arg, relax.Var) else ""
         return name if name in self.parameters.arrays else _tensor(arg.ty)
+
+
+def _product(at: dict[str, Any], shape: tuple[int, ...]) -> Product:
+    """A weight that no family multiplies by, as a product: what its kernel must know of it."""
+    form = {key: at[key] for key in ("bits", "group", "tables")}
+    return Product(shape[0], prod(shape[1:]), activation="fp32", zero=bool(at["zero"]), **form)
 
 
 def _tensor(ty: relax.TensorType) -> list[Any]:

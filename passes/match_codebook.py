@@ -1,14 +1,18 @@
 """Recognise codebooks spelled in plain PyTorch: ``F.linear(x, codebook[indices.long()], bias)``.
 
 So is ``F.embedding`` of such a weight. The weight may be a look-up of the indices in any shape that
-is reshaped to the weight's, or a gather from a codebook with a row for each row of the weight. A
-look-up among constants that is spelled otherwise is told of: it becomes a float weight.
+is reshaped to the weight's, or a gather from a codebook with a row for each row of the weight; less
+zero points and times scales of the tensor, its rows or, as [N, J, g], groups of inputs. A look-up
+among constants that is spelled otherwise is told of: it becomes a float weight. Tables of rows that
+are multiples of one, however spelled, become one table and scales here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 import tvm
@@ -17,9 +21,23 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 from tvm.relax.dpl import DFPattern, is_op, rewrite_call, wildcard
 
-from gq_tvm.passes.operators import codebook_embedding, codebook_linear, is_operator, shape_of
+from gq_tvm.ops.checks import GROUPS
+from gq_tvm.ops.weight import Weight
+from gq_tvm.passes.operators import (
+    WEIGHTS,
+    attributes,
+    codebook_embedding,
+    codebook_linear,
+    form_of,
+    is_operator,
+    shape_of,
+    weight_constants,
+    weight_of,
+    with_args,
+    with_weight,
+)
 from gq_tvm.passes.parameters import digest
-from gq_tvm.passes.relax_tools.rewriter import ModulePass
+from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 MOST_CENTROIDS = 256  # an index is a byte
 
@@ -51,7 +69,7 @@ class MatchCodebook(ModulePass):
         for gvar, function in module.functions_items():
             if isinstance(function, relax.Function):
                 module.update_func(gvar, self._rewrite(function))
-        module = relax.transform.DeadCodeElimination()(module)
+        module = relax.transform.DeadCodeElimination()(CallRewriter(module, _apart).run())
         for function in module.functions.values():
             if isinstance(function, relax.Function):
                 self._tell_of_others(function)
@@ -80,39 +98,29 @@ class MatchCodebook(ModulePass):
             function = rewrite_call(pattern, rewrite, function)
         return rewrite_call(rows, rewrite_rows, function)
 
-    def _embedding(self, ids: relax.Expr, weight: tuple[NDArray, NDArray, NDArray]) -> relax.Call:
-        named, codes, table = weight
-        bits = max(1, ceil(log2(table.shape[1])))
+    def _embedding(self, ids: relax.Expr, found: _Found) -> relax.Call:
         return codebook_embedding(
             relax.op.astype(ids, "int64"),
-            relax.const(codes.astype(np.uint8)),
-            relax.const(_full(table, bits)),
-            bits=bits,
-            layer=self._name(named),
+            weight_constants(found.weight("fp32")),
+            layer=self._name(found.named),
         )
 
     def _layer(
-        self,
-        x: relax.Expr,
-        weight: tuple[NDArray, NDArray, NDArray] | None,
-        bias: relax.Expr | None,
+        self, x: relax.Expr, found: _Found | None, bias: relax.Expr | None
     ) -> relax.Call | None:
-        if weight is None:
+        if found is None:
             return None
-        named, codes, table = weight
+        rows = len(found.codes)
         if bias is None:
-            bias = relax.const(np.zeros(len(codes), np.float32))
-        elif not isinstance(bias, GenericConst) or shape_of(bias) != [len(codes)]:
+            bias = relax.const(np.zeros(rows, np.float32))
+        elif not isinstance(bias, GenericConst) or shape_of(bias) != [rows]:
             return None
-        bits = max(1, ceil(log2(table.shape[1])))
         return codebook_linear(
             x,
-            relax.const(codes.astype(np.uint8)),
-            relax.const(_full(table, bits)),
+            weight_constants(found.weight(self.activation)),
             bias,
-            bits=bits,
             activation=self.activation,
-            layer=self._name(named),
+            layer=self._name(found.named),
         )
 
     def _name(self, codes: NDArray) -> str:
@@ -134,15 +142,52 @@ class MatchCodebook(ModulePass):
                 )
 
 
-def _looked_up(weight: relax.Expr, values: Values) -> tuple[NDArray, NDArray, NDArray] | None:
-    """A weight that is a look-up among constants.
+@dataclass(frozen=True)
+class _Found:
+    """A weight [N, K] spelled as a look-up among constants.
 
-    Returns:
-        The indices as the model has them, as the weight [N, K] has them, and the table f32 [1 or N,
-        centroids]; None if it is another weight.
+    Attributes:
+        named: The indices as the model has them.
+        codes: As the weight has them, [N, K].
+        table: f32 [1 or N, centroids].
+        scale: [1], [N] or [N, J], or None for 1.
+        zero: Of the scale's shape, or None.
     """
+
+    named: NDArray
+    codes: NDArray
+    table: NDArray[np.float32]
+    scale: NDArray[np.float32] | None = None
+    zero: NDArray[np.float32] | None = None
+
+    def weight(self, activation: str) -> Weight:
+        """The weight, its table filled up with zeros to 2^bits."""
+        bits = max(1, ceil(log2(self.table.shape[1])))
+        table = np.pad(self.table, ((0, 0), (0, 2**bits - self.table.shape[1])))
+        codes = self.codes.astype(np.uint8)
+        if self.scale is None:
+            return Weight.from_tables(codes, table, activation)
+        return Weight(codes, table, self.scale, self.zero)
+
+
+def _looked_up(weight: relax.Expr, values: Values) -> _Found | None:
+    """A weight that is a look-up among constants, perhaps less a zero point, times a scale."""
     shape = shape_of(weight)
-    call = _behind(weight, values, "relax.reshape")
+    call, scale, zero = _behind(weight, values, "relax.reshape"), None, None
+    if is_operator(call, "relax.multiply"):
+        scale = _per_group(call, 1, shape, values)
+        call = _behind(call.args[0], values)
+        if scale is None:
+            return None
+    if is_operator(call, "relax.subtract"):
+        zero = _per_group(call, 1, shape, values)
+        scale = np.ones(1, np.float32) if scale is None else scale
+        if zero is None:
+            return None
+        wider = max((scale, zero), key=lambda one: (one.ndim, one.size)).shape
+        scale, zero = (_spread(one, wider) for one in (scale, zero))
+        call = _behind(call.args[0], values)
+    call = _behind(call, values, "relax.reshape")
     if len(shape) != 2 or not is_operator(call, "relax.take", "relax.gather_elements"):
         return None
     table = _table(call.args[0], values)
@@ -159,7 +204,54 @@ def _looked_up(weight: relax.Expr, values: Values) -> tuple[NDArray, NDArray, ND
         return None
     if not codes.size or not 0 <= codes.min() <= codes.max() < table.shape[-1]:
         return None
-    return codes, codes.reshape(shape), np.atleast_2d(table)
+    return _Found(codes, codes.reshape(shape), np.atleast_2d(table), scale, zero)
+
+
+def _per_group(
+    call: relax.Call, place: int, shape: Sequence[Any], values: Values
+) -> NDArray[np.float32] | None:
+    """The constant at `place` of the arguments, a factor or summand of the tensor, rows or groups.
+
+    Groups of inputs are an axis of their own there: [N, J, g].
+
+    Returns:
+        f32 [1], [N] or [N, J], or None if it is something else.
+    """
+    constant = _behind(call.args[place], values, "relax.reshape", "relax.expand_dims")
+    array, form = _array(constant, values), shape_of(call)
+    array = None if array is None else array.reshape(shape_of(call.args[place]))
+    if array is None or array.dtype != np.float32 or array.ndim > len(form):
+        return None
+    if array.size == 1:
+        return array.reshape(1)
+    whole = [1] * (len(form) - array.ndim) + list(array.shape)
+    if form == shape and whole == [shape[0], 1]:
+        return array.reshape(-1)
+    grouped = len(form) == 3 and form[0] == shape[0] and form[2] in GROUPS
+    if grouped and form[1] * form[2] == shape[1] and whole == [*form[:2], 1]:
+        return array.reshape(form[:2])
+    return None
+
+
+def _spread(array: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """Values [1], [N] or [N, J] in a wider one of these shapes."""
+    column = array[:, None] if array.ndim < len(shape) else array
+    return np.ascontiguousarray(np.broadcast_to(column, shape))
+
+
+def _apart(_: CallRewriter, call: relax.Call) -> relax.Expr | None:
+    """Give a weight with a table for each row one table and scales, where that is what they are."""
+    new = call
+    for part in WEIGHTS[call.op.name] if is_operator(call, *WEIGHTS) else ():
+        weight = weight_of(call, part)
+        if weight is None or form_of(call, part)["tables"] < 2 or weight.zero is not None:
+            continue
+        if not np.array_equal(weight.scale, np.ones(1)):
+            continue
+        activation = attributes(call).get("activation", "fp32")
+        weight = Weight.from_tables(weight.indices, weight.codebook, activation)
+        new = with_args(new, with_weight(new, weight, part))
+    return None if new is call else new
 
 
 def _among_constants(call: relax.Expr, values: Values) -> tuple[NDArray, NDArray] | None:
@@ -226,8 +318,3 @@ def _table(expr: relax.Expr, values: Values) -> NDArray | None:
         return np.take(table, row, axis=0).reshape(shape_of(expr))
     array = _array(behind, values)
     return None if array is None else array.reshape(shape_of(expr))
-
-
-def _full(table: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """The table with zeros for the centroids it lacks up to 2^bits."""
-    return np.pad(table, ((0, 0), (0, 2**bits - table.shape[1])))

@@ -4,6 +4,9 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 (see ``gq_tvm.ops.reference``), with every bias present. ``relax.gq.packed`` is what is left once a
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
+A weight is four arguments, the arrays of ``gq_tvm.ops.weight.Weight``: indices, codebook, scale and
+zero, whose shape is [0] where there are no zero points.
+
 Attributes all of them may carry: ``layer`` (the name users know the layer by), ``choice`` (where
 ``Parameters.choices`` says how the call is computed; "" before that is decided) and ``epilogue``
 (what is fused behind, as ``Epilogue`` spells it; of convolutions, an activation only).
@@ -14,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
 import tvm
 from tvm import relax
-from tvm.ir import Op, _ffi_api
+from tvm.ir import GenericConst, Op, _ffi_api
 
+from gq_tvm.ops.checks import bits_of, group_size, groups_of
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.epilogue import Epilogue
 
 PACKED = "relax.gq.packed"
@@ -27,48 +33,93 @@ GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
-CODEBOOK_OPERATORS = (LINEAR, LSTM, GRU, CONV1D, DEPTHWISE, EMBEDDING)
 
-# Where the indices of an operator's weights stand among its arguments (their codebooks stand behind
-# them), by the *part* of the call, which is the ending of the attribute ``bits`` that speaks of it.
-WEIGHTS = {LSTM: {"_ih": 3, "_hh": 5}, GRU: {"_ih": 2, "_hh": 4}} | {
+# Where an operator's weights begin among its arguments, by the *part* of the call they are of.
+WEIGHTS = {LSTM: {"_ih": 3, "_hh": 7}, GRU: {"_ih": 2, "_hh": 6}} | {
     one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
 }
+_ARRAYS = ("indices", "codebook", "scale", "zero")
 
 #: Operators that give the same elements in another shape.
 RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 GATES = {LSTM: 4, GRU: 3}  # of the recurrent layers
-RESIDUAL = 4  # where a linear layer's residual stands among its arguments, if it has one
+
+
+def behind_weights(call: relax.Call) -> int:
+    """Where the arguments behind the weights begin: biases, then a residual."""
+    return max(WEIGHTS[call.op.name].values()) + len(_ARRAYS)
+
+
+def weight_arguments(call: relax.Call, part: str = "") -> list[relax.Expr]:
+    """The arguments that are the weight of a part of `WEIGHTS`."""
+    place = WEIGHTS[call.op.name][part]
+    return list(call.args[place : place + len(_ARRAYS)])
+
+
+def weight_of(call: relax.Call, part: str = "") -> Weight | None:
+    """The weight of a part of `WEIGHTS`, or None if it is not all constants."""
+    arguments = weight_arguments(call, part)
+    if not all(isinstance(one, GenericConst) for one in arguments):
+        return None
+    indices, codebook, scale, zero = (one.value.numpy() for one in arguments)
+    return Weight(indices, codebook, scale, zero if zero.size else None)
+
+
+def weight_constants(weight: Weight) -> list[relax.Expr]:
+    """A weight as arguments."""
+    zero = np.zeros(0, np.float32) if weight.zero is None else weight.zero
+    return [relax.const(one) for one in (weight.indices, weight.codebook, weight.scale, zero)]
+
+
+def with_weight(call: relax.Call, weight: Weight, part: str = "") -> list[relax.Expr]:
+    """The arguments of a call with another weight of the same indices."""
+    place = WEIGHTS[call.op.name][part]
+    args = list(call.args)
+    args[place + 1 : place + len(_ARRAYS)] = weight_constants(weight)[1:]
+    return args
+
+
+def form_of(call: relax.Call, part: str = "") -> dict[str, Any]:
+    """What a kernel must know of a weight beside its shape.
+
+    Returns:
+        ``bits`` of an index; ``group``, the inputs of a group, or 0; ``zero``, whether there are
+        zero points; ``tables``, how many share out the rows, or 0 where each group has its own.
+    """
+    indices, codebook, scale, zero = weight_arguments(call, part)
+    tables, groups = shape_of(codebook), groups_of(codebook.ty, scale.ty)
+    return {
+        "bits": bits_of(codebook.ty),
+        "group": group_size(volume(shape_of(indices)[1:]), groups),
+        "zero": shape_of(zero) != [0],
+        "tables": 0 if len(tables) == 3 and groups > 1 else tables[-2],
+    }
 
 
 def codebook_linear(
     x: relax.Expr,
-    indices: relax.Expr,
-    codebook: relax.Expr,
+    weight: Sequence[relax.Expr],
     bias: relax.Expr,
     residual: relax.Expr | None = None,
     *,
-    bits: int,
     activation: str,
     layer: str,
     epilogue: str = "",
 ) -> relax.Call:
-    """x f32 [..., K], indices u8 [N, K], codebook f32 [G, 2^bits], bias f32 [N] -> f32 [..., N].
+    """x f32 [..., K], a weight [N, K], bias f32 [N] -> f32 [..., N].
 
     The epilogue may halve N (``glu``) and may add a residual, which has the shape of the result.
     """
-    attrs = {"bits": bits, "activation": activation, "layer": layer, "epilogue": epilogue}
+    attrs = {"activation": activation, "layer": layer, "epilogue": epilogue}
     last = [] if residual is None else [residual]
-    return _call(LINEAR, [x, indices, codebook, bias, *last], attrs)
+    return _call(LINEAR, [x, *weight, bias, *last], attrs)
 
 
 def codebook_recurrent(
     operator: str,
     inputs: Sequence[relax.Expr],
     *,
-    bits_ih: int,
-    bits_hh: int,
     activation: str,
     layer: str,
 ) -> relax.Call:
@@ -76,27 +127,23 @@ def codebook_recurrent(
 
     Args:
         operator: `LSTM` or `GRU`.
-        inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H] (LSTM), indices_ih, codebook_ih,
-            indices_hh, codebook_hh, bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
-        bits_ih: Bits of the input weight.
-        bits_hh: Bits of the recurrent weight.
+        inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H] (LSTM), the weights [gates * H, I] and
+            [gates * H, H], bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
-    attrs = {"bits_ih": bits_ih, "bits_hh": bits_hh, "activation": activation, "layer": layer}
+    attrs = {"activation": activation, "layer": layer}
     return _call(operator, inputs, attrs)
 
 
 def codebook_conv1d(
     x: relax.Expr,
-    indices: relax.Expr,
-    codebook: relax.Expr,
+    weight: Sequence[relax.Expr],
     bias: relax.Expr,
     *,
-    bits: int,
     stride: int,
     padding: int,
     dilation: int,
@@ -105,20 +152,18 @@ def codebook_conv1d(
     layer: str,
     epilogue: str = "",
 ) -> relax.Call:
-    """x f32 [B, C, T], indices u8 [N, C / groups, k], bias f32 [N] -> f32 [B, N, T']."""
-    attrs: dict[str, Any] = {"bits": bits, "stride": stride, "padding": padding}
+    """x f32 [B, C, T], a weight [N, C / groups, k], bias f32 [N] -> f32 [B, N, T']."""
+    attrs: dict[str, Any] = {"stride": stride, "padding": padding}
     attrs |= {"dilation": dilation, "groups": groups, "activation": activation}
     attrs |= {"layer": layer, "epilogue": epilogue}
-    return _call(CONV1D, [x, indices, codebook, bias], attrs)
+    return _call(CONV1D, [x, *weight, bias], attrs)
 
 
 def codebook_depthwise(
     x: relax.Expr,
-    indices: relax.Expr,
-    codebook: relax.Expr,
+    weight: Sequence[relax.Expr],
     bias: relax.Expr,
     *,
-    bits: int,
     stride: int,
     left: int,
     right: int,
@@ -126,20 +171,18 @@ def codebook_depthwise(
     layer: str,
     epilogue: str = "",
 ) -> relax.Call:
-    """x f32 [B, T, C], indices u8 [C, 1, k], bias f32 [C] -> f32 [B, T', C].
+    """x f32 [B, T, C], a weight [C, 1, k], bias f32 [C] -> f32 [B, T', C].
 
     ``left`` and ``right`` are the zero frames at either end; arithmetic is fp32.
     """
-    attrs: dict[str, Any] = {"bits": bits, "stride": stride, "left": left, "right": right}
+    attrs: dict[str, Any] = {"stride": stride, "left": left, "right": right}
     attrs |= {"dilation": dilation, "layer": layer, "epilogue": epilogue}
-    return _call(DEPTHWISE, [x, indices, codebook, bias], attrs)
+    return _call(DEPTHWISE, [x, *weight, bias], attrs)
 
 
-def codebook_embedding(
-    ids: relax.Expr, indices: relax.Expr, codebook: relax.Expr, *, bits: int, layer: str
-) -> relax.Call:
-    """ids i64 [...], indices u8 [V, D] -> f32 [..., D]."""
-    return _call(EMBEDDING, [ids, indices, codebook], {"bits": bits, "layer": layer})
+def codebook_embedding(ids: relax.Expr, weight: Sequence[relax.Expr], *, layer: str) -> relax.Call:
+    """ids i64 [...], a weight [V, D] -> f32 [..., D]."""
+    return _call(EMBEDDING, [ids, *weight], {"layer": layer})
 
 
 def packed(
@@ -273,15 +316,15 @@ def _packed_type(call: relax.Call, _: Any) -> relax.Type:
 
 
 def _register() -> None:
-    linear = ("x", "indices", "codebook", "bias")
-    weights = ("indices_ih", "codebook_ih", "indices_hh", "codebook_hh")
+    linear = ("x", *_ARRAYS, "bias")
+    weights = tuple(f"{name}{part}" for part in ("_ih", "_hh") for name in _ARRAYS)
     for name, arguments, infer in (
         (LINEAR, None, _linear_type),  # with or without a residual
         (LSTM, ("x", "h0", "c0", *weights, "bias"), _recurrent_type),
         (GRU, ("x", "h0", *weights, "bias_ih", "bias_hh"), _recurrent_type),
         (CONV1D, linear, _conv1d_type),
         (DEPTHWISE, linear, _depthwise_type),
-        (EMBEDDING, ("ids", "indices", "codebook"), _embedding_type),
+        (EMBEDDING, ("ids", *_ARRAYS), _embedding_type),
         (PACKED, None, _packed_type),
     ):
         _ffi_api.RegisterOp(name, "gq-tvm: a layer whose weight lives in a codebook.")

@@ -17,15 +17,17 @@ from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.weight import Weight
 from gq_tvm.passes.operators import (
     DEPTHWISE,
     GRU,
     WEIGHTS,
     attributes,
+    behind_weights,
+    form_of,
     is_operator,
     packed,
     part_name,
+    weight_of,
 )
 from gq_tvm.passes.parameters import Layer, Parameters
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
@@ -39,7 +41,7 @@ class PackWeights(ModulePass):
     """Turn codebook operators into ``relax.gq.packed``, their weights into parameters.
 
     Raises:
-        Error: indices or codebook are not constants, or do not fit each other.
+        Error: a weight is not all constants, or makes no weight.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -56,7 +58,7 @@ class PackWeights(ModulePass):
         choices = self.parameters.choices.get(at.get("choice", ""), {})
         weights = [self._weight(call, at, part, choices.get(part)) for part in places]
         names = [name for weight in weights for name in weight.parameters]
-        behind = max(places.values()) + 2
+        behind = behind_weights(call)
         biases = ("bias_ih", "bias_hh") if is_operator(call, GRU) else ("bias",)
         arguments = call.args[behind : behind + len(biases)]
         for name, part, bias in zip(biases, places, arguments, strict=False):
@@ -65,30 +67,31 @@ class PackWeights(ModulePass):
         residual = call.args[behind + len(biases) :]
         inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
-        attrs = {**at, "kind": _kind(call), "shape": weights[0].shape}
+        attrs = {
+            **at,
+            "kind": _kind(call),
+            "shape": weights[0].shape,
+            **form_of(call, next(iter(places))),
+        }
         return packed([*inputs, *arguments, *residual], call.ty, attrs)
 
     def _weight(
         self, call: relax.Call, at: dict[str, Any], part: str, choice: Choice | None
     ) -> Layer:
         """Lay out the weight of a part of `WEIGHTS`, and put it in the table."""
-        name, place, bits = (
-            part_name(at["layer"], part),
-            WEIGHTS[call.op.name][part],
-            at[f"bits{part}"],
-        )
-        indices, codebook = (_constant(one, name) for one in call.args[place : place + 2])
-        check_indices(name, indices, codebook, bits)
-        if choice is None:
-            direct_kernel = depthwise if is_operator(call, DEPTHWISE) else direct
-            kernel, operands = direct_kernel.NAME, direct_kernel.pack(indices, codebook, bits)
-        else:
-            weight = Weight.from_tables(indices, codebook, choice.arithmetic)
-            weight.check(f"layer {name}")
-            try:
+        name = part_name(at["layer"], part)
+        weight = weight_of(call, part)
+        if weight is None:
+            raise _computed(name)
+        weight.check(f"layer {name}", ndim=weight.indices.ndim)
+        try:
+            if choice is None:
+                kernel_of = depthwise if is_operator(call, DEPTHWISE) else direct
+                kernel, operands = kernel_of.NAME, kernel_of.pack(weight)
+            else:
                 kernel, operands = choice.family.name, choice.family.pack(choice, weight)
-            except Error as refusal:
-                raise Error(f"layer {name}: {refusal}") from None
+        except Error as refusal:
+            raise Error(f"layer {name}: {refusal}") from None
         names = [self.parameters.add(f"{name}.{key}", operands[key]) for key in operands]
         owner = next(
             (one.name for one in self.parameters.layers if one.parameters[0] == names[0]), None
@@ -96,8 +99,8 @@ class PackWeights(ModulePass):
         layer = Layer(
             name=name,
             kind="conv1d" if is_operator(call, DEPTHWISE) else _kind(call),
-            shape=list(indices.shape),
-            bits=bits,
+            shape=list(weight.indices.shape),
+            bits=weight.bits,
             activation=choice.arithmetic if choice else at.get("activation", "fp32"),
             kernel=kernel,
             schedule=str(choice.schedule) if choice else "",
@@ -123,30 +126,14 @@ def _kind(call: relax.Call) -> str:
     return str(call.op.name).removeprefix("relax.gq.codebook_")
 
 
-def check_indices(layer: str, indices: NDArray, codebook: NDArray, bits: int) -> None:
-    """Refuse indices (u8) that a codebook (f32 [1 or N, 2^bits]) does not cover."""
-    if codebook.ndim != 2 or codebook.shape[1] != 2**bits:
-        raise Error(
-            f"layer {layer}: a {bits}-bit codebook has shape [1 or rows, {2**bits}], this one has "
-            f"{list(codebook.shape)}; convert the model again"
-        )
-    if codebook.shape[0] not in (1, indices.shape[0]):
-        raise Error(
-            f"layer {layer}: {codebook.shape[0]} codebook rows do not fit {indices.shape[0]} "
-            "rows of weights; convert the model again"
-        )
-    largest = int(indices.max(initial=0))
-    if largest >= 2**bits:
-        raise Error(
-            f"layer {layer}: index {largest} is beyond its {2**bits} centroids ({bits} bits); "
-            "convert the model again"
-        )
-
-
 def _constant(expr: relax.Expr, layer: str) -> NDArray[Any]:
     if not isinstance(expr, GenericConst):
-        raise Error(
-            f"layer {layer}: its weight is computed while the model runs; export indices, codebook "
-            "and bias as buffers or parameters"
-        )
+        raise _computed(layer)
     return np.asarray(expr.value.numpy())
+
+
+def _computed(layer: str) -> Error:
+    return Error(
+        f"layer {layer}: its weight is computed while the model runs; export indices, codebook, "
+        "scale and bias as buffers or parameters"
+    )

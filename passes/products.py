@@ -6,7 +6,16 @@ from math import prod
 
 from tvm import relax
 
-from gq_tvm.passes.operators import GATES, LINEAR, WEIGHTS, attributes, is_operator, shape_of
+from gq_tvm.passes.operators import (
+    GATES,
+    LINEAR,
+    WEIGHTS,
+    attributes,
+    form_of,
+    is_operator,
+    shape_of,
+    weight_arguments,
+)
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.epilogue import Epilogue
 
@@ -23,8 +32,11 @@ def products_of(call: relax.Call) -> dict[str, Product]:
     frames = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
     glu = not gates and Epilogue.parse(at["epilogue"]).glu
     products = {}
-    for part, place in WEIGHTS[call.op.name].items():
-        n, k = shape_of(call.args[place])
+    for part in WEIGHTS[call.op.name]:
+        n, k = shape_of(weight_arguments(call, part)[0])
         rows = 1 if part == "_hh" else frames  # h: step by step, one sequence after another
-        products[part] = Product(n, k, at[f"bits{part}"], at["activation"], rows, gates, glu)
+        form = form_of(call, part)
+        products[part] = Product(
+            n, k, activation=at["activation"], rows=rows, gates=gates, glu=glu, **form
+        )
     return products

@@ -15,7 +15,7 @@ from tvm import relax
 from gq_tvm.frontend.importer import reason
 from gq_tvm.frontend.places import place_of
 from gq_tvm.frontend.reading.program import Translated
-from gq_tvm.passes.operators import CODEBOOK_OPERATORS
+from gq_tvm.passes.operators import WEIGHTS
 
 
 def find(translated: Translated, failure: Exception, target: tvm.target.Target) -> str:
@@ -51,7 +51,7 @@ def _calls(
         for binding in block.bindings:
             value = binding.value
             operator = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op)
-            if operator and value.op.name not in CODEBOOK_OPERATORS:
+            if operator and value.op.name not in WEIGHTS:
                 found.append(value)
             if binding.var.name in places:  # the last of the calls its node became
                 yield from ((call, places[binding.var.name]) for call in found)

@@ -14,7 +14,7 @@ from torch import fx
 from torch.export import ExportedProgram, default_decompositions
 from tvm.ir import IRModule
 
-import gq_tvm.ops.torch_gru  # noqa: F401  (registers torch.ops.gq, which programs call)
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq, which programs call)
 from gq_tvm.errors import Error
 from gq_tvm.frontend.converters import arithmetic, complex_numbers, exponentials, reductions
 from gq_tvm.frontend.converters.attention import ATTENTION, convert_attention, is_kept

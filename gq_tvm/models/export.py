@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export.pt2_archive._package import package_pt2
 
-import gq_tvm.ops.torch_gru  # noqa: F401  (registers the operators the programs call)
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers the operators the programs call)
 from gq_tvm import files
 from gq_tvm.errors import Error
 from gq_tvm.models.networks.network import Network

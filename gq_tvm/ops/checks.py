@@ -56,9 +56,10 @@ def bits_of(codebook: Any) -> int:
 
 
 def groups_of(codebook: Any, scale: Any) -> int:
-    """The groups of inputs that a codebook and a scale tell apart, at least 1."""
+    """The groups of inputs that a codebook and a scale (None for 1) tell apart, at least 1."""
     tables = codebook.shape[1] if len(codebook.shape) == 3 else 1
-    return int(max(tables, scale.shape[1] if len(scale.shape) == 2 else 1))
+    scales = scale.shape[1] if scale is not None and len(scale.shape) == 2 else 1
+    return int(max(tables, scales))
 
 
 def group_size(width: int, groups: int) -> int:
@@ -133,14 +134,14 @@ def _check_groups(op: str, indices: Any, codebook: Any, scale: Any) -> None:
     width = 1
     for size in indices.shape[1:]:
         width *= size
-    tables = codebook.shape[1] if len(codebook.shape) == 3 else 1
-    scales = 1 if scale is None or len(scale.shape) < 2 else scale.shape[1]
-    if tables > 1 and scales > 1 and tables != scales:
+    tables = groups_of(codebook, None)
+    scales = scale.shape[1] if scale is not None and len(scale.shape) == 2 else tables
+    if 1 < scales != tables > 1:
         raise Error(
             f"{op}: codebook has a table for each of {tables} groups of inputs, scale has {scales}."
         )
     try:
-        group_size(width, max(tables, scales))
+        group_size(width, groups_of(codebook, scale))
     except Error as refusal:
         raise Error(f"{op}: {refusal}") from None
 

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import (
-    check_activation,
     check_conv1d,
     check_dtype,
     check_frames,
     check_ids,
     check_linear,
 )
-from gq_tvm.ops.rounding import ROW_QUANTIZERS, quantize_codebook, quantize_rows
+from gq_tvm.ops.rounding import ROW_QUANTIZERS, quantize_rows
 from gq_tvm.ops.weight import Weight
 
 F32 = NDArray[np.float32]
@@ -27,51 +26,6 @@ I64 = NDArray[np.int64]
 
 # Groups of weights whose partial sums share a scale in `rounded_table_linear`.
 BLOCK_GROUPS = 16
-
-
-def expand(indices: NDArray, codebook: NDArray) -> NDArray:
-    """The weight behind ``indices`` [N, ...]: same shape, dtype of the codebook."""
-    if codebook.shape[0] == 1:
-        return codebook[0][indices]
-    rows = np.arange(indices.shape[0]).reshape(-1, *[1] * (indices.ndim - 1))
-    return codebook[rows, indices]
-
-
-def common_codebook(codebook: F32, activation: str) -> tuple[F32, F32]:
-    """Split a codebook into the one shape its rows share and a factor per row.
-
-    Args:
-        codebook: f32 [G, 2^bits].
-        activation: ``"fp32"`` compares the rows divided by their largest magnitude, within 1e-5;
-            the integer kinds compare them on their int8 grids.
-
-    Returns:
-        ``shape`` f32 [2^bits] (for fp32: within [-1, 1]; else integers in [-127, 127]) and
-        ``scale`` f32 [G] with ``codebook ~ scale[:, None] * shape``.
-
-    Raises:
-        Error: a centroid is NaN or infinite, or the rows are not multiples of one codebook.
-    """
-    check_activation("codebook", activation)
-    rows: NDArray
-    if activation != "fp32":
-        grid, scale = quantize_codebook(codebook)
-        rows = grid.astype(np.float32)
-        tolerance = 0.0
-    else:
-        if not np.isfinite(codebook).all():
-            raise Error("codebook: a centroid is NaN or infinite; the model cannot be quantised.")
-        scale = np.abs(codebook).max(axis=1)
-        rows = codebook / np.where(scale > 0, scale, np.float32(1))[:, None]
-        tolerance = 1e-5
-    alive = rows[scale > 0]  # a row of zeros is a multiple of anything
-    shape = alive[0] if len(alive) else rows[0]
-    if len(alive) and np.abs(alive - shape).max() > tolerance:
-        raise Error(
-            "codebook: rows are not multiples of one codebook; use one codebook for the tensor "
-            "or scale it per row."
-        )
-    return shape.astype(np.float32), scale.astype(np.float32)
 
 
 def product(x: NDArray, weight: Weight, activation: str) -> NDArray:

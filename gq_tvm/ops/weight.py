@@ -21,6 +21,8 @@ from gq_tvm.ops.rounding import quantize_codebook
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
+_LINE = 64  # bytes
+
 
 class OnGrid(NamedTuple):
     """What a product with integers needs of a weight.
@@ -248,6 +250,29 @@ class Weight:
             return kept
         scale = np.repeat(scale.astype(np.float32), len(indices) // len(codebook))
         return Weight(indices, shape.astype(np.float32), scale)
+
+
+def packed_bytes(
+    rows: int,
+    width: int,
+    bits: int,
+    activation: str,
+    *,
+    groups: int = 1,
+    tables: int = 1,
+    zero: bool = False,
+) -> int:
+    """Bytes of a weight [N, K] once it is packed for kernels, whatever its scale was stored as.
+
+    Indices of ``bits`` bits; tables in whole cache lines, of floats for ``"fp32"`` and of bytes
+    otherwise, where 8-bit indices are packed as the centroids they name; and for each group of each
+    row a float for the scale and for the zero point. What a device adds is left out: copies of a
+    table for its instructions, rows and inputs up to a whole tile.
+    """
+    entries = 2**bits * tables
+    table = 4 * entries if activation == "fp32" else entries if bits < 8 else 1
+    scales = 4 * rows * groups * (2 if zero else 1)
+    return -(-rows * width * bits // 8) + -(-table // _LINE) * _LINE + scales
 
 
 def _spread(values: NDArray, rows: int, columns: int) -> F32:

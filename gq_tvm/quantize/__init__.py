@@ -17,7 +17,6 @@ from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
     CodebookLinear,
-    CodebookWeight,
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.describe import Report, WeightReport, describe
@@ -32,7 +31,6 @@ __all__ = [
     "CodebookLSTM",
     "CodebookLinear",
     "CodebookMultiheadAttention",
-    "CodebookWeight",
     "Report",
     "WeightReport",
     "centroid_parameters",

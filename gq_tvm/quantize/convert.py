@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS, CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
     CodebookEmbedding,
     CodebookLayer,
     CodebookLinear,
-    CodebookWeight,
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.drop_in.computed_weights import fold
@@ -39,8 +39,8 @@ def convert(model: nn.Module) -> nn.Module:
 
     Returns:
         A copy in ``eval`` mode that computes what ``model.eval()`` computes. Each quantised
-        weight is kept as indices and a codebook, no longer as floats; a weight that layers
-        shared is one pair of buffers that they share.
+        weight is kept as indices, a codebook and scales, no longer as floats; a weight that layers
+        shared is one set of buffers that they share.
 
     Raises:
         Error: the model is not prepared or cannot be copied, or a weight is NaN, infinite or no
@@ -50,7 +50,7 @@ def convert(model: nn.Module) -> nn.Module:
     if not any(isinstance(m, QuantLayer) for m in model.modules()):
         raise Error("convert: the model has no quantised layer; call quantize.prepare first.")
     model = copied(model, "convert")
-    weights: dict[Tensor, CodebookWeight] = {}
+    weights: dict[Tensor, WeightTensors] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantLayer):
             fold(module)  # what was pruned in training
@@ -59,8 +59,8 @@ def convert(model: nn.Module) -> nn.Module:
 
 
 def _weights_of(
-    module: QuantLayer, name: str, done: dict[Tensor, CodebookWeight]
-) -> dict[str, CodebookWeight]:
+    module: QuantLayer, name: str, done: dict[Tensor, WeightTensors]
+) -> dict[str, WeightTensors]:
     """The module's weights by attribute; one that another layer holds too is taken from there."""
     found = {}
     for attribute in module.quantizers:
@@ -71,8 +71,7 @@ def _weights_of(
                 kind = str(parameter.dtype).removeprefix("torch.")
                 raise Error(f"convert: {full} is {kind}; call model.float() first.")
             check_finite(full, parameter)
-            bits = module.quantizer(attribute).bits
-            done[parameter] = CodebookWeight(*module.hardened(attribute), bits)
+            done[parameter] = module.hardened(attribute)
         found[attribute] = done[parameter]
     return found
 
@@ -82,34 +81,34 @@ def _detached(bias: Tensor | None) -> Tensor | None:
 
 
 @singledispatch
-def _deploy(module: QuantLayer, weights: dict[str, CodebookWeight]) -> None:
+def _deploy(module: QuantLayer, weights: dict[str, WeightTensors]) -> None:
     """Make a layer in training the codebook layer that takes its place."""
     raise NotImplementedError(type(module).__name__)
 
 
 @_deploy.register
-def _(module: QuantLinear, weights: dict[str, CodebookWeight]) -> None:
+def _(module: QuantLinear, weights: dict[str, WeightTensors]) -> None:
     _become(module, CodebookLinear, weights, {"bias": _detached(module.bias)})
 
 
 @_deploy.register
-def _(module: QuantConv1d, weights: dict[str, CodebookWeight]) -> None:
+def _(module: QuantConv1d, weights: dict[str, WeightTensors]) -> None:
     _become(module, CodebookConv1d, weights, {"bias": _detached(module.bias)})
 
 
 @_deploy.register
-def _(module: QuantEmbedding, weights: dict[str, CodebookWeight]) -> None:
+def _(module: QuantEmbedding, weights: dict[str, WeightTensors]) -> None:
     _become(module, CodebookEmbedding, weights, {})
 
 
 @_deploy.register
-def _(module: QuantLSTM, weights: dict[str, CodebookWeight]) -> None:
+def _(module: QuantLSTM, weights: dict[str, WeightTensors]) -> None:
     biases = {f"bias_l{n}": _detached(module.summed_bias(n)) for n in range(module.num_layers)}
     _become(module, CodebookLSTM, weights, biases)
 
 
 @_deploy.register
-def _(module: QuantGRU, weights: dict[str, CodebookWeight]) -> None:
+def _(module: QuantGRU, weights: dict[str, WeightTensors]) -> None:
     biases = {
         f"bias_{kind}_l{n}": _detached(bias)
         for n in range(module.num_layers)
@@ -119,7 +118,7 @@ def _(module: QuantGRU, weights: dict[str, CodebookWeight]) -> None:
 
 
 @_deploy.register
-def _(module: QuantMultiheadAttention, weights: dict[str, CodebookWeight]) -> None:
+def _(module: QuantMultiheadAttention, weights: dict[str, WeightTensors]) -> None:
     if module.in_proj_weight is None:
         parts = [weights[name] for name in PROJECTIONS]
     else:
@@ -138,7 +137,7 @@ def _(module: QuantMultiheadAttention, weights: dict[str, CodebookWeight]) -> No
 def _become(
     module: QuantLayer,
     ours: type[CodebookLayer],
-    weights: dict[str, CodebookWeight],
+    weights: dict[str, WeightTensors],
     biases: dict[str, Tensor | None],
 ) -> None:
     activation = module.activation

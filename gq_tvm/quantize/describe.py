@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from math import ceil
+from math import prod
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gq_tvm.columns import columns
+from gq_tvm.ops.weight import packed_bytes
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.copying import check_is_model
 from gq_tvm.quantize.drop_in.supported import Weight, find_weights
@@ -21,7 +22,7 @@ _LARGE_BUFFER = 2**16  # bytes
 
 @dataclass(frozen=True)
 class WeightReport:
-    """One weight: its name, shape, bits (32: float), activations, and a remark.
+    """One weight: its name, shape, bits (32: float), activations, bytes packed, and a remark.
 
     ``remark`` says why a weight is in float, or with which weight it is shared.
     """
@@ -30,27 +31,19 @@ class WeightReport:
     shape: tuple[int, ...]
     bits: int
     activation: str
-    codebook_rows: int
+    bytes: int
     remark: str = ""
     shared: bool = False
 
     @property
     def size(self) -> int:
-        """Bytes when deployed: packed indices and an f32 codebook; 0 if counted elsewhere."""
-        if self.shared:
-            return 0
-        count = self.float_size // 4
-        if self.bits == 32:
-            return 4 * count
-        return ceil(count * self.bits / 8) + 4 * self.codebook_rows * 2**self.bits
+        """Bytes when deployed (see ``ops.weight.packed_bytes``); 0 if counted elsewhere."""
+        return 0 if self.shared else self.bytes
 
     @property
     def float_size(self) -> int:
         """Bytes as float32; 0 if counted elsewhere."""
-        size = 0 if self.shared else 4
-        for n in self.shape:
-            size *= n
-        return size
+        return 0 if self.shared else 4 * prod(self.shape)
 
 
 class Report(list[WeightReport]):
@@ -89,28 +82,39 @@ def describe(model: nn.Module) -> Report:
     def add(key: object, name: str, shape: torch.Size, entry: tuple[int, str, int, str]) -> None:
         first = names.setdefault(id(key), name)
         shared = first != name
-        bits, activation, rows, remark = entry
+        bits, activation, size, remark = entry
         remark = f"shared with {first}" if shared else remark
-        report.append(WeightReport(name, tuple(shape), bits, activation, rows, remark, shared))
+        report.append(WeightReport(name, tuple(shape), bits, activation, size, remark, shared))
 
     for module_name, module in model.named_modules():
         for w in held[module]:
             shape = torch.Size() if is_lazy(w.parameter) else w.parameter.shape
             if isinstance(module, QuantLayer) and w.attribute in module.quantizers:
                 quantizer = module.quantizer(w.attribute)
-                rows = shape[0] if quantizer.per_row else 1
-                add(w.parameter, w.name, shape, (quantizer.bits, module.activation, rows, ""))
+                form = quantizer.bits, module.activation
+                size = packed_bytes(shape[0], prod(shape[1:]), *form)
+                add(w.parameter, w.name, shape, (*form, size, ""))
             else:
                 asked = "left in float as asked" if quantised else "not prepared"
-                add(w.parameter, w.name, shape, (32, "fp32", 0, w.obstacle or asked))
+                add(w.parameter, w.name, shape, (32, "fp32", 4 * prod(shape), w.obstacle or asked))
         if isinstance(module, CodebookLayer):
             for attribute, cw in module.codebook_weights():
                 name = f"{module_name}.{attribute}" if module_name else attribute
-                entry = cw.bits, module.activation, cw.codebook.shape[0], ""
-                add(cw.indices, name, cw.indices.shape, entry)
+                shape, form = cw.indices.shape, (cw.bits, module.activation)
+                size = packed_bytes(
+                    shape[0],
+                    prod(shape[1:]),
+                    *form,
+                    groups=cw.groups,
+                    tables=cw.codebook.shape[-2],
+                    zero=cw.zero is not None,
+                )
+                add(cw.indices, name, shape, (*form, size, ""))
             continue
         for attribute, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point() and buffer.dim() >= 2 and buffer.nbytes >= _LARGE_BUFFER:
                 name = f"{module_name}.{attribute}" if module_name else attribute
-                add(buffer, name, buffer.shape, (32, "fp32", 0, "a buffer is no weight"))
+                add(
+                    buffer, name, buffer.shape, (32, "fp32", buffer.nbytes, "a buffer is no weight")
+                )
     return report

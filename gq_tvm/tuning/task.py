@@ -66,6 +66,7 @@ class Task:
     def __str__(self) -> str:
         text = f"{self.family} {self.product.sizes}, {self.product.bits} bits"
         text += _KINDS.get(self.product.gates, ", GLU" if self.product.glu else "")
+        text += f", groups of {self.product.group}" * (self.product.group > 0)
         return text + (f", {self.threads} threads" if self.threads > 1 else "")
 
     def choice(self, schedule: Schedule) -> Choice:

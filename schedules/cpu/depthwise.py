@@ -16,9 +16,10 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.emit import each
 from gq_tvm.schedules.cpu.vector_math import VectorMath
-from gq_tvm.schedules.family import OPAQUE
+from gq_tvm.schedules.family import OPAQUE, Product
 
 Expr = Any
 Buffer = Any
@@ -35,10 +36,7 @@ class Depthwise:
     """A depthwise convolution; sizes that are None are known only at run time.
 
     Attributes:
-        channels: C.
-        taps: k.
-        bits: Bits of an index, 1 to 8.
-        codebooks: 1, or C for a codebook a channel.
+        product: The weight [C, k].
         stride: Frames between outputs.
         left: Zero frames before the first.
         dilation: Frames between taps.
@@ -48,10 +46,7 @@ class Depthwise:
         frames_out: T'.
     """
 
-    channels: int
-    taps: int
-    bits: int
-    codebooks: int
+    product: Product
     stride: int
     left: int
     dilation: int
@@ -61,34 +56,63 @@ class Depthwise:
     frames_out: int | None
 
     @property
+    def channels(self) -> int:
+        """C."""
+        return self.product.n
+
+    @property
+    def taps(self) -> int:
+        """The taps of a channel."""
+        return self.product.k
+
+    @property
+    def bits(self) -> int:
+        """Bits of an index."""
+        return self.product.bits
+
+    @property
+    def tables(self) -> int:
+        """Tables of the kernel: 1, one for each group of taps, or one for each channel."""
+        if self.product.tables > 1:
+            return self.channels
+        return self.product.tables or self.product.groups
+
+    @property
     def words(self) -> int:
         """Words a channel's taps are packed in."""
         return -(-self.taps * self.bits // _WORD)
 
 
-def pack(
-    indices: NDArray[np.uint8], codebook: NDArray[np.float32], bits: int
-) -> dict[str, NDArray]:
-    """Operands: weights i32 [words, C], tap p from bit p * bits on, and table f32 [G * 2^bits].
+def pack(weight: Weight) -> dict[str, NDArray]:
+    """Operands: weights i32 [words, C], table f32 [T * 2^bits], scale and zero f32 [J, C].
+
+    Tap p of a channel is in its words from bit p * bits on. T is 1, or the tables of J groups of
+    taps, or of C channels. Without zero points there is no ``zero``.
 
     Args:
-        indices: u8 [C, 1, k].
-        codebook: f32 [G, 2^bits], G = 1 or C.
-        bits: 1 to 8.
+        weight: [C, 1, k].
     """
-    channels, _, taps = indices.shape
-    codes = np.unpackbits(indices.reshape(channels, taps, 1), axis=2, count=bits, bitorder="little")
+    channels, taps = weight.rows, weight.width
+    indices = weight.indices.reshape(channels, taps, 1)
+    codes = np.unpackbits(indices, axis=2, count=weight.bits, bitorder="little")
     streams = codes.reshape(channels, -1)
     streams = np.pad(streams, ((0, 0), (0, -streams.shape[1] % _WORD)))
     words = np.packbits(streams, axis=1, bitorder="little").view("<u4").view(np.int32)
-    return {
-        "weights": np.ascontiguousarray(words.T),
-        "table": np.ascontiguousarray(codebook, np.float32).reshape(-1),
+    table = weight.codebook
+    if table.ndim == 2 and len(table) > 1:
+        table = table[weight.tables()[:, 0]]
+    zeros = weight.zeros()
+    operands = {
+        "weights": words.T,
+        "table": table.reshape(-1),
+        "scale": weight.scales().T,
+        "zero": None if zeros is None else zeros.T,
     }
+    return {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
 
 
 def depthwise(lanes: int, of: Depthwise) -> tirx.PrimFunc:
-    """Build ``f(x f32 [B, T, C], weights, table, bias f32 [C], y f32 [B, T', C])``."""
+    """Build ``f(x f32 [B, T, C], the operands, bias f32 [C], y f32 [B, T', C])``."""
     batch, frames, frames_out = (
         tirx.Var(name, "int64") if size is None else size
         for name, size in (
@@ -102,13 +126,16 @@ def depthwise(lanes: int, of: Depthwise) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         x = T.arg("x", T.buffer((batch, frames, of.channels), "float32"))
         weights = T.arg("weights", T.buffer((of.words, of.channels), "int32"))
-        table = T.arg("table", T.buffer((of.codebooks * 2**of.bits,), "float32"))
+        table = T.arg("table", T.buffer((of.tables * 2**of.bits,), "float32"))
+        scales = (of.product.groups, of.channels)
+        scale = T.arg("scale", T.buffer(scales, "float32"))
+        zero = T.arg("zero", T.buffer(scales, "float32")) if of.product.zero else None
         bias = T.arg("bias", T.buffer((of.channels,), "float32"))
         y = T.arg("y", T.buffer((batch, frames_out, of.channels), "float32"))
 
         def strips(first: int, vectors: int, width: int) -> int:
             """Emit the strips that fit behind channel ``first``; return the channel behind them."""
-            strip = _Strip(of, width, vectors, (x, weights, table, bias, y))
+            strip = _Strip(of, width, vectors, (x, weights, table, scale, zero, bias, y))
             size = vectors * width
             count = (of.channels - first) // size
             each(count, lambda i: strip.emit(first + i * size))
@@ -125,7 +152,7 @@ class _Strip:
         self, of: Depthwise, lanes: int, vectors: int, buffers: tuple[Buffer, ...]
     ) -> None:
         self.of, self.lanes, self.vectors = of, lanes, vectors
-        self.x, self.weights, self.table, self.bias, self.y = buffers
+        self.x, self.weights, self.table, self.scale, self.zero, self.bias, self.y = buffers
         self.math = VectorMath(lanes)
         self.activation = self.math.function(of.activation)
 
@@ -170,9 +197,15 @@ class _Strip:
                 T.shift_left(high, spread(T.int32(_WORD - shift))),
             )
         index = T.bitwise_and(index, spread(T.int32(2**of.bits - 1)))
-        if of.codebooks > 1:
+        group = tap // of.product.group if of.product.group else 0
+        if of.product.tables > 1:
             index = index + self._span(T.Cast("int32", first), v) * spread(T.int32(2**of.bits))
-        return self.table[index]
+        elif group and of.product.tables == 0:
+            index = index + spread(T.int32(group * 2**of.bits))
+        value = self.table[index]
+        if self.zero is not None:
+            value = value - self.zero[group, channel]
+        return value * self.scale[group, channel]
 
     def _sums(self, first: Expr, frames: int) -> list[list[Buffer]]:
         """Small buffers [frame][vector], which LLVM keeps in registers, holding the bias."""

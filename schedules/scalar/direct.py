@@ -1,74 +1,94 @@
 """Kernels of the layers that are no matrix product: embedding and grouped convolution.
 
-Both read the codebook as it is, in float32, and keep the weight as `scalar.pack_rows` lays it out.
+Both compute with the weight's floats, and keep it as `pack_rows` lays it out.
 """
 
-# mypy: disable-error-code="valid-type"
-# (TVMScript reads annotations as values.)
-
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
-from tvm.script import tirx as T
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
-from gq_tvm.schedules.family import OPAQUE
+from gq_tvm.schedules.family import OPAQUE, Product
 from gq_tvm.schedules.scalar.rows import index_at, pack_rows, row_bytes
+
+Expr = Any
 
 NAME = "direct"  # what the table of layers calls these kernels
 
 
-def pack(
-    indices: NDArray[np.uint8], codebook: NDArray[np.float32], bits: int
-) -> dict[str, NDArray]:
-    """Operands: weights u8 [N * row_bytes + 1], table f32 [1 or N, 2^bits].
+def pack(weight: Weight) -> dict[str, NDArray]:
+    """Operands: weights u8 [N * row_bytes + 1], table f32 [T, 2^bits], scale, zero f32 [N, J].
 
     Args:
-        indices: u8 [N, ...]; the trailing axes form one row.
-        codebook: f32 [1 or N, 2^bits].
-        bits: 1 to 8.
+        weight: [N, ...]; the trailing axes form one row. Without zero points there is no ``zero``.
     """
-    rows = indices.reshape(len(indices), -1)
-    return {"weights": pack_rows(rows, bits), "table": np.ascontiguousarray(codebook, np.float32)}
+    rows = weight.indices.reshape(weight.rows, weight.width)
+    operands = {
+        "weights": pack_rows(rows, weight.bits),
+        "table": weight.codebook.reshape(-1, 2**weight.bits),
+        "scale": weight.scales(),
+        "zero": weight.zeros(),
+    }
+    return {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
 
 
-def embedding(shape: tuple[int, int], bits: int, codebooks: int) -> tirx.PrimFunc:
-    """The kernel of an embedding [V, D]: ids i64 [m], the operands, y f32 [m, D] (output).
+class _Operands:
+    """The operands of a weight, declared as the next arguments of a kernel."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+        self.tables = product.tables or product.groups
+        size = product.n * row_bytes(product.k, product.bits) + 1
+        scales = (product.n, product.groups)
+        self._weights = T.arg("weights", T.buffer((size,), "uint8"))
+        self._table = T.arg("table", T.buffer((self.tables, 2**product.bits), "float32"))
+        self._scale = T.arg("scale", T.buffer(scales, "float32"))
+        self._zero = T.arg("zero", T.buffer(scales, "float32")) if product.zero else None
+
+    def value(self, row: Expr, column: Expr) -> Expr:
+        """The weight at a place, to the bit what ``Weight.expand`` says."""
+        product = self.product
+        group = column // product.group if product.group else 0
+        table = row * self.tables // product.n if product.tables else group
+        index = index_at(self._weights, row, column, product.k, product.bits)
+        found = self._table[table if self.tables > 1 else 0, index]
+        if self._zero is not None:
+            found = found - self._zero[row, group]
+        return found * self._scale[row, group]
+
+
+def embedding(product: Product) -> tirx.PrimFunc:
+    """The kernel of an embedding [n, k]: ids i64 [m], the operands, y f32 [m, k] (output).
 
     An id without a row gives a row of NaN: a kernel cannot refuse, and must not crash.
     """
-    vocabulary, width = shape
     m = tirx.Var("m", "int64")
-    size, entries = vocabulary * row_bytes(width, bits) + 1, 2**bits
-
-    @T.prim_func(s_tir=True)
-    def direct_embedding(
-        ids: T.Buffer((m,), "int64"),
-        weights: T.Buffer((size,), "uint8"),
-        table: T.Buffer((codebooks, entries), "float32"),
-        y: T.Buffer((m, width), "float32"),
-    ):
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("direct_embedding")
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
-        for i in range(m):
-            if ids[i] >= T.int64(0) and ids[i] < T.int64(vocabulary):
-                for j in range(width):
-                    y[i, j] = table[
-                        _codebook_row(ids[i], codebooks),
-                        index_at(weights, ids[i], j, width, bits),
-                    ]
-            else:
-                for j in range(width):
-                    y[i, j] = T.float32("nan")
-
-    return direct_embedding
+        ids = T.arg("ids", T.buffer((m,), "int64"))
+        weight = _Operands(product)
+        y = T.arg("y", T.buffer((m, product.k), "float32"))
+        with T.serial(0, m) as i:
+            row = T.bind(ids[i])
+            with T.If(tirx.all(row >= T.int64(0), row < T.int64(product.n))):
+                with T.Then(), T.serial(0, product.k) as j:
+                    T.buffer_store(y, weight.value(row, j), [i, j])
+                with T.Else(), T.serial(0, product.k) as j:
+                    T.buffer_store(y, T.float32("nan"), [i, j])
+    return builder.get()
 
 
 def grouped_conv1d(
-    shape: tuple[int, int, int],
-    bits: int,
-    codebooks: int,
+    product: Product,
+    taps: int,
     *,
     stride: int,
     padding: int,
@@ -76,55 +96,32 @@ def grouped_conv1d(
     groups: int,
     activation: str,
 ) -> tirx.PrimFunc:
-    """The kernel of a Conv1d in groups, weight [N, C / groups, taps].
+    """The kernel of a Conv1d in groups, weight [n, k / taps, taps].
 
-    Its arguments: x f32 [B, C, T], the operands, bias f32 [N], y f32 [B, N, T'] (output).
+    Its arguments: x f32 [B, C, T], the operands, bias f32 [n], y f32 [B, n, T'] (output).
     """
-    n, group_channels, taps = shape
+    n, group_channels = product.n, product.k // taps
     channels, group_rows = group_channels * groups, n // groups
     batch, frames, frames_out = (tirx.Var(v, "int64") for v in ("batch", "frames", "frames_out"))
-    row = group_channels * taps
-    size, entries = n * row_bytes(row, bits) + 1, 2**bits
-
-    @T.prim_func(s_tir=True)
-    def direct_conv1d(
-        x: T.Buffer((batch, channels, frames), "float32"),
-        weights: T.Buffer((size,), "uint8"),
-        table: T.Buffer((codebooks, entries), "float32"),
-        bias: T.Buffer((n,), "float32"),
-        y: T.Buffer((batch, n, frames_out), "float32"),
-    ):
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("direct_conv1d")
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
-        kernel = T.sblock_alloc_buffer((row,), "float32")
-        total = T.sblock_alloc_buffer((1,), "float32")
-        for b in range(batch):
-            for j in range(n):
-                for p in range(row):
-                    kernel[p] = table[
-                        _codebook_row(j, codebooks), index_at(weights, j, p, row, bits)
-                    ]
-                for t in range(frames_out):
-                    total[0] = bias[j]
-                    for c in range(group_channels):
-                        for tap in range(taps):
-                            if (
-                                t * stride + tap * dilation >= padding
-                                and t * stride + tap * dilation < frames + padding
-                            ):
-                                total[0] = (
-                                    total[0]
-                                    + kernel[c * taps + tap]
-                                    * x[
-                                        b,
-                                        j // group_rows * group_channels + c,
-                                        t * stride + tap * dilation - padding,
-                                    ]
-                                )
-                    y[b, j, t] = SCALAR_MATH.function(activation)(total[0])
-
-    return direct_conv1d
-
-
-def _codebook_row(row: tirx.PrimExpr, codebooks: int) -> tirx.PrimExpr | int:
-    """Which codebook a weight's row uses."""
-    return row if codebooks > 1 else 0
+        x = T.arg("x", T.buffer((batch, channels, frames), "float32"))
+        weight = _Operands(product)
+        bias = T.arg("bias", T.buffer((n,), "float32"))
+        y = T.arg("y", T.buffer((batch, n, frames_out), "float32"))
+        kernel = T.alloc_buffer((product.k,), "float32")
+        total = T.alloc_buffer((1,), "float32")
+        with T.serial(0, batch) as b, T.serial(0, n) as j:
+            with T.serial(0, product.k) as p:
+                T.buffer_store(kernel, weight.value(j, p), [p])
+            with T.serial(0, frames_out) as t:
+                T.buffer_store(total, bias[j], [0])
+                with T.serial(0, group_channels) as c, T.serial(0, taps) as tap:
+                    frame = T.bind(t * stride + tap * dilation - padding)
+                    with T.If(tirx.all(frame >= 0, frame < frames)), T.Then():
+                        channel = j // group_rows * group_channels + c
+                        product_of = kernel[c * taps + tap] * x[b, channel, frame]
+                        T.buffer_store(total, total[0] + product_of, [0])
+                T.buffer_store(y, SCALAR_MATH.function(activation)(total[0]), [b, j, t])
+    return builder.get()

@@ -84,3 +84,13 @@ def test_binary_share_of_the_ceiling():
 
 def test_what_was_not_measured_is_neither_met_nor_missed():
     assert {one.met for one in goals.others(results())} == {None}
+
+
+@pytest.mark.parametrize(("grouped", "met"), [(49, True), (51, False)])
+def test_scales_of_groups(grouped, met):
+    rows = [
+        row(OURS, "4 bit kernel alone", 4, 40, 1),
+        row(OURS, "4 bit in groups of 32 kernel alone", 4, grouped, 1),
+    ]
+    (found,) = (one for one in goals.others(results(layer(rows))) if "groups" in one.name)
+    assert found.met is met

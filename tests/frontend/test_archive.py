@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.codebook_models import Linear, frames
+from helpers.codebook_models import Linear, Lstm, frames
 from helpers.pt2_files import altered
 from torch import nn
 from torch.utils import _pytree
@@ -57,6 +57,36 @@ def test_a_program_comes_back_whole(file):
     args, _ = program.example_inputs
     torch.testing.assert_close(program.module()(*args), trusted.module()(*args))
     torch.testing.assert_close(args, trusted.example_inputs[0])
+
+
+def as_before_scales(table: bytes) -> bytes:
+    """The table of a program as it was when bits were an argument and scales were none."""
+    data = json.loads(table)
+    for node in data["graph_module"]["graph"]["nodes"]:
+        if node["target"].startswith("torch.ops.gq.codebook_"):
+            kept = [
+                one
+                for one in node["inputs"]
+                if one["name"].partition("_")[0] not in ("scale", "zero")
+            ]
+            bits = [
+                {"name": one["name"].replace("codebook", "bits"), "arg": {"as_int": 4}, "kind": 1}
+                for one in kept
+                if one["name"].startswith("codebook")
+            ]
+            node["inputs"] = [*kept[:-1], *bits, kept[-1]]
+    return json.dumps(data).encode()
+
+
+def test_a_file_from_before_weights_had_scales_is_read(tmp_path):
+    model = Lstm(6, 5)
+    arguments = torch.randn(1, 3, 6), torch.zeros(1, 5), torch.zeros(1, 5)
+    good, old = tmp_path / "good.pt2", tmp_path / "old.pt2"
+    torch.export.save(torch.export.export(model, arguments), good)
+    altered(good, old, {"models/model.json": as_before_scales})
+    program = frontend.read(old).programs["main"]
+    assert str(program.graph) == str(frontend.read(good).programs["main"].graph)
+    torch.testing.assert_close(program.module()(*arguments), model(*arguments))
 
 
 def test_of_a_view_the_bytes_it_needs_are_read(file):

@@ -23,8 +23,9 @@ from gq_tvm import frontend
 from gq_tvm.build import build
 from gq_tvm.errors import Error
 from gq_tvm.frontend.converters.codebook import layer_of
+from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.passes import operators
-from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear, CodebookWeight
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear
 
 
 def translated(program, activation=None):
@@ -34,13 +35,11 @@ def translated(program, activation=None):
 def test_each_operator_has_its_layer_and_options():
     found = {
         name: operators.attributes(call)
-        for name in operators.CODEBOOK_OPERATORS
+        for name in operators.WEIGHTS
         for call in calls(translated(everything("int8")[1]).module, name)
     }
-    assert found[operators.EMBEDDING] == {"bits": 3, "layer": "embedding"}
+    assert found[operators.EMBEDDING] == {"layer": "embedding"}
     assert found[operators.LSTM] == {
-        "bits_ih": 4,
-        "bits_hh": 3,
         "activation": "int8",
         "layer": "lstm",
     }
@@ -109,9 +108,8 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        weight = CodebookWeight(indices(6, 6, bits=4), codebook(1, 4), 4)
+        weight = WeightTensors(indices(6, 6, bits=4), codebook(4))
         self.a, self.b = (CodebookLinear(weight, torch.full((6,), b), "fp32") for b in (1.0, 2.0))
-        self.b.indices, self.b.codebook = self.a.indices, self.a.codebook
 
     def forward(self, x):
         return self.a(self.b(self.a(x)))
@@ -145,7 +143,7 @@ class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("codes", indices(6, 10, bits=4))
-        self.register_buffer("table", codebook(1, 4)[0])
+        self.register_buffer("table", codebook(4)[0])
         self.bias = nn.Parameter(torch.zeros(6))
 
     def forward(self, x):
@@ -172,7 +170,7 @@ def test_an_index_beyond_the_codebook_is_refused():
     model = nn.Sequential(Linear(6, 10, 2)).eval()
     program = export(model, torch.randn(2, 10))
     dict(program.named_buffers())["0.indices"][3, 3] = 4
-    with pytest.raises(Error, match="layer 0: index 4 is beyond its 4 centroids"):
+    with pytest.raises(Error, match="layer 0: index 4 is beyond the 4 centroids"):
         build(program)
 
 
@@ -241,7 +239,7 @@ class Unpacked(nn.Module):
         super().__init__()
         self.layer = Linear(6, 10)
         self.register_buffer("packed", indices(6, 5, bits=8))
-        self.register_buffer("table", codebook(1, 4)[0])
+        self.register_buffer("table", codebook(4)[0])
 
     def forward(self, x):
         packed = self.packed.int()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import gq_tvm
-import gq_tvm.ops.torch_gru
+import gq_tvm.ops.torch_ops
 from gq_tvm.build import build
 from gq_tvm.runtime import Model
 from gq_tvm.runtime.artefact import Artefact
@@ -22,15 +22,20 @@ def indices(*shape: int, bits: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 2**bits, shape, dtype=torch.uint8, generator=generator)
 
 
-def codebook(rows: int, bits: int, seed: int = 1) -> Tensor:
-    """A codebook; with several rows, multiples of one, as a scale per row gives."""
+def codebook(bits: int, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    shape = torch.randn(1, 2**bits, generator=generator)
-    return shape if rows == 1 else shape * 2.0 ** torch.randint(-2, 3, (rows, 1)).float()
+    return torch.randn(1, 2**bits, generator=generator)
+
+
+def scale(rows: int) -> Tensor:
+    """A scale for each row, powers of two; 1 for one row."""
+    generator = torch.Generator().manual_seed(1)
+    exponents = torch.randint(-2, 3, (rows,), generator=generator).float()
+    return torch.ones(1) if rows == 1 else 2.0**exponents
 
 
 class Linear(nn.Module):
-    """n x k, with or without a bias or a codebook scale per row."""
+    """n x k, with or without a bias or a scale per row."""
 
     def __init__(
         self, n: int, k: int, bits: int = 4, activation: str = "fp32", bias: bool = True,
@@ -38,13 +43,14 @@ class Linear(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.register_buffer("indices", indices(n, k, bits=bits, seed=seed))
-        self.register_buffer("codebook", codebook(n if per_row else 1, bits, seed + 1) / k**0.5)
+        self.register_buffer("codebook", codebook(bits, seed + 1) / k**0.5)
+        self.register_buffer("scale", scale(n if per_row else 1))
         self.bias = nn.Parameter(torch.linspace(-1, 1, n)) if bias else None
-        self.bits, self.activation = bits, activation
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.gq.codebook_linear(
-            x, self.indices, self.codebook, self.bias, self.bits, self.activation
+            x, self.indices, self.codebook, self.scale, None, self.bias, self.activation
         )
 
 
@@ -54,16 +60,16 @@ class Lstm(nn.Module):
     def __init__(self, width: int, hidden: int, activation: str = "fp32") -> None:
         super().__init__()
         self.register_buffer("indices_ih_l0", indices(4 * hidden, width, bits=4))
-        self.register_buffer("codebook_ih_l0", codebook(1, 4) / width**0.5)
+        self.register_buffer("codebook_ih_l0", codebook(4) / width**0.5)
         self.register_buffer("indices_hh_l0", indices(4 * hidden, hidden, bits=3, seed=5))
-        self.register_buffer("codebook_hh_l0", codebook(1, 3, seed=6) / hidden**0.5)
+        self.register_buffer("codebook_hh_l0", codebook(3, seed=6) / hidden**0.5)
         self.register_buffer("bias_l0", torch.linspace(-1, 1, 4 * hidden))
         self.activation = activation
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return torch.ops.gq.codebook_lstm(
-            x, h, c, self.indices_ih_l0, self.codebook_ih_l0, self.indices_hh_l0,
-            self.codebook_hh_l0, self.bias_l0, 4, 3, self.activation,
+            x, h, c, self.indices_ih_l0, self.codebook_ih_l0, None, None, self.indices_hh_l0,
+            self.codebook_hh_l0, None, None, self.bias_l0, self.activation,
         )  # fmt: skip
 
 
@@ -73,17 +79,17 @@ class Gru(nn.Module):
     def __init__(self, width: int, hidden: int, activation: str = "fp32") -> None:
         super().__init__()
         self.register_buffer("indices_ih_l0", indices(3 * hidden, width, bits=2))
-        self.register_buffer("codebook_ih_l0", codebook(1, 2) / width**0.5)
+        self.register_buffer("codebook_ih_l0", codebook(2) / width**0.5)
         self.register_buffer("indices_hh_l0", indices(3 * hidden, hidden, bits=4, seed=5))
-        self.register_buffer("codebook_hh_l0", codebook(1, 4, seed=6) / hidden**0.5)
+        self.register_buffer("codebook_hh_l0", codebook(4, seed=6) / hidden**0.5)
         self.register_buffer("bias_ih_l0", torch.linspace(-1, 1, 3 * hidden))
         self.register_buffer("bias_hh_l0", torch.linspace(1, -1, 3 * hidden))
         self.activation = activation
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ops.gq.codebook_gru(
-            x, h, self.indices_ih_l0, self.codebook_ih_l0, self.indices_hh_l0,
-            self.codebook_hh_l0, self.bias_ih_l0, self.bias_hh_l0, 2, 4, self.activation,
+            x, h, self.indices_ih_l0, self.codebook_ih_l0, None, None, self.indices_hh_l0,
+            self.codebook_hh_l0, None, None, self.bias_ih_l0, self.bias_hh_l0, self.activation,
         )  # fmt: skip
 
 
@@ -96,13 +102,14 @@ class Conv(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.register_buffer("indices", indices(n, channels // groups, taps, bits=4))
-        self.register_buffer("codebook", codebook(n if groups > 1 else 1, 4))
+        self.register_buffer("codebook", codebook(4))
+        self.register_buffer("scale", scale(n if groups > 1 else 1))
         self.bias = nn.Parameter(torch.linspace(-1, 1, n))
         self.options = (stride, padding, dilation, groups, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.gq.codebook_conv1d(
-            x, self.indices, self.codebook, self.bias, 4, *self.options
+            x, self.indices, self.codebook, self.scale, None, self.bias, *self.options
         )
 
 
@@ -112,11 +119,11 @@ class Embedding(nn.Module):
     def __init__(self, rows: int, width: int, bits: int = 3, per_row: bool = False) -> None:
         super().__init__()
         self.register_buffer("indices", indices(rows, width, bits=bits))
-        self.register_buffer("codebook", codebook(rows if per_row else 1, bits))
-        self.bits = bits
+        self.register_buffer("codebook", codebook(bits))
+        self.register_buffer("scale", scale(rows if per_row else 1))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.bits)
+        return torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.scale, None)
 
 
 class Everything(nn.Module):

@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.passes import operators
 
 Emit = Callable[[relax.Expr], relax.Var]
@@ -32,21 +33,23 @@ def module(
 
 
 def weight(n: int, k: int, bits: int, *, taps: int | None = None, seed: int = 0) -> list[Any]:
-    """Constants indices [n, k] (or [n, k, taps]), codebook [1, 2^bits] and bias [n]."""
+    """Constants: the arguments of a weight [n, k] (or [n, k, taps]), and bias [n]."""
     rng = np.random.default_rng(seed)
     shape = (n, k) if taps is None else (n, k, taps)
-    return [
-        relax.const(rng.integers(0, 2**bits, shape).astype(np.uint8)),
-        relax.const(rng.standard_normal((1, 2**bits)).astype(np.float32)),
-        relax.const(rng.standard_normal(n).astype(np.float32)),
-    ]
+    made = Weight(
+        rng.integers(0, 2**bits, shape).astype(np.uint8),
+        rng.standard_normal((1, 2**bits)).astype(np.float32),
+        np.ones(1, np.float32),
+    )
+    bias = relax.const(rng.standard_normal(n).astype(np.float32))
+    return [*operators.weight_constants(made), bias]
 
 
 def linear(x: relax.Expr, n: int, k: int, bits: int = 4, **attrs: Any) -> relax.Call:
     seed, residual = attrs.pop("seed", 0), attrs.pop("residual", None)
     attrs = {"activation": "fp32", "layer": "layer", **attrs}
-    indices, codebook, bias = weight(n, k, bits, seed=seed)
-    return operators.codebook_linear(x, indices, codebook, bias, residual, bits=bits, **attrs)
+    *held, bias = weight(n, k, bits, seed=seed)
+    return operators.codebook_linear(x, held, bias, residual, **attrs)
 
 
 def lstm(
@@ -57,9 +60,7 @@ def lstm(
     *weight_ih, bias = weight(4 * hidden, operators.shape_of(x)[-1], bits[0], seed=seed)
     *weight_hh, _ = weight(4 * hidden, hidden, bits[1], seed=seed + 1)
     inputs = [x, h, c, *weight_ih, *weight_hh, bias]
-    return operators.codebook_recurrent(
-        operators.LSTM, inputs, bits_ih=bits[0], bits_hh=bits[1], **attrs
-    )
+    return operators.codebook_recurrent(operators.LSTM, inputs, **attrs)
 
 
 def gru(
@@ -69,9 +70,7 @@ def gru(
     *weight_ih, bias_ih = weight(3 * hidden, operators.shape_of(x)[-1], bits[0])
     *weight_hh, bias_hh = weight(3 * hidden, hidden, bits[1], seed=1)
     inputs = [x, h, *weight_ih, *weight_hh, bias_ih, bias_hh]
-    return operators.codebook_recurrent(
-        operators.GRU, inputs, bits_ih=bits[0], bits_hh=bits[1], **attrs
-    )
+    return operators.codebook_recurrent(operators.GRU, inputs, **attrs)
 
 
 def calls(mod: IRModule, name: str) -> list[relax.Call]:

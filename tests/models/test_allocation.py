@@ -112,14 +112,11 @@ def test_sensitivity_is_that_of_prepared_networks(kind, per_row):
         expected = float(model.divergence(scores, goal, batch()))
         assert quantised.divergences([uniform], batch()) == pytest.approx([expected], rel=1e-4)
         assert quantised.size(uniform) == deployed_bytes(prepared)
-    kept = [
-        tensor for codes in quantised._codes.values() for code in codes.values() for tensor in code
-    ]
+    kept: list = [code for codes in quantised._codes.values() for code in codes.values()]
     weights = sum(before[name].numel() for name in quantised.sizes)
-    assert sum(tensor.numel() for tensor in kept if tensor.dtype == torch.uint8) == 2 * weights
-    books = [tensor for tensor in kept if tensor.dtype != torch.uint8]
-    assert all(book.shape[1] in (2, 16) for book in books)
-    assert not any(book.requires_grad for book in books)
+    assert sum(code.indices.numel() for code in kept) == 2 * weights
+    assert all(code.codebook.shape[1] in (2, 16) for code in kept)
+    assert not any(code.codebook.requires_grad or code.scale.requires_grad for code in kept)
     measured = sensitivity.measure(quantised, [batch(), batch(1)], lambda line: None)
     assert all(own[4] < own[1] for own in measured.divergence.values())
     for name, value in model.state_dict().items():

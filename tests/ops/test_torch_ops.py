@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.weights import FORMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference, reference_recurrent, rounding, torch_ops
+from gq_tvm.ops import reference, reference_recurrent, rounding, torch_rounding, torch_weight
 from gq_tvm.ops.checks import ACTIVATIONS
+from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.ops.weight import Weight
 
 BITS = range(1, 9)
 INTEGERS = tuple(rounding.ROW_QUANTIZERS)
 
 
-def weight(rng, shape, bits, groups=1) -> Any:
-    indices = rng.integers(0, 2**bits, shape, dtype=np.uint8)
-    centroids = np.sort(rng.standard_normal(2**bits))
-    factors: Any = np.ones(1) if groups == 1 else rng.uniform(0.5, 2, groups)
-    return indices, (factors[:, None] * centroids).astype(np.float32)
+def weight(rng, shape, bits, per_row=False) -> Weight:
+    return Weight(
+        rng.integers(0, 2**bits, shape, dtype=np.uint8),
+        np.sort(rng.standard_normal((1, 2**bits))).astype(np.float32),
+        rng.uniform(0.5, 2, shape[0] if per_row else 1).astype(np.float32),
+    )
 
 
-def held(indices, codebook) -> Weight:
-    return Weight(indices, codebook, np.ones(1, np.float32))
+def of(held):
+    """The arrays of a weight, as the operators take them."""
+    return held.indices, held.codebook, held.scale, held.zero
 
 
 def tensors(*arrays):
@@ -58,10 +63,10 @@ def close(got, wanted):
 def test_linear(bits, activation, lead, rows, depth, per_row, bias, seed):
     rng = np.random.default_rng(seed)
     x = floats(rng, *lead, depth)
-    indices, codebook = weight(rng, (rows, depth), bits, rows if per_row else 1)
+    held = weight(rng, (rows, depth), bits, per_row)
     b = floats(rng, rows) if bias else None
-    wanted = reference.codebook_linear(x, held(indices, codebook), b, activation)
-    got = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, b), bits, activation)
+    wanted = reference.codebook_linear(x, held, b, activation)
+    got = torch.ops.gq.codebook_linear(*tensors(x, *of(held), b), activation)
     if activation == "fp32":
         close(got, wanted)
     else:
@@ -76,11 +81,10 @@ def test_linear_sums_are_exact_beyond_float32(depth):
     codebook = np.array([[-0.5, 0.7]], np.float32)
     scale = np.float32(3) / np.float32(127) * (np.float32(0.7) / np.float32(127))
     wanted = [[np.float32(127 * 127 * (depth - 2)) * scale] * 2]
-    got = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 1, "int8")
+    got = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, *[None] * 3), "int8")
     np.testing.assert_array_equal(got.numpy(), wanted)
-    np.testing.assert_array_equal(
-        reference.codebook_linear(x, held(indices, codebook), None, "int8"), wanted
-    )
+    held = Weight(indices, codebook, np.ones(1, np.float32))
+    np.testing.assert_array_equal(reference.codebook_linear(x, held, None, "int8"), wanted)
 
 
 @settings(max_examples=100, deadline=None)
@@ -90,7 +94,7 @@ def test_linear_sums_are_exact_beyond_float32(depth):
 def test_rows_are_quantised_alike(values):
     x = np.array([values], np.float32)
     q, scale = rounding.quantize_rows(x)
-    tq, tscale = torch_ops.quantize_rows(torch.from_numpy(x))
+    tq, tscale = torch_rounding.quantize_rows(torch.from_numpy(x))
     np.testing.assert_array_equal(q, tq.numpy())
     np.testing.assert_array_equal(scale, tscale[..., 0].numpy())
     assert np.abs(q.astype(int)).max() <= 127
@@ -110,7 +114,7 @@ def test_rows_are_quantised_alike(values):
 def test_rows_of_few_bits_are_quantised_alike(activation, values):
     x = np.array([values], np.float32)
     q, scale = rounding.ROW_QUANTIZERS[activation](x)
-    tq, tscale = torch_ops.quantize_activations(torch.from_numpy(x.copy()), activation)
+    tq, tscale = torch_rounding.quantize_activations(torch.from_numpy(x.copy()), activation)
     np.testing.assert_array_equal(q, tq.numpy())
     np.testing.assert_array_equal(scale, tscale[..., 0].numpy())
     levels = {"int1": [-1, 1], "int2": [-3, -1, 1, 3]}[activation]
@@ -167,11 +171,11 @@ def test_a_bad_row_spoils_only_itself(bad, activation):
     rng = np.random.default_rng(0)
     x = floats(rng, 3, 8)
     x[1, 4] = bad
-    indices, codebook = weight(rng, (5, 8), 3)
-    y = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, activation).numpy()
+    arguments = tensors(x, *of(weight(rng, (5, 8), 3)), None)
+    y = torch.ops.gq.codebook_linear(*arguments, activation).numpy()
     assert np.isnan(y[1]).all()
     assert np.isfinite(y[[0, 2]]).all()
-    exact = torch.ops.gq.codebook_linear(*tensors(x, indices, codebook, None), 3, "fp32").numpy()
+    exact = torch.ops.gq.codebook_linear(*arguments, "fp32").numpy()
     assert not np.isfinite(exact[1]).any()
     assert np.isfinite(exact[[0, 2]]).all()
 
@@ -182,11 +186,10 @@ def test_lstm(bits, activation):
     rng = np.random.default_rng(bits)
     x, h, c = floats(rng, 2, 5, 7), floats(rng, 2, 6), floats(rng, 2, 6)
     ih = weight(rng, (24, 7), bits)
-    hh = weight(rng, (24, 6), 9 - bits, 24)
+    hh = weight(rng, (24, 6), 9 - bits, per_row=True)
     b = floats(rng, 24)
-    arrays: Any = (x, h, c, *ih, *hh, b, bits, 9 - bits, activation)
-    wanted = reference_recurrent.codebook_lstm(x, h, c, held(*ih), held(*hh), b, activation)
-    got = torch.ops.gq.codebook_lstm(*tensors(*arrays[:-3]), *arrays[-3:])
+    wanted = reference_recurrent.codebook_lstm(x, h, c, ih, hh, b, activation)
+    got = torch.ops.gq.codebook_lstm(*tensors(x, h, c, *of(ih), *of(hh), b), activation)
     for g, w in zip(got, wanted, strict=True):
         # An ulp of the sigmoid may move one h to the next of its 255 steps.
         np.testing.assert_allclose(g, w, atol=1e-5 if activation == "fp32" else 2e-2)
@@ -199,14 +202,13 @@ def test_lstm_is_pytorchs():
     x, h, c = floats(rng, 2, 5, 7), floats(rng, 2, 6), floats(rng, 2, 6)
     ih, hh = weight(rng, (24, 7), 8), weight(rng, (24, 6), 8)
     with torch.no_grad():
-        lstm.weight_ih_l0.copy_(torch_ops.expand(*tensors(*ih)))
-        lstm.weight_hh_l0.copy_(torch_ops.expand(*tensors(*hh)))
+        lstm.weight_ih_l0.copy_(torch.from_numpy(ih.expand()))
+        lstm.weight_hh_l0.copy_(torch.from_numpy(hh.expand()))
         bias = lstm.bias_ih_l0 + lstm.bias_hh_l0
         wanted, (wanted_h, wanted_c) = lstm(
             torch.from_numpy(x), (torch.from_numpy(h)[None], torch.from_numpy(c)[None])
         )
-        weights = held(*ih), held(*hh)
-        got = reference_recurrent.codebook_lstm(x, h, c, *weights, bias.numpy(), "fp32")
+        got = reference_recurrent.codebook_lstm(x, h, c, ih, hh, bias.numpy(), "fp32")
     for g, w in zip(got, (wanted, wanted_h[0], wanted_c[0]), strict=True):
         np.testing.assert_allclose(g, w, atol=1e-5)
 
@@ -226,10 +228,10 @@ def test_conv1d(bits, taps, stride, padding, dilation, groups, activation, seed)
     rng = np.random.default_rng(seed)
     activation = "fp32" if groups > 1 else activation
     x, b = floats(rng, 2, 6, 11), floats(rng, 12)
-    indices, codebook = weight(rng, (12, 6 // groups, taps), bits)
-    options = (bits, stride, padding, dilation, groups, activation)
-    wanted = reference.codebook_conv1d(x, held(indices, codebook), b, *options[1:])
-    got = torch.ops.gq.codebook_conv1d(*tensors(x, indices, codebook, b), *options)
+    held = weight(rng, (12, 6 // groups, taps), bits)
+    options = (stride, padding, dilation, groups, activation)
+    wanted = reference.codebook_conv1d(x, held, b, *options)
+    got = torch.ops.gq.codebook_conv1d(*tensors(x, *of(held), b), *options)
     assert got.shape == wanted.shape
     if activation == "fp32":
         close(got, wanted)
@@ -241,11 +243,33 @@ def test_conv1d(bits, taps, stride, padding, dilation, groups, activation, seed)
 @pytest.mark.parametrize("per_row", [False, True])
 def test_embedding(bits, per_row):
     rng = np.random.default_rng(bits)
-    indices, codebook = weight(rng, (9, 4), bits, 9 if per_row else 1)
+    held = weight(rng, (9, 4), bits, per_row)
     ids = rng.integers(0, 9, (3, 2))
-    got = torch.ops.gq.codebook_embedding(*tensors(ids, indices, codebook), bits)
+    got = torch.ops.gq.codebook_embedding(*tensors(ids, *of(held)))
+    np.testing.assert_array_equal(got.numpy(), reference.codebook_embedding(ids, held))
+
+
+@settings(max_examples=60, deadline=None)
+@given(FORMS, st.sampled_from(ACTIVATIONS), st.integers(0, 2**31))
+def test_any_form_of_a_weight(held, activation, seed):
+    """Groups of inputs, zero points, several tables, scales of any dtype."""
+    rng = np.random.default_rng(seed)
+    held = replace(held, outliers=None)
+    tensor = WeightTensors.of(held)
+    np.testing.assert_array_equal(expand(tensor).numpy(), held.expand())
+    x, bias = floats(rng, 2, held.width), floats(rng, held.rows)
+    wanted = reference.codebook_linear(x, held, bias, activation)
+    got = torch.ops.gq.codebook_linear(*tensors(x), *tensor, *tensors(bias), activation)
+    if activation == "fp32":
+        close(got, wanted)
+    else:
+        np.testing.assert_array_equal(got.numpy(), wanted)
+    parts = torch_weight.split_rows(torch_weight.operand(tensor, activation), held.rows // 3)
+    rows = [torch_weight.product(torch.from_numpy(x), part) for part in parts]
+    np.testing.assert_allclose(torch.cat(rows, -1).numpy() + bias, wanted, rtol=1e-4, atol=1e-3)
+    ids = rng.integers(0, held.rows, (2, 3))
     np.testing.assert_array_equal(
-        got.numpy(), reference.codebook_embedding(ids, held(indices, codebook))
+        torch.ops.gq.codebook_embedding(*tensors(ids), *tensor).numpy(), held.expand()[ids]
     )
 
 
@@ -256,18 +280,21 @@ class Everything(nn.Module):
         rng = np.random.default_rng(0)
         shapes = {"emb": (9, 6), "conv": (6, 6, 3), "ih": (16, 6), "hh": (16, 4), "out": (5, 4)}
         for name, shape in shapes.items():
-            indices, codebook = tensors(*weight(rng, shape, 4))
-            self.register_buffer(f"{name}_indices", indices)
-            self.register_buffer(f"{name}_codebook", codebook)
+            held = WeightTensors.of(weight(rng, shape, 4, per_row=name == "out"))
+            for kind, tensor in held._asdict().items():
+                setattr(self, f"{name}_{kind}", None if tensor is None else nn.Buffer(tensor))
+
+    def held(self, name):
+        return [getattr(self, f"{name}_{kind}") for kind in WeightTensors._fields]
 
     def forward(self, ids, h, c):
         gq = torch.ops.gq
-        x = gq.codebook_embedding(ids, self.emb_indices, self.emb_codebook, 4)
-        conv = self.conv_indices, self.conv_codebook, None, 4, self.stride, 1, 1, 1, "int8"
-        x = gq.codebook_conv1d(x.transpose(1, 2), *conv)
-        ih, hh = (self.ih_indices, self.ih_codebook), (self.hh_indices, self.hh_codebook)
-        y, h, c = gq.codebook_lstm(x.transpose(1, 2), h, c, *ih, *hh, None, 4, 4, "int8")
-        return gq.codebook_linear(y, self.out_indices, self.out_codebook, None, 4, "fp32"), h, c
+        x = gq.codebook_embedding(ids, *self.held("emb"))
+        options = None, self.stride, 1, 1, 1, "int8"
+        x = gq.codebook_conv1d(x.transpose(1, 2), *self.held("conv"), *options)
+        both = *self.held("ih"), *self.held("hh")
+        y, h, c = gq.codebook_lstm(x.transpose(1, 2), h, c, *both, None, "int8")
+        return gq.codebook_linear(y, *self.held("out"), None, "fp32"), h, c
 
 
 @pytest.mark.parametrize(("stride", "shortest"), [(1, 1), (2, 3)])
@@ -294,11 +321,11 @@ def test_export_with_symbolic_batch_and_time(stride, shortest):
 def test_operators_pass_pytorchs_own_checks():
     rng = np.random.default_rng(0)
     x, b = floats(rng, 2, 8), floats(rng, 5)
-    arguments = (*tensors(x, *weight(rng, (5, 8), 4), b), 4, "int8")
+    arguments = (*tensors(x, *of(weight(rng, (5, 8), 4)), b), "int8")
     torch.library.opcheck(torch.ops.gq.codebook_linear.default, arguments)
     state = tensors(floats(rng, 2, 0, 6), floats(rng, 2, 3), floats(rng, 2, 3))
-    ih, hh = tensors(*weight(rng, (12, 6), 4)), tensors(*weight(rng, (12, 3), 4))
-    arguments = (*state, *ih, *hh, None, 4, 4, "int8")
+    ih, hh = tensors(*of(weight(rng, (12, 6), 4))), tensors(*of(weight(rng, (12, 3), 4)))
+    arguments = (*state, *ih, *hh, None, "int8")
     torch.library.opcheck(torch.ops.gq.codebook_lstm.default, arguments)
 
 
@@ -306,8 +333,9 @@ LINEAR = {
     "x": torch.zeros(2, 8),
     "indices": torch.zeros(5, 8, dtype=torch.uint8),
     "codebook": torch.zeros(1, 8),
+    "scale": torch.ones(5),
+    "zero": None,
     "bias": torch.zeros(5),
-    "bits": 3,
     "activation": "int8",
 }
 
@@ -315,9 +343,11 @@ LINEAR = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bits": 9}, "bits must be from 1 to 8, got 9"),
-        ({"bits": 0}, "bits must be from 1 to 8"),
-        ({"bits": 4}, r"codebook must have shape \[any, 16\], got \[1, 8\]"),
+        ({"codebook": torch.zeros(1, 512)}, "2, 4, ... or 256 centroids, got 512"),
+        ({"codebook": torch.zeros(8)}, r"codebook must have shape \[any, any\], got \[8\]"),
+        ({"scale": torch.ones(4)}, r"\[1\], \[5\] or \[5, groups\], got \[4\]"),
+        ({"scale": torch.ones(5, 2)}, "2 groups do not fit 8 inputs"),
+        ({"zero": torch.ones(1)}, r"zero must have shape \[5\], got \[1\]"),
         ({"activation": "int4"}, 'must be "fp32", "int8", "int2" or "int1", got "int4"'),
         ({"x": torch.zeros(2, 7)}, r"x must have shape \[any, 8\], got \[2, 7\]"),
         ({"x": torch.zeros(2, 8).double()}, "x must be float32, got float64"),
@@ -331,30 +361,27 @@ def test_linear_refuses(change, message):
     arguments = {**LINEAR, **change}
     with pytest.raises(Error, match=message):
         torch.ops.gq.codebook_linear(*arguments.values())
-    if "bits" not in change:
-        values: Any = arguments.values()
-        x, *pair, bias = (a.numpy() for a in values if isinstance(a, torch.Tensor))
-        with pytest.raises(Error, match=message):
-            reference.codebook_linear(x, held(*pair), bias, arguments["activation"])
+    values: Any = arguments.values()
+    x, *arrays, bias, activation = (a.numpy() if hasattr(a, "numpy") else a for a in values)
+    with pytest.raises(Error, match=message):
+        reference.codebook_linear(x, Weight(*arrays), bias, activation)
 
 
 def test_other_refusals():
     rng = np.random.default_rng(0)
-    indices, codebook = weight(rng, (4, 2, 3), 2)
+    held = of(weight(rng, (4, 2, 3), 2))
     x = floats(rng, 1, 4, 9)
     with pytest.raises(Error, match='in 2 groups has activation "fp32" only'):
-        torch.ops.gq.codebook_conv1d(*tensors(x, indices, codebook, None), 2, 1, 0, 1, 2, "int8")
+        torch.ops.gq.codebook_conv1d(*tensors(x, *held, None), 1, 0, 1, 2, "int8")
     with pytest.raises(Error, match="fewer frames than the kernel"):
-        torch.ops.gq.codebook_conv1d(
-            *tensors(x[:, :, :2].copy(), indices, codebook, None), 2, 1, 0, 1, 2, "fp32"
-        )
-    table = tensors(*weight(rng, (4, 2), 2))
+        torch.ops.gq.codebook_conv1d(*tensors(x[:, :, :2].copy(), *held, None), 1, 0, 1, 2, "fp32")
+    table = tensors(*of(weight(rng, (4, 2), 2)))
     for wrong in (-1, 4):
         with pytest.raises(Error, match=f"id {wrong} is outside the 4 rows"):
-            torch.ops.gq.codebook_embedding(torch.tensor([0, wrong]), *table, 2)
-    lstm = tensors(*weight(rng, (8, 2), 2))
+            torch.ops.gq.codebook_embedding(torch.tensor([0, wrong]), *table)
+    lstm = tensors(*of(weight(rng, (8, 2), 2)))
     state = torch.zeros(1, 3, 2), torch.zeros(2, 2), torch.zeros(1, 2)
     with pytest.raises(Error, match="h0 must have shape"):
-        torch.ops.gq.codebook_lstm(*state, *lstm, *lstm, None, 2, 2, "fp32")
+        torch.ops.gq.codebook_lstm(*state, *lstm, *lstm, None, "fp32")
     with pytest.raises(Error, match="NaN or infinite"):
         rounding.quantize_codebook(np.array([[0, np.nan]], np.float32))

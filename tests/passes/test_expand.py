@@ -8,12 +8,16 @@ from gq_tvm.passes import operators
 from gq_tvm.passes.expand_conv import ExpandConv
 
 
+def held(n, channels, taps):
+    *arguments, bias = weight(n, channels, 4, taps=taps)
+    return arguments, bias
+
+
 def convolution(x, n, channels, taps, groups=1, **options):
     options = {"stride": 1, "padding": 0, "dilation": 1, **options}
     return operators.codebook_conv1d(
         x,
-        *weight(n, channels // groups, 4, taps=taps),
-        bits=4,
+        *held(n, channels // groups, taps),
         groups=groups,
         activation="fp32",
         layer="conv",
@@ -25,13 +29,13 @@ def convolution(x, n, channels, taps, groups=1, **options):
 def test_a_convolution_of_one_tap_is_a_product_of_its_channels():
     x = var("x", 2, 4, 9)
     got = ExpandConv()(module([x], lambda emit: convolution(x, 6, 4, 1)))
-    indices, codebook, bias = weight(6, 4, 4, taps=1)
+    (indices, *rest), bias = held(6, 4, 1)
 
     def after(emit):
         flat = relax.const(indices.value.numpy().reshape(6, 4))
         rows = emit(relax.op.permute_dims(x, [0, 2, 1]))
         y = operators.codebook_linear(
-            rows, flat, codebook, bias, bits=4, activation="fp32", layer="conv", epilogue="relu"
+            rows, [flat, *rest], bias, activation="fp32", layer="conv", epilogue="relu"
         )
         return relax.op.permute_dims(emit(y), [0, 2, 1])
 
@@ -59,13 +63,11 @@ def test_a_convolution_in_groups_is_left_alone():
 def test_a_convolution_of_single_channels_is_depthwise():
     x = var("x", 2, 8, 9)
     got = ExpandConv()(module([x], lambda emit: convolution(x, 8, 8, 3, groups=8, padding=1)))
-    indices, codebook, bias = weight(8, 1, 4, taps=3)
 
     def after(emit):
         y = operators.codebook_depthwise(
             emit(relax.op.permute_dims(x, [0, 2, 1])),
-            *(indices, codebook, bias),
-            bits=4,
+            *held(8, 1, 3),
             stride=1,
             left=1,
             right=1,

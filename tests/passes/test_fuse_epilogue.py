@@ -51,11 +51,13 @@ def test_through_a_reshape():
 
 def test_behind_a_convolution():
     x = var("x", 1, 4, 9)
-    options = {"bits": 4, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+    *held, bias = weight(6, 4, 4, taps=3)
 
     def convolution(epilogue):
         return operators.codebook_conv1d(
-            x, *weight(6, 4, 4, taps=3), **options, activation="fp32", layer="c", epilogue=epilogue
+            x, held, bias, **options, activation="fp32", layer="c", epilogue=epilogue
         )
 
     before = module([x], lambda emit: relax.op.tanh(emit(convolution(""))))

@@ -5,6 +5,7 @@ import pytest
 from helpers.relax_modules import assert_same, calls, module, var
 from tvm import relax, tirx
 
+from gq_tvm.ops.weight import Weight
 from gq_tvm.passes import operators
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.parameters import digest
@@ -13,6 +14,7 @@ RNG = np.random.default_rng(0)
 CODES = RNG.integers(0, 8, (6, 10)).astype(np.uint8)
 TABLE = RNG.standard_normal(8).astype(np.float32)
 BIAS = RNG.standard_normal(6).astype(np.float32)
+ONE = np.ones(1, np.float32)
 
 
 def looked_up(emit, dtype="int64"):
@@ -43,15 +45,10 @@ def product(x, weight, bias="first"):
     return body
 
 
-def expected(x, bias=BIAS, table=TABLE[None], codes=CODES, bits=3, layer="codebook"):
+def expected(x, bias=BIAS, table=TABLE[None], codes=CODES, scale=ONE, zero=None, layer="codebook"):
+    weight = operators.weight_constants(Weight(codes, table, scale, zero))
     return lambda emit: operators.codebook_linear(
-        x,
-        relax.const(codes),
-        relax.const(table),
-        relax.const(bias),
-        bits=bits,
-        activation="fp32",
-        layer=layer,
+        x, weight, relax.const(bias), activation="fp32", layer=layer
     )
 
 
@@ -97,9 +94,9 @@ def test_rows_of_a_look_up_are_an_embedding(weight):
     got = MatchCodebook()(module([ids], lambda emit: relax.op.take(weight(emit), ids, axis=0)))
 
     def embedding(emit):
-        codes, table = relax.const(CODES), relax.const(TABLE[None])
+        weight = operators.weight_constants(Weight(CODES, TABLE[None], ONE))
         long = emit(relax.op.astype(ids, "int64"))
-        return operators.codebook_embedding(long, codes, table, bits=3, layer="codebook")
+        return operators.codebook_embedding(long, weight, layer="codebook")
 
     assert_same(got, module([ids], embedding))
 
@@ -122,6 +119,57 @@ def test_a_codebook_for_each_row():
 
     got = MatchCodebook()(module([x], product(x, gathered)))
     assert_same(got, module([x], expected(x, table=table)))
+
+
+def test_tables_of_rows_that_are_multiples_of_one_become_scales():
+    x = var("x", 2, 10)
+    scale = np.array([1, 2, 4, 1, 0.5, 8], np.float32)
+    shape = TABLE / np.abs(TABLE).max()
+    tables = Weight(CODES, scale[:, None] * shape, ONE)
+    bias = relax.const(BIAS)
+
+    def layer(weight):
+        held = operators.weight_constants(weight)
+        return lambda _: operators.codebook_linear(x, held, bias, activation="fp32", layer="a")
+
+    got = MatchCodebook()(module([x], layer(tables)))
+    assert_same(got, module([x], layer(Weight(CODES, shape[None], scale))))
+
+
+def times(value, array):
+    return lambda emit: emit(relax.op.multiply(value(emit), relax.const(array)))
+
+
+def less(value, array):
+    return lambda emit: emit(relax.op.subtract(value(emit), relax.const(array)))
+
+
+def test_scales_and_zero_points_are_recognised():
+    x = var("x", 2, 10)
+    rows = RNG.standard_normal(6).astype(np.float32)
+    for factor, scale in ((rows[:, None], rows), (rows[:1], rows[:1]), (rows[:1, None], rows[:1])):
+        got = MatchCodebook()(module([x], product(x, times(looked_up, factor))))
+        assert_same(got, module([x], expected(x, scale=scale)))
+    both = times(less(looked_up, rows[:1]), rows[:, None])
+    got = MatchCodebook()(module([x], product(x, both)))
+    assert_same(got, module([x], expected(x, scale=rows, zero=np.repeat(rows[:1], 6))))
+    for wrong in (np.ones((6, 10), np.float32), np.ones((1, 10), np.float32)):
+        before = module([x], product(x, times(looked_up, wrong)))
+        assert_same(MatchCodebook()(before), before)
+
+
+def test_scales_of_groups_are_recognised():
+    x, codes = var("x", 2, 64), RNG.integers(0, 8, (6, 64)).astype(np.uint8)
+    scale = RNG.standard_normal((6, 2)).astype(np.float32)
+
+    def spread(emit):
+        taken = relax.op.take(relax.const(TABLE), relax.const(codes.astype(np.int32)), axis=0)
+        parted = emit(relax.op.reshape(emit(taken), [6, 2, 32]))
+        scaled = relax.op.multiply(parted, relax.const(scale[:, :, None]))
+        return emit(relax.op.reshape(emit(scaled), [6, 64]))
+
+    got = MatchCodebook()(module([x], product(x, spread)))
+    assert_same(got, module([x], expected(x, codes=codes, scale=scale)))
 
 
 def test_a_codebook_whose_size_is_no_power_of_two():

@@ -2,13 +2,104 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from gq_tvm.quantize.deployed.codebook_layers import CodebookEmbedding, CodebookWeight
+import pytest
+import torch
+from helpers.weights import weight
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import gq_tvm.quantize
+from gq_tvm import targets
+from gq_tvm.ops.torch_weight import WeightTensors
+from gq_tvm.ops.weight import Weight
+from gq_tvm.quantize.deployed.codebook_layers import CodebookEmbedding, CodebookLinear
+from gq_tvm.schedules import Choice, Product, family
+
+quantize: Any = gq_tvm.quantize
 
 
 def test_an_embedding_takes_ids_of_both_widths():
-    weight = CodebookWeight(torch.randint(0, 4, (7, 3), dtype=torch.uint8), torch.randn(1, 4), 2)
-    embedding = CodebookEmbedding(weight, padding_idx=2)
+    held = WeightTensors(torch.randint(0, 4, (7, 3), dtype=torch.uint8), torch.randn(1, 4))
+    embedding = CodebookEmbedding(held, padding_idx=2)
     ids = torch.tensor([[0, 2, 6]])
     assert torch.equal(embedding(ids.int()), embedding(ids))
+
+
+def test_a_layer_of_a_weight_gives_it_back():
+    held = weight(12, 70, 3, "group", 32, zero=True)
+    layer = CodebookLinear(held, torch.zeros(12), "fp32")
+    back = layer.codebook_weight("weight").numpy()
+    for name in ("indices", "codebook", "scale", "zero"):
+        assert getattr(back, name) is not None
+        assert (getattr(back, name) == getattr(held, name)).all()
+    assert torch.equal(layer.weight, torch.from_numpy(held.expand()))
+    x = torch.randn(4, 70)
+    torch.testing.assert_close(layer(x), x @ layer.weight.T)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_a_checkpoint_from_before_weights_had_scales_loads(per_row):
+    """Its tables were multiplied by the scales."""
+    torch.manual_seed(0)
+
+    def recogniser():
+        layers = nn.LSTM(6, 5, batch_first=True), nn.Linear(6, 4), nn.Embedding(9, 6)
+        model = nn.ModuleDict(dict(zip(("lstm", "out", "ids"), layers, strict=True)))
+        return quantize.compress(model, 4, per_row=per_row)
+
+    model = recogniser()
+    state = model.state_dict()
+    for name in [name for name in state if "weight_scale" in name]:
+        book = name.replace("weight_scale", "codebook")
+        state[book] = state[book] * state.pop(name)[:, None]
+    other = recogniser()
+    other.load_state_dict(state)
+    x = torch.randn(2, 3, 6)
+    torch.testing.assert_close(other["lstm"](x)[0], model["lstm"](x)[0])
+    torch.testing.assert_close(other["out"](x), model["out"](x))
+    torch.testing.assert_close(other["ids"].weight, model["ids"].weight)
+
+
+def packed(where, activation, held: Weight) -> dict[str, int]:
+    """The bytes of each operand of the best kernel there is."""
+    form: Any = {"group": held.group, "zero": held.zero is not None}
+    product = Product(held.rows, held.width, held.bits, activation, 1, **form)
+    chosen = family("lookup_f32" if activation == "fp32" else "lookup")
+    space = chosen.space(where, product)
+    operands = chosen.pack(Choice(where, product, chosen, space[0]), held)
+    return {name: array.nbytes for name, array in operands.items()}
+
+
+@pytest.mark.parametrize("where", ["x86-64-v4", "x86-64-v3", "cortex-a76"])
+@settings(max_examples=20, deadline=None)
+@given(
+    tiles=st.integers(1, 2),
+    units=st.integers(1, 3),
+    bits=st.integers(1, 8),
+    activation=st.sampled_from(["fp32", "int8"]),
+    scale=st.sampled_from(["tensor", "row", "group"]),
+    zero=st.booleans(),
+)
+def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation, scale, zero):
+    """Of whole tiles; but for the copies of a table that an instruction set wants."""
+    held = weight(128 * tiles, 128 * units, bits, scale, 32 if units < 3 else 128, zero)
+    layer = CodebookLinear(held, None, activation)
+    (described,) = quantize.describe(layer)
+    sizes = packed(targets.get(where), activation, held)
+    table = sizes.pop("table")
+    least = (
+        64 if activation == "int8" and bits == 8 else 2**bits * (4 if activation == "fp32" else 1)
+    )
+    assert described.size == sum(sizes.values()) + max(64, least)
+    assert table == max(64, least) or (activation == "int8" and table <= 384)
+
+
+def test_a_scale_for_each_row_costs_four_bytes():
+    model = quantize.compress(nn.Linear(1024, 512, bias=False), 8, per_row=True)
+    (described,) = quantize.describe(model)
+    held = model.codebook_weight("weight").numpy()
+    assert described.size == 526_400
+    assert sum(packed(targets.get("x86-64-v4"), "int8", held).values()) == 526_400

@@ -125,7 +125,7 @@ def test_what_is_pruned_in_training_stays_pruned():
     prune.l1_unstructured(prepared, "weight", 0.5)
     prepared(X).sum().backward()
     converted = quantize.convert(prepared)
-    assert set(converted.state_dict()) == {"indices", "codebook", "bias"}
+    assert set(converted.state_dict()) == {"indices", "codebook", "weight_scale", "bias"}
     torch.testing.assert_close(converted(X), prepared.eval()(X))
 
 

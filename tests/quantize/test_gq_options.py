@@ -87,8 +87,8 @@ def test_uniform_start(bits, mu):
     wanted = cell_midpoints(2**bits).float()
     assert torch.equal(model.quantizers["weight"].centroids.detach(), wanted)
     largest = model.weight.detach().abs().max()
-    _, codebook = model.hardened("weight")
-    assert (codebook.abs() < largest).all()  # 1 bit does not start at the extremes
+    _, codebook, scale, _ = model.hardened("weight")
+    assert (scale * codebook.abs() < largest).all()  # 1 bit does not start at the extremes
 
 
 @pytest.mark.parametrize("method", ["gq", "lsq"])
@@ -99,8 +99,7 @@ def test_grids_can_be_forced(method, activation, int8_grid):
     model = quantize.prepare(
         nn.Linear(40, 30), 5, activation=activation, method=method, int8_grid=int8_grid
     )
-    codebook = model.hardened("weight")[1]
-    codebook = codebook.numpy()
+    codebook = model.hardened("weight").codebook.numpy()
     grid, scale = rounding.quantize_codebook(codebook)
     off_grid = abs(codebook / scale - grid).max()
     on_grid = int8_grid if int8_grid is not None else activation != "fp32"

@@ -84,22 +84,25 @@ def test_operator_is_the_reference(activation, bias):
         torch.randn(2, 4, 7),
         torch.randn(2, 5),
         torch.randint(0, 8, (15, 7), dtype=torch.uint8),
-        torch.randn(15, 1) * torch.randn(1, 8),
+        torch.randn(1, 8),
+        torch.randn(15),
+        None,
         torch.randint(0, 4, (15, 5), dtype=torch.uint8),
         torch.randn(1, 4),
+        torch.randn(1),
+        torch.randn(1),
         torch.randn(15) if bias else None,
         torch.randn(15) if bias else None,
     )
-    got = torch.ops.gq.codebook_gru(*arguments, 3, 2, activation)
+    got = torch.ops.gq.codebook_gru(*arguments, activation)
     arrays: list[Any] = [None if a is None else a.numpy() for a in arguments]
     x, h, *weights, bias_ih, bias_hh = arrays
-    ih = Weight.from_tables(weights[0], weights[1], activation)
-    hh = Weight.from_tables(weights[2], weights[3], activation)
-    wanted = reference_recurrent.codebook_gru(x, h, ih, hh, bias_ih, bias_hh, activation)
+    pair = Weight(*weights[:4]), Weight(*weights[4:])
+    wanted = reference_recurrent.codebook_gru(x, h, *pair, bias_ih, bias_hh, activation)
     for g, w in zip(got, wanted, strict=True):
         np.testing.assert_allclose(g.numpy(), w, atol=1e-5)
     if activation == "int8":
-        torch.library.opcheck(torch.ops.gq.codebook_gru, (*arguments, 3, 2, activation))
+        torch.library.opcheck(torch.ops.gq.codebook_gru, (*arguments, activation))
 
 
 def test_operator_refuses():
@@ -108,7 +111,7 @@ def test_operator_refuses():
         indices = [torch.zeros(s, dtype=torch.uint8) for s in (ih, hh)]
         book = torch.zeros(1, 4)
         torch.ops.gq.codebook_gru(
-            *made, indices[0], book, indices[1], book, None, None, 2, 2, "int8"
+            *made, indices[0], book, None, None, indices[1], book, *[None] * 4, "int8"
         )
 
     call()

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference, rounding, torch_ops
+from gq_tvm.ops import rounding
+from gq_tvm.ops.torch_weight import expand
 from gq_tvm.quantize.quantisers import mulaw
 from gq_tvm.quantize.quantisers.bucketize import Buckets
 from gq_tvm.quantize.quantisers.gq import GQ
@@ -126,8 +127,9 @@ def test_soft_is_the_softmax_over_the_nearest_two(bits):
 def test_the_nearest_centroid_is_that_of_the_weight_itself(bits, mu):
     weight = gaussian(30, 20)
     quantizer = GQ(weight, bits, mu=mu)
-    indices, codebook = quantizer.harden(weight)
-    distance = (weight[..., None] - codebook[0]).abs()
+    indices, codebook, scale, _ = quantizer.harden(weight)
+    assert scale is not None
+    distance = (weight[..., None] - scale * codebook[0]).abs()
     torch.testing.assert_close(
         distance.gather(-1, indices.long()[..., None])[..., 0], distance.amin(-1)
     )
@@ -157,18 +159,15 @@ def test_hard_values_are_the_deployed_ones(kind, bits, per_row, int8_grid):
     weight = gaussian(24, 3, 5)
     weight[3] = 0
     quantizer = kind(weight, bits, int8_grid, per_row)
-    indices, codebook = quantizer.harden(weight)
-    assert indices.dtype == torch.uint8
-    assert codebook.dtype == torch.float32
-    assert int(indices.max()) < 2**bits
-    assert codebook.shape == (24 if per_row else 1, 2**bits)
-    deployed = torch_ops.expand(indices, codebook)
-    assert torch.equal(quantizer(weight), deployed)
+    held = quantizer.harden(weight)
+    held.check("weight", ndim=3)
+    assert held.codebook.shape == (1, 2**bits)
+    assert held.scale is not None
+    assert held.scale.shape == (24 if per_row else 1,)
+    assert torch.equal(quantizer(weight), expand(held))
     if int8_grid:
-        grid, scale = rounding.quantize_codebook(codebook.numpy())
-        np.testing.assert_allclose(grid * scale[:, None], codebook.numpy(), rtol=1e-6)
-        reference.common_codebook(codebook.numpy(), "int8")
-    reference.common_codebook(codebook.numpy(), "fp32")
+        grid, scale = rounding.quantize_codebook(held.codebook.numpy())
+        np.testing.assert_allclose(grid * scale[:, None], held.codebook.numpy(), rtol=1e-6)
     if kind is GQ:
         c = mulaw.expand(quantizer.centroids, quantizer.mu)
         assert (c.diff() >= 0).all()
@@ -178,8 +177,9 @@ def test_hard_values_are_the_deployed_ones(kind, bits, per_row, int8_grid):
 def test_one_bit_does_not_collapse_to_the_extremes(int8_grid):
     weight = gaussian(128, 64)
     for mu in (0.0, 63.0, 255.0):
-        _, codebook = GQ(weight, 1, int8_grid, mu=mu).harden(weight)
-        size = codebook.abs()
+        _, codebook, scale, _ = GQ(weight, 1, int8_grid, mu=mu).harden(weight)
+        assert scale is not None
+        size = scale * codebook.abs()
         assert (size < 0.5 * weight.abs().max()).all()
         assert (size > 0.2 * weight.abs().mean()).all()
         assert codebook[0, 0] < 0 < codebook[0, 1]
@@ -194,7 +194,7 @@ def test_centroids_learn_past_one_another_and_stay_in_order():
         values = quantizer(weight)
         order = weight.flatten().argsort()
         assert (values.flatten()[order].diff() >= -1e-6).all()  # monotone in the weight
-    _, codebook = quantizer.harden(weight)
+    codebook = quantizer.harden(weight).codebook
     assert (codebook.diff() > 0).all()
 
 

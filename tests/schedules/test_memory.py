@@ -147,7 +147,8 @@ def test_float_kernels_stay_inside_their_tensors(where, emulated):
     where = target(where)
     lanes = lanes_of(where)
     attending = Attention(1, 19, 70, 2, 5, 37, 0.5, mask=(True, False, True))
-    convolving = Depthwise(37, 5, 3, 37, 1, 2, 1, "silu", 1, 11, 11)
+    weighing = Product(37, 5, 3, "fp32", tables=37)
+    convolving = Depthwise(weighing, 1, 2, 1, "silu", 1, 11, 11)
     kernels: dict[str, tuple[Any, list[tuple[int, ...]], tuple[int, ...]]] = {
         "norm": (layer_norm(lanes, 3, 37, 1e-5), [(3, 37), (37,), (37,)], (3, 37)),
         "softmax": (softmax(lanes, None, None), [(3, 37)], (3, 37)),
@@ -166,5 +167,6 @@ def test_float_kernels_stay_inside_their_tensors(where, emulated):
         if label == "depthwise":
             indices = rng.integers(0, 8, (37, 1, 5)).astype(np.uint8)
             codebook = rng.standard_normal((37, 8)).astype(np.float32)
-            arguments[1:1] = pack(indices, codebook, 3).values()
+            weight = Weight(indices, codebook, np.ones(1, np.float32))
+            arguments[1:1] = pack(weight).values()
         compare_inside(run, label, arguments, [output])

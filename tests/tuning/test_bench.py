@@ -15,7 +15,7 @@ from gq_tvm import inspect as inspect_command
 from gq_tvm import targets, tune
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
-from gq_tvm.schedules import FAMILIES, Product, Schedule
+from gq_tvm.schedules import FAMILIES, Product, Schedule, families_for
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup_f32 import LookupFloatEngine
 from gq_tvm.schedules.epilogue import Epilogue
@@ -44,6 +44,14 @@ def test_every_family_passes_its_check(bench, one):
     assert measured.hot > 0
     assert measured.cold is not None
     assert measured.cold > 0
+
+
+@pytest.mark.parametrize("activation", ["int8", "fp32"])
+def test_every_form_of_a_weight_passes_its_check(bench, activation):
+    for form in ({"group": 16, "zero": True}, {"tables": 4}, {"group": 32, "tables": 0}):
+        product = Product(20, 70, 4, activation, 3, **form)
+        task = Task(NATIVE.name, families_for(NATIVE, product)[0].name, product)
+        bench.build(task, task.default)
 
 
 @pytest.mark.parametrize("activation", ["int8", "fp32"])

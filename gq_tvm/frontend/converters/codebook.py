@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from torch import fx
@@ -29,74 +30,43 @@ class Converters:
     def table(self) -> dict[str, Converter]:
         """The converters, by the names TVM knows operators by."""
         return {
-            "codebook_linear.default": self._linear,
-            "codebook_lstm.default": self._lstm,
-            "codebook_gru.default": self._gru,
-            "codebook_conv1d.default": self._conv1d,
+            "codebook_linear.default": self._dense,
+            "codebook_conv1d.default": self._dense,
+            "codebook_lstm.default": self._recurrent,
+            "codebook_gru.default": self._recurrent,
             "codebook_embedding.default": self._embedding,
         }
 
-    def _linear(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        x, indices, codebook, bias, bits, activation = importer.retrieve_args(node)
-        call = operators.codebook_linear(
-            x,
-            indices,
-            codebook,
-            _bias(bias, indices),
-            bits=bits,
-            activation=self.activation or activation,
-            layer=self._layer(node, 1),
-        )
+    def _dense(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        """A linear layer or, with numbers behind its bias, a convolution."""
+        x, *rest = importer.retrieve_args(node)
+        weight, (bias, *numbers, activation) = _weight(rest[:4]), rest[4:]
+        options = dict(zip(("stride", "padding", "dilation", "groups"), numbers, strict=False))
+        make: Any = operators.codebook_conv1d if options else operators.codebook_linear
+        if options.get("groups", 1) == 1:
+            activation = self.activation or activation
+        layer = self._layer(node, 1)
+        call = make(x, weight, _bias(bias, weight), activation=activation, layer=layer, **options)
         return importer.block_builder.emit(call)
 
-    def _lstm(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        *inputs, bias, bits_ih, bits_hh, activation = importer.retrieve_args(node)
+    def _recurrent(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        operator = "relax.gq." + str(node.target).split(".")[1]
+        *inputs, activation = importer.retrieve_args(node)
+        at = operators.WEIGHTS[operator]["_ih"]
+        weights = [_weight(inputs[first : first + 4]) for first in (at, at + 4)]
+        # An LSTM's one bias is behind both weights.
+        biases = [_bias(*both) for both in zip(inputs[at + 8 :], weights, strict=False)]
         call = operators.codebook_recurrent(
-            operators.LSTM,
-            [*inputs, _bias(bias, inputs[3])],
-            bits_ih=bits_ih,
-            bits_hh=bits_hh,
+            operator,
+            [*inputs[:at], *weights[0], *weights[1], *biases],
             activation=self.activation or activation,
-            layer=self._layer(node, 3),
-        )
-        return importer.block_builder.emit(call)
-
-    def _gru(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        *inputs, bias_ih, bias_hh, bits_ih, bits_hh, activation = importer.retrieve_args(node)
-        call = operators.codebook_recurrent(
-            operators.GRU,
-            [*inputs, _bias(bias_ih, inputs[2]), _bias(bias_hh, inputs[4])],
-            bits_ih=bits_ih,
-            bits_hh=bits_hh,
-            activation=self.activation or activation,
-            layer=self._layer(node, 2),
-        )
-        return importer.block_builder.emit(call)
-
-    def _conv1d(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        x, indices, codebook, bias, bits, stride, padding, dilation, groups, activation = (
-            importer.retrieve_args(node)
-        )
-        call = operators.codebook_conv1d(
-            x,
-            indices,
-            codebook,
-            _bias(bias, indices),
-            bits=bits,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            activation=(self.activation or activation) if groups == 1 else "fp32",
-            layer=self._layer(node, 1),
+            layer=self._layer(node, at),
         )
         return importer.block_builder.emit(call)
 
     def _embedding(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        ids, indices, codebook, bits = importer.retrieve_args(node)
-        call = operators.codebook_embedding(
-            ids, indices, codebook, bits=bits, layer=self._layer(node, 1)
-        )
+        ids, *weight = importer.retrieve_args(node)
+        call = operators.codebook_embedding(ids, _weight(weight), layer=self._layer(node, 1))
         return importer.block_builder.emit(call)
 
     def _layer(self, node: fx.Node, indices: int) -> str:
@@ -135,7 +105,19 @@ def is_layer(node: fx.Node) -> bool:
     return len(stack) > 1 and str(stack[-1][1]).startswith(_LAYERS)
 
 
-def _bias(bias: relax.Expr | None, indices: relax.Expr) -> relax.Expr:
+def _weight(arrays: Sequence[relax.Expr | None]) -> list[relax.Expr]:
+    """A weight's arguments, those that were left out as constants."""
+    indices, codebook, scale, zero = arrays
+    scale = relax.const(np.ones(1, np.float32)) if scale is None else scale
+    return [
+        indices,
+        codebook,
+        scale,
+        relax.const(np.zeros(0, np.float32)) if zero is None else zero,
+    ]
+
+
+def _bias(bias: relax.Expr | None, weight: Sequence[relax.Expr]) -> relax.Expr:
     if bias is not None:
         return bias
-    return relax.const(np.zeros(operators.shape_of(indices)[0], np.float32))
+    return relax.const(np.zeros(operators.shape_of(weight[0])[0], np.float32))

@@ -138,7 +138,7 @@ def _read_pt2(path: Path) -> Program:
     check_is_pt2(path)
     from torch.export.pt2_archive._package import load_pt2
 
-    import gq_tvm.ops.torch_gru  # noqa: F401  (programs call torch.ops.gq)
+    import gq_tvm.ops.torch_ops  # noqa: F401  (programs call torch.ops.gq)
 
     try:
         archive = Archive(path)

@@ -35,7 +35,7 @@ _FUNCTIONS = {  # of SymPy's and PyTorch's, as sympy.srepr spells them
 
 
 def plain(table: Any, path: str) -> Any:
-    """The table without guards and classes.
+    """The table without guards and classes, its codebook operators as they are now.
 
     Args:
         table: ``models/NAME.json``.
@@ -47,6 +47,7 @@ def plain(table: Any, path: str) -> Any:
     try:
         for one in _dicts(table):
             _check(one, path)
+            _give_scales(one)
         table["guards_code"] = []
         table["graph_module"]["treespec_namedtuple_fields"] = {}
         for entry in table["graph_module"]["module_call_graph"]:
@@ -84,6 +85,26 @@ def _check(table: dict[str, Any], path: str) -> None:
                 f"{path} uses {str(operator)[:80]!r}, which is no operator known here; if a "
                 "package defines it, import that first"
             )
+
+
+def _give_scales(node: dict[str, Any]) -> None:
+    """Make a call of a codebook operator from before weights had scales one of today's.
+
+    Its bits were an argument, and a scale for each row was in a table for each row.
+    """
+    if not str(node.get("target")).startswith("torch.ops.gq.codebook_"):
+        return
+    if not {"bits", "bits_ih"} & {one["name"] for one in node["inputs"]}:
+        return
+    new = []
+    for one in node["inputs"]:
+        name, _, part = one["name"].partition("_")
+        if name != "bits":
+            new.append(one)
+        if name == "codebook":
+            left_out = {"arg": {"as_none": True}, "kind": one.get("kind")}
+            new += [{"name": f"{k}_{part}" if part else k, **left_out} for k in ("scale", "zero")]
+    node["inputs"] = new
 
 
 @functools.cache

@@ -22,10 +22,10 @@ from gq_tvm.models.allocation.sizes import deployed_bytes, deployed_weights
 from gq_tvm.models.data.batches import Batch
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.training.trainer import Report
+from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 Allocation = Mapping[str, int]  # bits by weight
-Code = tuple[Tensor, Tensor]  # indices uint8 of the weight's shape, codebook f32 [1 or N, 2^n]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Quantised:
     def __init__(self, model: Network, choices: Sequence[int], per_row: bool = False) -> None:
         self.model = model.eval()
         self.choices = sorted(choices)
-        self._codes: dict[int, dict[str, Code]] = {}
+        self._codes: dict[int, dict[str, WeightTensors]] = {}
         self.sizes: dict[str, dict[int, int]] = {}
         for bits in self.choices:
             # In the linear space the centroids that prepare starts from are Lloyd-Max's.
@@ -102,9 +102,7 @@ class Quantised:
 
     def _values(self, name: str, bits: int) -> Tensor:
         """A weight f32 as it is with so many bits."""
-        indices, codebook = self._codes[bits][name]
-        rows = indices.flatten(1) if indices.dim() > 1 else indices[:, None]
-        return codebook.expand(len(rows), -1).gather(1, rows.long()).view(indices.shape)
+        return expand(self._codes[bits][name])
 
     @contextmanager
     def _with(self, allocation: Allocation) -> Iterator[None]:
@@ -132,7 +130,7 @@ def measure(quantised: Quantised, batches: Sequence[Batch], report: Report) -> S
     return Sensitivity(quantised.sizes, divergence, quantised.fixed)
 
 
-def _hardened(prepared: Network, names: Collection[str]) -> dict[str, Code]:
+def _hardened(prepared: Network, names: Collection[str]) -> dict[str, WeightTensors]:
     """Some quantised weights of a prepared network, by name."""
     return {
         f"{name}.{attribute}": module.hardened(attribute)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookLinear, CodebookWeight
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookLinear
 from gq_tvm.quantize.drop_in.attention import Options, attend
 
 #: The weights of query, key and value where PyTorch keeps them apart.
@@ -84,9 +84,9 @@ class CodebookMultiheadAttention(CodebookLayer, nn.MultiheadAttention):
     def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.q_proj(q), self.k_proj(k), self.v_proj(v)
 
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+    def weight_names(self) -> list[str]:
         """None but those of the layers inside."""
-        return iter(())
+        return []
 
     def _joined(self, name: str) -> Tensor | None:
         parts = [getattr(one, name) for one in (self.q_proj, self.k_proj, self.v_proj)]

@@ -8,45 +8,18 @@ takes the same arguments; its forward calls the operators of ``ops.torch_ops``, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq)
 from gq_tvm.errors import Error
-from gq_tvm.ops import checks, torch_ops
+from gq_tvm.ops import checks
+from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors, expand
+from gq_tvm.ops.weight import Weight
 from gq_tvm.quantize.drop_in.replacement import Replacement
-
-
-@dataclass(frozen=True)
-class CodebookWeight:
-    """A weight in a codebook: indices u8 [N, ...] into codebook f32 [1 or N, 2^bits]."""
-
-    indices: Tensor
-    codebook: Tensor
-    bits: int
-
-    def check(self, layer: str, ndim: int) -> None:
-        """Refuse shapes, dtypes and indices that no operator takes."""
-        checks.check_weight(layer, self.indices, self.codebook, None, None, ndim)
-        if self.indices.numel():
-            checks.check_largest_index(layer, int(self.indices.max()), self.bits)
-
-    def floats(self) -> Tensor:
-        """The weight itself: f32, the shape of the indices."""
-        return torch_ops.expand(self.indices, self.codebook)
-
-    def split_rows(self, parts: int) -> list[CodebookWeight]:
-        """``parts`` weights of N / parts rows each."""
-        indices = [one.clone() for one in self.indices.chunk(parts)]
-        shared = self.codebook.shape[0] == 1
-        codebooks = [self.codebook] * parts if shared else self.codebook.chunk(parts)
-        return [
-            CodebookWeight(i, c if shared else c.clone(), self.bits)
-            for i, c in zip(indices, codebooks, strict=True)
-        ]
 
 
 def looked_up(name: str) -> Any:
@@ -55,19 +28,22 @@ def looked_up(name: str) -> Any:
     Code that reads the weight of a layer finds it so. Multiplied by in ``F.linear`` it is compiled
     as a codebook layer with float activations.
     """
-    return property(lambda layer: layer.codebook_weight(name).floats())
+    return property(lambda layer: expand(layer.codebook_weight(name)))
 
 
 class CodebookLayer(Replacement):
-    """Base of the codebook layers: buffers in the place of parameters."""
+    """Base of the codebook layers: buffers in the place of parameters.
+
+    A weight is the buffers ``indices``, ``codebook``, ``weight_scale`` and ``weight_zero`` (None
+    where it has no zero points); of a recurrent layer, with the endings of the weight's name.
+    """
 
     activation: str
-    bits: Any
     _axes = 2
 
     def hold(
         self,
-        weights: Mapping[str, CodebookWeight],
+        weights: Mapping[str, WeightTensors],
         biases: Mapping[str, Tensor | None],
         activation: str,
     ) -> None:
@@ -80,30 +56,50 @@ class CodebookLayer(Replacement):
         for name, weight in weights.items():
             weight.check(type(self).__name__, self._axes)
             self._parameters.pop(name, None)
-            suffix = name.removeprefix("weight")
-            self.register_buffer(f"indices{suffix}", weight.indices)
-            self.register_buffer(f"codebook{suffix}", weight.codebook)
+            for buffer, array in zip(buffers_of(name), weight, strict=True):
+                if array is None:  # no buffer: torch.export counts those of None with the others
+                    setattr(self, buffer, None)
+                else:
+                    self.register_buffer(buffer, array)
         for name, bias in biases.items():
             self._parameters.pop(name, None)
             self.register_buffer(name, bias)
         self.activation = activation
-        self._settle([weight.bits for weight in weights.values()])
+        self._settle()
 
-    def _settle(self, bits: list[int]) -> None:
-        """Note what a kind of layer derives from what it holds: the weights' bits, in order."""
+    def _settle(self) -> None:
+        """Note what a kind of layer derives from what it holds."""
+
+    def weight_names(self) -> list[str]:
+        """What its weights were called in the PyTorch layer."""
         raise NotImplementedError
 
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
-        """Each weight with the name it had in the PyTorch layer."""
-        raise NotImplementedError
-
-    def codebook_weight(self, name: str) -> CodebookWeight:
+    def codebook_weight(self, name: str) -> WeightTensors:
         """The weight of that name."""
-        return dict(self.codebook_weights())[name]
+        return WeightTensors(*(getattr(self, buffer) for buffer in buffers_of(name)))
+
+    def codebook_weights(self) -> Iterator[tuple[str, WeightTensors]]:
+        """Each weight with the name it had in the PyTorch layer."""
+        for name in self.weight_names():
+            yield name, self.codebook_weight(name)
 
     def reset_parameters(self) -> None:
         """Refuse: there is nothing to start afresh from."""
         raise Error(f"{type(self).__name__}: the layer is converted; reset those of a float model.")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """As PyTorch's; of checkpoints made before weights had scales, too."""
+        for name in self.weight_names():
+            indices, codebook, scale, _ = (prefix + buffer for buffer in buffers_of(name))
+            if scale not in state_dict and {indices, codebook} <= state_dict.keys():
+                tables = state_dict[codebook].cpu().numpy()
+                weight = Weight.from_tables(
+                    state_dict[indices].cpu().numpy(), tables, self.activation
+                )
+                held = WeightTensors.of(weight)
+                device = state_dict[codebook].device
+                state_dict[codebook], state_dict[scale] = held.codebook.to(device), held.scale
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As ``nn.Module._apply``, but for other dtypes."""
@@ -116,7 +112,15 @@ class CodebookLayer(Replacement):
 
     def extra_repr(self) -> str:
         """As the layer replaced, with bits and activation, for ``print``."""
-        return f"{super().extra_repr()}, bits={self.bits}, activation={self.activation}"
+        bits = [weight.bits for _, weight in self.codebook_weights()]
+        shown = bits[0] if len(set(bits)) == 1 else bits
+        return f"{super().extra_repr()}, bits={shown}, activation={self.activation}"
+
+
+def buffers_of(name: str) -> list[str]:
+    """The buffers that hold the weight of that name, in the order of ``WeightTensors``."""
+    suffix = name.removeprefix("weight")
+    return [f"{one}{suffix}" for one in ("indices", "codebook", "weight_scale", "weight_zero")]
 
 
 class OneWeight(CodebookLayer):
@@ -124,22 +128,20 @@ class OneWeight(CodebookLayer):
 
     indices: Tensor
     codebook: Tensor
-    bits: int
+    weight_scale: Tensor
+    weight_zero: Tensor | None
     weight = looked_up("weight")
 
-    def _settle(self, bits: list[int]) -> None:
-        (self.bits,) = bits
-
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+    def weight_names(self) -> list[str]:
         """The one weight."""
-        yield "weight", CodebookWeight(self.indices, self.codebook, self.bits)
+        return ["weight"]
 
 
 class CodebookLinear(OneWeight, nn.Linear):
     """``nn.Linear`` with its weight in a codebook: f32 [..., K] -> f32 [..., N].
 
     Args:
-        weight: indices [N, K].
+        weight: [N, K], without outliers.
         bias: f32 [N] or None.
         activation: ``"fp32"``, or ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row).
 
@@ -149,15 +151,15 @@ class CodebookLinear(OneWeight, nn.Linear):
 
     replaced = nn.Linear
 
-    def __init__(self, weight: CodebookWeight, bias: Tensor | None, activation: str) -> None:
+    def __init__(self, weight: AnyWeight, bias: Tensor | None, activation: str) -> None:
         rows, columns = weight.indices.shape
         vars(self).update(vars(nn.Linear(columns, rows, device="meta")))
-        self.hold({"weight": weight}, {"bias": bias}, activation)
+        self.hold({"weight": WeightTensors.of(weight)}, {"bias": bias}, activation)
 
     def forward(self, input: Tensor) -> Tensor:
         """``input W^T + bias``."""
         return torch.ops.gq.codebook_linear(
-            input, self.indices, self.codebook, self.bias, self.bits, self.activation
+            input, *self.codebook_weight("weight"), self.bias, self.activation
         )
 
 
@@ -165,7 +167,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
     """``nn.Conv1d`` with its weight in a codebook: f32 [B, C, T] or [C, T].
 
     Args:
-        weight: indices [N, C / groups, k].
+        weight: indices [N, C / groups, k], without outliers.
         bias: f32 [N] or None.
         activation: as in ``CodebookLinear``; ``"fp32"`` with more than one group.
         stride: frames between outputs.
@@ -184,7 +186,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
 
     def __init__(
         self,
-        weight: CodebookWeight,
+        weight: AnyWeight,
         bias: Tensor | None,
         activation: str,
         stride: int = 1,
@@ -199,10 +201,9 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
             padding_mode=padding_mode, device="meta",
         )  # fmt: skip
         vars(self).update(vars(like))
-        self.hold({"weight": weight}, {"bias": bias}, activation)
+        self.hold({"weight": WeightTensors.of(weight)}, {"bias": bias}, activation)
 
-    def _settle(self, bits: list[int]) -> None:
-        super()._settle(bits)
+    def _settle(self) -> None:
         self._padded = symmetric_padding(self)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
         if pad is not None:
             x = F.pad(x, pad[:2], pad[2])
         y = torch.ops.gq.codebook_conv1d(
-            x, self.indices, self.codebook, self.bias, self.bits, self.stride[0], padding,
+            x, *self.codebook_weight("weight"), self.bias, self.stride[0], padding,
             self.dilation[0], self.groups, self.activation,
         )  # fmt: skip
         return y if input.dim() == 3 else y.squeeze(0)
@@ -231,7 +232,7 @@ class CodebookEmbedding(OneWeight, nn.Embedding):
     """``nn.Embedding`` with its rows in a codebook: ids i64 or i32 [...] -> f32 [..., D].
 
     Args:
-        weight: indices [V, D].
+        weight: [V, D], without outliers.
         padding_idx: the id whose row is zero, or None; in ``weight`` the row is what the codebook
             has nearest to zero.
 
@@ -241,15 +242,15 @@ class CodebookEmbedding(OneWeight, nn.Embedding):
 
     replaced = nn.Embedding
 
-    def __init__(self, weight: CodebookWeight, padding_idx: int | None = None) -> None:
+    def __init__(self, weight: AnyWeight, padding_idx: int | None = None) -> None:
         rows, columns = weight.indices.shape
         vars(self).update(vars(nn.Embedding(rows, columns, padding_idx, device="meta")))
-        self.hold({"weight": weight}, {}, "fp32")
+        self.hold({"weight": WeightTensors.of(weight)}, {}, "fp32")
 
     def forward(self, input: Tensor) -> Tensor:
         """The rows named by the ids."""
         ids = input.long()  # nn.Embedding takes int32 too
-        rows = torch.ops.gq.codebook_embedding(ids, self.indices, self.codebook, self.bits)
+        rows = torch.ops.gq.codebook_embedding(ids, *self.codebook_weight("weight"))
         return zero_padding(rows, ids, self.padding_idx)
 
 

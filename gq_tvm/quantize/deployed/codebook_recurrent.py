@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gq_tvm.ops import torch_gru, torch_ops  # noqa: F401  (register torch.ops.gq)
-from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, CodebookWeight, looked_up
+from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, looked_up
 from gq_tvm.quantize.drop_in.recurrent import State, run_layers
 
 #: For each layer the weight before the input and the one before the state.
-Pairs = Sequence[tuple[CodebookWeight, CodebookWeight]]
+Pairs = Sequence[tuple[AnyWeight, AnyWeight]]
 
 
 class CodebookRecurrent(CodebookLayer, nn.RNNBase):
     """What the two share."""
 
-    bits: list[tuple[int, int]]
-
-    def _settle(self, bits: list[int]) -> None:
+    def _settle(self) -> None:
         # PyTorch fills this list with weights at every move to a device: none is to be kept.
         self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
         for name in [name for name in self._parameters if name.startswith("bias_")]:
             del self._parameters[name]
-        self.bits = list(zip(bits[::2], bits[1::2], strict=True))
         self._offer_floats()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -37,23 +34,16 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
 
     def _offer_floats(self) -> None:
         """Give the class a property for each weight and bias: instances cannot have any."""
-        for name, _ in self.codebook_weights():
+        for name in self.weight_names():
             setattr(type(self), name, looked_up(name))
 
-    def codebook_weights(self) -> Iterator[tuple[str, CodebookWeight]]:
+    def weight_names(self) -> list[str]:
         """Two weights a layer."""
-        for number in range(self.num_layers):
-            for kind in ("ih", "hh"):
-                yield f"weight_{kind}_l{number}", self._weight(kind, number)
+        return [f"weight_{kind}_l{n}" for n in range(self.num_layers) for kind in ("ih", "hh")]
 
-    def _weight(self, kind: str, number: int) -> CodebookWeight:
-        indices = getattr(self, f"indices_{kind}_l{number}")
-        codebook = getattr(self, f"codebook_{kind}_l{number}")
-        return CodebookWeight(indices, codebook, self.bits[number][kind == "hh"])
-
-    def _operands(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ih, hh = self._weight("ih", number), self._weight("hh", number)
-        return ih.indices, ih.codebook, hh.indices, hh.codebook
+    def _operands(self, number: int) -> list[Tensor | None]:
+        names = f"weight_ih_l{number}", f"weight_hh_l{number}"
+        return [array for name in names for array in self.codebook_weight(name)]
 
     def flatten_parameters(self) -> None:
         """Nothing to do: the operators read indices as they lie."""
@@ -61,9 +51,8 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
     def _hold_pairs(
         self, pairs: Pairs, biases: Mapping[str, Tensor | None], activation: str
     ) -> None:
-        names = (f"weight_{kind}_l{n}" for n in range(len(pairs)) for kind in ("ih", "hh"))
-        flat = (weight for pair in pairs for weight in pair)
-        self.hold(dict(zip(names, flat, strict=True)), biases, activation)
+        flat = (WeightTensors.of(weight) for pair in pairs for weight in pair)
+        self.hold(dict(zip(self.weight_names(), flat, strict=True)), biases, activation)
 
 
 def _sizes(pairs: Pairs) -> tuple[int, int, int]:
@@ -79,7 +68,7 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
     """``nn.LSTM`` in one direction with its weights in codebooks.
 
     Args:
-        weights: for each layer (indices [4H, I or H], indices [4H, H]).
+        weights: for each layer ([4H, I or H], [4H, H]).
         biases: for each layer f32 [4H], the sum of PyTorch's two, or None.
         activation: as in ``CodebookLinear``.
         batch_first: as in ``nn.LSTM``.
@@ -117,7 +106,7 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
             y, h, c = torch.ops.gq.codebook_lstm(
                 x, *state, *self._operands(number), getattr(self, f"bias_l{number}"),
-                *self.bits[number], self.activation,
+                self.activation,
             )  # fmt: skip
             return y, (h, c)
 
@@ -130,7 +119,7 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
     """``nn.GRU`` in one direction with its weights in codebooks.
 
     Args:
-        weights: for each layer (indices [3H, I or H], indices [3H, H]).
+        weights: for each layer ([3H, I or H], [3H, H]).
         biases: for each layer PyTorch's two, f32 [3H] each, or None.
         activation: as in ``CodebookLinear``.
         batch_first: as in ``nn.GRU``.
@@ -166,7 +155,7 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
             y, h = torch.ops.gq.codebook_gru(
                 x, *state, *self._operands(number), getattr(self, f"bias_ih_l{number}"),
-                getattr(self, f"bias_hh_l{number}"), *self.bits[number], self.activation,
+                getattr(self, f"bias_hh_l{number}"), self.activation,
             )  # fmt: skip
             return y, (h,)
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.quantize.quantisers import mulaw
 from gq_tvm.quantize.quantisers.bucketize import Buckets
 from gq_tvm.quantize.quantisers.lloyd_max import cell_midpoints, lloyd_max
@@ -101,13 +102,13 @@ class GQ(Quantizer):
         return _Soft.apply(weight, values, scale, self.hardness.k)
 
     @torch.no_grad()
-    def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices u8 (shape of the weight) and codebook f32 [1 or N, 2^bits], ascending."""
+    def harden(self, weight: Tensor) -> WeightTensors:
+        """See ``Quantizer``; the table ascends."""
         scale = self.largest(weight)
         values = self._values()
         indices = self._nearest(weight, scale, values).to(torch.uint8)
-        codebook = scale.view(-1, 1) * self._on_grid(values)
-        return indices, codebook.float()
+        codebook = self._on_grid(values).detach()[None].float()
+        return WeightTensors(indices, codebook, scale.reshape(-1).float())
 
     def _values(self) -> Tensor:
         """v: what the centroids stand for, ascending."""

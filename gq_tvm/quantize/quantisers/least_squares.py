@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gq_tvm.ops import torch_ops
 from gq_tvm.ops.rounding import SMALLEST_LIVE
+from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.quantize.quantisers.bucketize import Buckets
 from gq_tvm.quantize.quantisers.int8_grid import EVERY_STEP, LARGEST, on_grid
 from gq_tvm.quantize.quantisers.lloyd_max import F64, Line
@@ -44,29 +44,30 @@ class LeastSquares(Quantizer):
         self, weight: Tensor, bits: int, int8_grid: bool = False, per_row: bool | None = False
     ) -> None:
         fit = _fit(weight.detach().cpu().flatten(1), 2**bits, int8_grid, per_row)
-        super().__init__(bits, int8_grid, len(fit.codebook) > 1)
-        self._indices = fit.indices.view(weight.shape).to(weight.device)
-        self._codebook = fit.codebook.to(weight.device)
+        super().__init__(bits, int8_grid, len(fit.scale) > 1)
+        arrays = fit.indices.view(weight.shape), fit.codebook, fit.scale
+        self._weight = WeightTensors(*(array.to(weight.device) for array in arrays))
         self.lost = fit.lost
 
     def forward(self, weight: Tensor) -> Tensor:
         """The deployed values; no gradient."""
-        return torch_ops.expand(*self.harden(weight))
+        return expand(self.harden(weight))
 
-    def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def harden(self, weight: Tensor) -> WeightTensors:
         """What was found for the weight this was made with."""
-        return self._indices, self._codebook
+        return self._weight
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Rows [N, K] in a codebook: indices u8 [N, K], codebook f32 [1 or N, levels].
+    """Rows [N, K] in a codebook: indices u8 [N, K], codebook f32 [1, levels], scale f32 [1 or N].
 
     ``error`` and ``norm``, f64 [N], are of each row, squared.
     """
 
     indices: Tensor
     codebook: Tensor
+    scale: Tensor
     error: F64
     norm: F64
 
@@ -93,7 +94,7 @@ def _fit(rows: Tensor, levels: int, int8_grid: bool, per_row: bool | None) -> _F
     if per_row is None:
         return by_row if by_row.row_loss < _GAIN * tensor.row_loss else tensor
     if by_row.error.sum() > tensor.error.sum():
-        return replace(tensor, codebook=tensor.codebook.repeat(len(rows), 1))
+        return replace(tensor, scale=tensor.scale.repeat(len(rows)))
     return by_row
 
 
@@ -155,9 +156,9 @@ def _assigned(rows: Tensor, levels: int, shape: F64, sizes: F64, polish: bool = 
         sizes = np.where((sizes > 0) & (fitted > 0), fitted, sizes)
         indices = indices_for(sizes)
     shape = np.append(shape, np.repeat(shape[-1:], levels - len(shape)))
-    codebook = torch.from_numpy(sizes[:, None] * shape).float()
-    deployed = torch_ops.expand(indices, codebook)
+    codebook, scale = (torch.from_numpy(one).float() for one in (shape[None], sizes))
+    deployed = expand(WeightTensors(indices, codebook, scale))
     missed = (deployed.double() - rows).numpy()
     weights = rows.double().numpy()
     error, norm = (np.einsum("nk,nk->n", a, a) for a in (missed, weights))
-    return _Fit(indices.to(torch.uint8), codebook, error, norm)
+    return _Fit(indices.to(torch.uint8), codebook, scale, error, norm)

@@ -1,7 +1,7 @@
 """What every weight quantiser is: a module that stands between a weight and its layer.
 
 While a model trains, ``forward`` gives the values the layer multiplies by; for deployment,
-``harden`` gives indices and a codebook. The choice of int8 grids is ours [C].
+``harden`` gives a weight in a codebook. The choice of int8 grids is ours [C].
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.torch_ops import quantize_rows
+from gq_tvm.ops.torch_rounding import quantize_rows
+from gq_tvm.ops.torch_weight import WeightTensors
 
 
 @dataclass
@@ -58,8 +59,8 @@ class Quantizer(nn.Module):
         """The quantised weight as floats, differentiable, as hard as ``hardness`` says."""
 
     @abstractmethod
-    def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (u8, the weight's shape) and codebook (f32 [1 or N, 2^bits]) for deployment."""
+    def harden(self, weight: Tensor) -> WeightTensors:
+        """The weight for deployment: one table, and a scale for the tensor or each row."""
 
     def largest(self, weight: Tensor) -> Tensor:
         """max|weight|, detached, of the tensor or of each row; broadcasts against the weight."""

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.quantize.quantisers.quantizer import Quantizer, SnapToInt8
 
 
@@ -45,13 +46,11 @@ class Uniform(Quantizer):
         step = self.step(weight)
         ratio = weight / torch.where(step > 0, step, 1)
         value = step * _Round.apply(ratio, self.levels)
-        indices, codebook = self.harden(weight)
-        deployed = codebook.gather(1, _row_indices(indices, codebook)).view(weight.shape)
-        return _Deployed.apply(value, deployed.to(value.dtype))
+        return _Deployed.apply(value, expand(self.harden(weight)).to(value.dtype))
 
     @torch.no_grad()
-    def harden(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices u8 (shape of the weight) and codebook f32 [1 or N, 2^bits]."""
+    def harden(self, weight: Tensor) -> WeightTensors:
+        """See ``Quantizer``; the scale is the step."""
         step = self.step(weight)
         ratio = weight / torch.where(step > 0, step, 1)
         level = _nearest_level(ratio, self.levels)
@@ -59,7 +58,8 @@ class Uniform(Quantizer):
         codes = torch.cat([self.levels[:1]] * (2**self.bits - len(self.levels)) + [self.levels])
         offset = 2**self.bits - len(self.levels) - self.levels[0]
         shape = SnapToInt8.apply(codes) if self.int8_grid else codes
-        return (level + offset).to(torch.uint8), (step.view(-1, 1) * shape).float()
+        indices = (level + offset).to(torch.uint8)
+        return WeightTensors(indices, shape[None].float(), step.reshape(-1).float())
 
 
 class LearnedStep(Uniform):
@@ -108,10 +108,6 @@ def symmetric_levels(bits: int) -> Tensor:
 def _nearest_level(ratio: Tensor, levels: Tensor) -> Tensor:
     between = levels[0] - levels[0].floor()  # levels may lie at halves
     return (ratio - between).round().add(between).clamp(levels[0], levels[-1])
-
-
-def _row_indices(indices: Tensor, codebook: Tensor) -> Tensor:
-    return indices.reshape(codebook.shape[0], -1).long()
 
 
 class _Round(torch.autograd.Function):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gq_tvm.ops.torch_ops import quantize_activations, row_scales
+from gq_tvm.ops.torch_rounding import quantize_activations, row_scales
 
 #: Largest level of an activation of few bits, in steps; beyond one more step it is saturated.
 _LARGEST = {"int1": 1, "int2": 3}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gq_tvm.ops import torch_ops
+from gq_tvm.ops import torch_weight
 from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS
 from gq_tvm.quantize.drop_in.attention import Options, attend
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
@@ -67,10 +67,10 @@ class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
         if self.in_proj_weight is None:
             operands = [self.operand(name) for name in PROJECTIONS]
         else:
-            operands = torch_ops.split_rows(self.operand("in_proj_weight"), 3)
+            operands = torch_weight.split_rows(self.operand("in_proj_weight"), 3)
 
-        def linear(x: Tensor, weight: torch_ops.Operand, bias: Tensor | None) -> Tensor:
-            y = torch_ops.product(x, weight)
+        def linear(x: Tensor, weight: torch_weight.Operand, bias: Tensor | None) -> Tensor:
+            y = torch_weight.product(x, weight)
             return y if bias is None else y + bias
 
         return _each(linear, inputs, operands, self.biases())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import torch_ops
+from gq_tvm.ops import torch_ops, torch_weight
 from gq_tvm.quantize.deployed.codebook_layers import symmetric_padding, zero_padding
 from gq_tvm.quantize.drop_in.replacement import Replacement
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
@@ -26,7 +26,7 @@ class QuantLayer(Replacement):
 
     quantizers: nn.ModuleDict
     activation: str
-    _operands: dict[str, tuple[Any, torch_ops.Operand]]
+    _operands: dict[str, tuple[Any, torch_weight.Operand]]
 
     def attach(self, quantizers: dict[str, Quantizer], activation: str) -> None:
         """Put a quantiser before each named weight."""
@@ -56,11 +56,11 @@ class QuantLayer(Replacement):
         """The named weight as training sees it."""
         return self.quantizer(name)(getattr(self, name))
 
-    def hardened(self, name: str) -> tuple[Tensor, Tensor]:
-        """Indices and codebook of the named weight."""
+    def hardened(self, name: str) -> torch_weight.WeightTensors:
+        """The named weight in its codebook."""
         return self.quantizer(name).harden(getattr(self, name))
 
-    def operand(self, name: str) -> torch_ops.Operand:
+    def operand(self, name: str) -> torch_weight.Operand:
         """The named weight as deployment sees it, kept until a tensor behind it changes."""
         weight = getattr(self, name)
         quantizer = self.quantizer(name)
@@ -68,7 +68,7 @@ class QuantLayer(Replacement):
         key = [(t.data_ptr(), t._version) for t in tensors]
         kept = self._operands.get(name)
         if kept is None or kept[0] != key:
-            kept = key, torch_ops.operand(*self.hardened(name), self.activation)
+            kept = key, torch_weight.operand(self.hardened(name), self.activation)
             self._operands[name] = kept
         return kept[1]
 
@@ -96,7 +96,7 @@ class QuantLinear(QuantLayer, nn.Linear):
         refuse_export()
         if not self.training:
             with torch.no_grad():
-                y = torch_ops.product(input, self.operand("weight"))
+                y = torch_weight.product(input, self.operand("weight"))
                 return y if self.bias is None else y + self.bias
         x = fake_quantize_rows(input, self.activation)
         return F.linear(x, self.quantized("weight"), self.bias)

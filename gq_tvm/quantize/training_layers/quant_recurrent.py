@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gq_tvm.ops import torch_gru, torch_ops
+from gq_tvm.ops import torch_recurrent
+from gq_tvm.ops.torch_weight import Operand
 from gq_tvm.quantize.drop_in.recurrent import State, run_layers
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_export
@@ -78,7 +79,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         self,
         x: Tensor,
         state: State,
-        weights: tuple[torch_ops.Operand, torch_ops.Operand],
+        weights: tuple[Operand, Operand],
         number: int,
     ) -> tuple[Tensor, State]:
         """A layer as it is deployed."""
@@ -115,18 +116,18 @@ class QuantLSTM(QuantRecurrent, nn.LSTM):
         self,
         x: Tensor,
         state: State,
-        weights: tuple[torch_ops.Operand, torch_ops.Operand],
+        weights: tuple[Operand, Operand],
         number: int,
     ) -> tuple[Tensor, State]:
         h, c = state
-        y, h, c = torch_ops.lstm_layer(x, h, c, *weights, self.summed_bias(number))
+        y, h, c = torch_recurrent.lstm_layer(x, h, c, *weights, self.summed_bias(number))
         return y, (h, c)
 
     def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
         return list(torch._VF.lstm(x, state, parameters, self.bias, 1, 0.0, True, False, True))
 
     def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
-        return torch_ops.lstm_cell(from_x + from_h, self.summed_bias(number), state[1])
+        return torch_recurrent.lstm_cell(from_x + from_h, self.summed_bias(number), state[1])
 
 
 class QuantGRU(QuantRecurrent, nn.GRU):
@@ -146,11 +147,11 @@ class QuantGRU(QuantRecurrent, nn.GRU):
         self,
         x: Tensor,
         state: State,
-        weights: tuple[torch_ops.Operand, torch_ops.Operand],
+        weights: tuple[Operand, Operand],
         number: int,
     ) -> tuple[Tensor, State]:
         bias_ih, bias_hh = self.biases(number) or (None, None)
-        y, h = torch_gru.gru_layer(x, state[0], *weights, bias_ih, bias_hh)
+        y, h = torch_recurrent.gru_layer(x, state[0], *weights, bias_ih, bias_hh)
         return y, (h,)
 
     def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
@@ -158,4 +159,4 @@ class QuantGRU(QuantRecurrent, nn.GRU):
 
     def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
         bias_ih, bias_hh = self.biases(number) or (None, None)
-        return (torch_gru.gru_cell(from_x, from_h, bias_ih, bias_hh, state[0]),)
+        return (torch_recurrent.gru_cell(from_x, from_h, bias_ih, bias_hh, state[0]),)
