@@ -78,7 +78,8 @@ def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     check_inside(where, name, bits, activation, emulated)
 
 
-@pytest.mark.parametrize("activation", ["int1", pytest.param("int2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["int1", "int2"])
 @pytest.mark.parametrize(("where", "name"), [one for one in XNOR if one[0].startswith("x86")])
 def test_kernels_of_few_bits_stay_inside_their_tensors(where, name, activation, emulated):
     check_inside(where, name, 2, activation, emulated)

@@ -243,6 +243,7 @@ def test_a_scalar_and_a_vector_product_cannot_meet(cell, names):
         Case(cell, target("x86-64-v3"), names, SHAPES[1], (4, 4), "fp32")
 
 
+@slow
 def test_threads_change_no_bit(emulated):
     where, name = native()
     shapes = (SHAPES[0], (64, 256, 1, 1, True), (20, 160, 1, 6, False))
