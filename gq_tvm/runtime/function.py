@@ -25,7 +25,9 @@ _MOST_SHAPES = 32  # combinations of input shapes a function keeps memory for
 class Run(Protocol):
     """A function tied to memory; see `core.Run`, or `kernel_by_kernel.Run` on devices of TVM's."""
 
-    run: Callable[[], int]
+    @property
+    def run(self) -> Callable[[], int]:
+        """Runs it; 0, or if it fails something else."""
 
     def time(self, runs: int) -> list[float]:
         """The seconds of each of so many runs."""

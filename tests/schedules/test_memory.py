@@ -66,7 +66,9 @@ def guarded(array: np.ndarray) -> np.ndarray:
         *(one for one in TABLES if one[0].startswith("x86")),
         *(pytest.param(*one, marks=pytest.mark.slow) for one in ROUNDED),
         *(
-            pytest.param(*pair, bits, marks=pytest.mark.slow if bits > 1 else ())
+            pytest.param(
+                *pair, bits, marks=pytest.mark.slow if bits > 1 or pair in BASELINE else ()
+            )
             for pair in (*INT8, *FP32[:-2], *BASELINE)
             if pair[0].startswith("x86")
             for bits in (1, 3, 7, 8)

@@ -31,7 +31,8 @@ VECTORS = (*INT8, *FP32[:-2], *BASELINE)
 #: Cell, target, family, pairs of bits of both weights: where there are two the shapes take turns.
 LAYERS = [
     *(("lstm", where, name, [(bits, bits)]) for where, name, bits in TABLES),
-    *(("lstm", *pair, [(4, 1)]) for pair in VECTORS),
+    *(("lstm", *pair, [(4, 1)]) for pair in (*INT8, *FP32[:-2])),
+    *(pytest.param("lstm", *pair, [(4, 1)], marks=slow) for pair in BASELINE),
     *(pytest.param("lstm", *pair, [(2, 3), (8, 5)], marks=slow) for pair in VECTORS),
     # The loops of both cells are shared: a family of each kind, and the scalar one.
     ("gru", "x86-64-v3", "lookup", [(4, 1)]),

@@ -185,6 +185,7 @@ class EveryLayer(nn.Module):
         return self.grouped(self.depthwise(self.conv(x)))
 
 
+@pytest.mark.export
 def test_an_artefact_and_its_model_have_the_same_products(tmp_path):
     from gq_tvm import quantize
     from gq_tvm.build import build, products
