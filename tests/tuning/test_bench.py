@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_every_family_passes_its_check(bench, one):
 
 @pytest.mark.parametrize("activation", ["int8", "fp32"])
 def test_every_form_of_a_weight_passes_its_check(bench, activation):
-    for form in ({"group": 16, "zero": True}, {"tables": 4}, {"group": 32, "tables": 0}):
+    forms: list[Any] = [{"group": 16, "zero": True}, {"tables": 4}, {"group": 32, "tables": 0}]
+    for form in forms:
         product = Product(20, 70, 4, activation, 3, **form)
         task = Task(NATIVE.name, families_for(NATIVE, product)[0].name, product)
         bench.build(task, task.default)
