@@ -37,11 +37,10 @@ from gq_tvm.passes.operators import (
     with_weight,
 )
 from gq_tvm.passes.parameters import digest
+from gq_tvm.passes.relax_tools import dataflow
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 MOST_CENTROIDS = 256  # an index is a byte
-
-Values = Mapping[relax.Var, relax.Expr]
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -79,7 +78,7 @@ class MatchCodebook(ModulePass):
         x, weight, bias = (wildcard() for _ in range(3))
         product = is_op("relax.matmul")(x, is_op("relax.permute_dims")(weight))
         biased = is_op("relax.add")(bias, product) | is_op("relax.add")(product, bias)
-        values = relax.analysis.get_var2val(function)
+        values = dataflow.values(function)
 
         def rewrite(original: relax.Expr, found: Mapping[DFPattern, relax.Expr]) -> relax.Expr:
             new = self._layer(found[x], _looked_up(found[weight], values), found.get(bias))
@@ -129,7 +128,7 @@ class MatchCodebook(ModulePass):
 
     def _tell_of_others(self, function: relax.Function) -> None:
         """Warn of look-ups among constants: once folded, nothing tells them from float weights."""
-        values = relax.analysis.get_var2val(function)
+        values = dataflow.values(function)
         for call in values.values():
             found = _among_constants(call, values)
             if found is not None and len(shape_of(call)) >= 2:
@@ -170,7 +169,7 @@ class _Found:
         return Weight(codes, table, self.scale, self.zero)
 
 
-def _looked_up(weight: relax.Expr, values: Values) -> _Found | None:
+def _looked_up(weight: relax.Expr, values: dataflow.Values) -> _Found | None:
     """A weight that is a look-up among constants, perhaps less a zero point, times a scale."""
     shape = shape_of(weight)
     call, scale, zero = _behind(weight, values, "relax.reshape"), None, None
@@ -208,7 +207,7 @@ def _looked_up(weight: relax.Expr, values: Values) -> _Found | None:
 
 
 def _per_group(
-    call: relax.Call, place: int, shape: Sequence[Any], values: Values
+    call: relax.Call, place: int, shape: Sequence[Any], values: dataflow.Values
 ) -> NDArray[np.float32] | None:
     """The constant at `place` of the arguments, a factor or summand of the tensor, rows or groups.
 
@@ -254,7 +253,7 @@ def _apart(_: CallRewriter, call: relax.Call) -> relax.Expr | None:
     return None if new is call else new
 
 
-def _among_constants(call: relax.Expr, values: Values) -> tuple[NDArray, NDArray] | None:
+def _among_constants(call: relax.Expr, values: dataflow.Values) -> tuple[NDArray, NDArray] | None:
     """The largest constant behind the indices of a look-up of single floats, and its table."""
     if not is_operator(call, "relax.take", "relax.gather_elements", "relax.index_tensor"):
         return None
@@ -271,7 +270,7 @@ def _among_constants(call: relax.Expr, values: Values) -> tuple[NDArray, NDArray
     return max(arrays, key=lambda array: array.size), table
 
 
-def _leaves(expr: relax.Expr, values: Values) -> list[relax.Expr]:
+def _leaves(expr: relax.Expr, values: dataflow.Values) -> list[relax.Expr]:
     """The constants and parameters that `expr` is computed from."""
     leaves, waiting, seen = [], [expr], set()
     while waiting:
@@ -292,7 +291,7 @@ def _leaves(expr: relax.Expr, values: Values) -> list[relax.Expr]:
     return leaves
 
 
-def _behind(expr: relax.Expr, values: Values, *operators: str) -> relax.Expr:
+def _behind(expr: relax.Expr, values: dataflow.Values, *operators: str) -> relax.Expr:
     """What `expr` is bound to, or what the `operators` on top of that are applied to."""
     while True:
         if isinstance(expr, relax.Var) and expr in values:
@@ -303,12 +302,12 @@ def _behind(expr: relax.Expr, values: Values, *operators: str) -> relax.Expr:
             return expr
 
 
-def _array(expr: relax.Expr, values: Values) -> NDArray | None:
+def _array(expr: relax.Expr, values: dataflow.Values) -> NDArray | None:
     expr = _behind(expr, values)
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
 
 
-def _table(expr: relax.Expr, values: Values) -> NDArray | None:
+def _table(expr: relax.Expr, values: dataflow.Values) -> NDArray | None:
     """A constant, in another shape or one row of it, as in ``codebook[0]``."""
     behind = _behind(expr, values, "relax.reshape", "relax.squeeze")
     if is_operator(behind, "relax.take") and len(shape_of(behind)) == 1:

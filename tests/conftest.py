@@ -85,7 +85,10 @@ def emulated(boards: Boards, request: pytest.FixtureRequest) -> Callable:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that are to run code of ARM's as `emulated`."""
+    """Mark the tests that are to run code of ARM's as `emulated`.
+
+    And as `slow` those of the same on further instruction sets of x86: the fast part tries AVX2.
+    """
     able = [one for one in items if "emulated" in getattr(one, "fixturenames", ())]
     if not able:
         return
@@ -94,8 +97,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arm = {name for name, one in TARGETS.items() if one.machine != "x86_64"}
     for item in able:
         callspec = getattr(item, "callspec", None)
-        if callspec and arm & {one for one in callspec.params.values() if isinstance(one, str)}:
+        texts = (
+            {one for one in callspec.params.values() if isinstance(one, str)} if callspec else set()
+        )
+        if arm.intersection(texts):
             item.add_marker("emulated")
+        elif (TARGETS.keys() & texts) - {"x86-64-v3"}:
+            item.add_marker("slow")
 
 
 @pytest.fixture

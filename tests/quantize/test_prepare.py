@@ -57,13 +57,14 @@ def test_hard_training_computes_what_eval_does(activation):
         torch.testing.assert_close(rough, trained[0])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("method", "bits", "limit"),
     [
         ("gq", 2, 1.0),
-        pytest.param("gq", 1, 1.8, marks=pytest.mark.training),
-        pytest.param("lsq", 2, 1.2, marks=pytest.mark.training),
-        pytest.param("int8", 8, 0.7, marks=pytest.mark.training),
+        ("gq", 1, 1.8),
+        ("lsq", 2, 1.2),
+        ("int8", 8, 0.7),
     ],
 )
 def test_training_repairs_what_quantising_breaks(method, bits, limit):

@@ -32,6 +32,7 @@ def library(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.native
 def test_kernel_writes_its_output(program: Path, tmp_path: Path):
     x = np.arange(5, dtype=np.float32)
     _, y = kernel_runner.call([str(program)], library(tmp_path), "twice", [x, np.zeros_like(x)])

@@ -259,6 +259,7 @@ def test_epilogues_as_text():
             Epilogue.parse(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     n=st.integers(1, 200),

@@ -66,7 +66,9 @@ def guarded(array: np.ndarray) -> np.ndarray:
         *(one for one in TABLES if one[0].startswith("x86")),
         *(pytest.param(*one, marks=pytest.mark.slow) for one in ROUNDED),
         *(
-            pytest.param(*pair, bits, marks=pytest.mark.slow if bits > 1 else ())
+            pytest.param(
+                *pair, bits, marks=pytest.mark.slow if bits > 1 or pair in BASELINE else ()
+            )
             for pair in (*INT8, *FP32[:-2], *BASELINE)
             if pair[0].startswith("x86")
             for bits in (1, 3, 7, 8)
@@ -78,7 +80,8 @@ def test_kernels_stay_inside_their_tensors(where, name, bits, emulated):
     check_inside(where, name, bits, activation, emulated)
 
 
-@pytest.mark.parametrize("activation", ["int1", pytest.param("int2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["int1", "int2"])
 @pytest.mark.parametrize(("where", "name"), [one for one in XNOR if one[0].startswith("x86")])
 def test_kernels_of_few_bits_stay_inside_their_tensors(where, name, activation, emulated):
     check_inside(where, name, 2, activation, emulated)

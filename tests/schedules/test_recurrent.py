@@ -31,7 +31,8 @@ VECTORS = (*INT8, *FP32[:-2], *BASELINE)
 #: Cell, target, family, pairs of bits of both weights: where there are two the shapes take turns.
 LAYERS = [
     *(("lstm", where, name, [(bits, bits)]) for where, name, bits in TABLES),
-    *(("lstm", *pair, [(4, 1)]) for pair in VECTORS),
+    *(("lstm", *pair, [(4, 1)]) for pair in (*INT8, *FP32[:-2])),
+    *(pytest.param("lstm", *pair, [(4, 1)], marks=slow) for pair in BASELINE),
     *(pytest.param("lstm", *pair, [(2, 3), (8, 5)], marks=slow) for pair in VECTORS),
     # The loops of both cells are shared: a family of each kind, and the scalar one.
     ("gru", "x86-64-v3", "lookup", [(4, 1)]),
@@ -243,6 +244,7 @@ def test_a_scalar_and_a_vector_product_cannot_meet(cell, names):
         Case(cell, target("x86-64-v3"), names, SHAPES[1], (4, 4), "fp32")
 
 
+@slow
 def test_threads_change_no_bit(emulated):
     where, name = native()
     shapes = (SHAPES[0], (64, 256, 1, 1, True), (20, 160, 1, 6, False))

@@ -23,7 +23,7 @@ from gq_tvm.schedules import Choice, Product, Schedule, families_for, family
 from gq_tvm.schedules.cpu.engines.xnor import walsh_hadamard
 from gq_tvm.schedules.family import MOST_INT8_K
 
-pytestmark = pytest.mark.slow  # together minutes; test_recurrent and test_memory have quick ones
+pytestmark = pytest.mark.slow  # together minutes; test_recurrent has a quick one
 
 ACTIVATIONS = ("int1", "int2")
 #: Ragged everywhere; rows longer than the 31 words that byte counters hold.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,9 +49,12 @@ def test_every_family_passes_its_check(bench, one):
 
 @pytest.mark.parametrize("activation", ["int8", "fp32"])
 def test_every_form_of_a_weight_passes_its_check(bench, activation):
-    forms: list[Any] = [{"group": 16, "zero": True}, {"tables": 4}, {"group": 32, "tables": 0}]
-    for form in forms:
-        product = Product(20, 70, 4, activation, 3, **form)
+    plain = Product(20, 70, 4, activation, 3)
+    for product in (
+        replace(plain, group=16, zero=True),
+        replace(plain, tables=4),
+        replace(plain, group=32, tables=0),
+    ):
         task = Task(NATIVE.name, families_for(NATIVE, product)[0].name, product)
         bench.build(task, task.default)
 
@@ -182,6 +185,7 @@ class EveryLayer(nn.Module):
         return self.grouped(self.depthwise(self.conv(x)))
 
 
+@pytest.mark.export
 def test_an_artefact_and_its_model_have_the_same_products(tmp_path):
     from gq_tvm import quantize
     from gq_tvm.build import build, products

@@ -109,6 +109,7 @@ def test_the_best_of_the_space_is_found(tmp_path, task):
     assert finalists[:2] == [task.default, BEST]
 
 
+@pytest.mark.slow
 def test_few_trials_follow_the_cost_model(tmp_path, task, monkeypatch, space):
     """Among 200 schedules, 48 trials come nearer to the best than chance would."""
     many = [schedule(v, r, b) for b in range(1, 21) for v in (4, 1) for r in (1, 2, 4, 6, 8)]
