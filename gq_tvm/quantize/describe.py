@@ -14,7 +14,7 @@ from gq_tvm.columns import columns
 from gq_tvm.ops.weight import packed_bytes
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.copying import check_is_model
-from gq_tvm.quantize.drop_in.supported import Weight, find_weights
+from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 _LARGE_BUFFER = 2**16  # bytes
@@ -74,7 +74,7 @@ def describe(model: nn.Module) -> Report:
     check_is_model("describe", model)
     quantised = any(isinstance(m, (QuantLayer, CodebookLayer)) for m in model.modules())
     names: dict[int, str] = {}
-    held: dict[nn.Module, list[Weight]] = defaultdict(list)
+    held: dict[nn.Module, list[WeightPlace]] = defaultdict(list)
     for w in find_weights(model):
         held[w.module].append(w)
     report = Report()

@@ -18,7 +18,13 @@ from gq_tvm.quantize.drop_in.arguments import check_flags, check_numbers, check_
 from gq_tvm.quantize.drop_in.computed_weights import fold
 from gq_tvm.quantize.drop_in.copying import check_is_model
 from gq_tvm.quantize.drop_in.replacement import become
-from gq_tvm.quantize.drop_in.supported import LAYERS, Weight, find_weights, layer_kind, why_none
+from gq_tvm.quantize.drop_in.supported import (
+    LAYERS,
+    WeightPlace,
+    find_weights,
+    layer_kind,
+    why_none,
+)
 from gq_tvm.quantize.quantisers.gq import GQ, MU, STARTS
 from gq_tvm.quantize.quantisers.quantizer import Quantizer, check_finite
 from gq_tvm.quantize.quantisers.uniform import LearnedStep, Uniform
@@ -145,7 +151,7 @@ def attach(
         quantizers[id(w.parameter)] = quantizer(
             w.parameter, chosen[id(w.parameter)], set(holders) != {"fp32"}
         )
-    layers: dict[nn.Module, list[Weight]] = defaultdict(list)
+    layers: dict[nn.Module, list[WeightPlace]] = defaultdict(list)
     for w in kinds:
         layers[w.module].append(w)
     folded = []
@@ -170,7 +176,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
 
 
-def _say_what_is_left(weights: list[Weight], overrides: Mapping[str, int | None]) -> None:
+def _say_what_is_left(weights: list[WeightPlace], overrides: Mapping[str, int | None]) -> None:
     asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
@@ -225,7 +231,7 @@ def _check_method_options(method: str, options: Mapping[str, Any]) -> None:
 
 
 def _choose_bits(
-    weights: list[Weight], default: int | None, overrides: Mapping[str, int | None]
+    weights: list[WeightPlace], default: int | None, overrides: Mapping[str, int | None]
 ) -> dict[int, int]:
     """Bits by id of the parameter; parameters left in float are absent."""
     for pattern, bits in {"bits": default, **overrides}.items():
@@ -251,7 +257,7 @@ def _choose_bits(
     return chosen
 
 
-def _matched(pattern: str, weights: list[Weight]) -> list[Weight]:
+def _matched(pattern: str, weights: list[WeightPlace]) -> list[WeightPlace]:
     """The weights a pattern names, themselves or a module around them; refuses none."""
     matched = [w for w in weights if any(fnmatchcase(name, pattern) for name in w.names)]
     if not matched:
@@ -262,7 +268,7 @@ def _matched(pattern: str, weights: list[Weight]) -> list[Weight]:
     return matched
 
 
-def _check_quantisable(pattern: str, matched: list[Weight]) -> None:
+def _check_quantisable(pattern: str, matched: list[WeightPlace]) -> None:
     if all(w.obstacle for w in matched):
         w = matched[0]
         raise Error(
@@ -271,7 +277,7 @@ def _check_quantisable(pattern: str, matched: list[Weight]) -> None:
         )
 
 
-def _check_whole_layers(weights: list[Weight], chosen: dict[int, int]) -> None:
+def _check_whole_layers(weights: list[WeightPlace], chosen: dict[int, int]) -> None:
     for whole in {w.whole: None for w in weights if w.whole is not None}:
         held = [w for w in weights if w.whole is whole and w.obstacle is None]
         floats = [w for w in held if id(w.parameter) not in chosen]
@@ -284,8 +290,8 @@ def _check_whole_layers(weights: list[Weight], chosen: dict[int, int]) -> None:
 
 
 def _choose_activations(
-    weights: list[Weight], chosen: dict[int, int], default: str, patterns: Mapping[str, str]
-) -> dict[Weight, str]:
+    weights: list[WeightPlace], chosen: dict[int, int], default: str, patterns: Mapping[str, str]
+) -> dict[WeightPlace, str]:
     """The kind of activations each quantised weight meets."""
     explicit = {w: kind for p, kind in patterns.items() for w in _matched(p, weights)}
     kinds = {
@@ -293,7 +299,7 @@ def _choose_activations(
         for w in weights
         if id(w.parameter) in chosen
     }
-    of_module: dict[nn.Module, Weight] = {}
+    of_module: dict[nn.Module, WeightPlace] = {}
     for w, kind in kinds.items():
         first = of_module.setdefault(w.module, w)
         if kinds[first] != kind:

@@ -44,7 +44,7 @@ _SUPPORTED = ", ".join(kind.__name__ for kind in LAYERS)
 
 
 @dataclass(frozen=True)
-class Weight:
+class WeightPlace:
     """A parameter of two or more axes, where it sits, and what keeps it from being quantised.
 
     ``whole`` is the layer whose weights are quantised together or not at all: an LSTM, a GRU, or
@@ -76,7 +76,7 @@ def layer_kind(module: nn.Module) -> type[nn.Module] | None:
     return next((one for one in plain_class(module).__mro__ if one in LAYERS), None)
 
 
-def find_weights(model: nn.Module) -> list[Weight]:
+def find_weights(model: nn.Module) -> list[WeightPlace]:
     """Every float parameter of two or more axes, in the order of ``model.named_modules()``.
 
     A parameter that several modules share appears once for each; if one of them cannot be
@@ -105,11 +105,11 @@ def find_weights(model: nn.Module) -> list[Weight]:
             if is_weight if is_lazy(parameter) else parameter.dim() >= 2:
                 obstacle = _obstacle(module, attribute, parameter)
                 own = whole if is_weight else None
-                found.append(Weight(module_name, attribute, module, parameter, obstacle, own))
+                found.append(WeightPlace(module_name, attribute, module, parameter, obstacle, own))
     return _spread_obstacles(found)
 
 
-def why_none(model: nn.Module, weights: list[Weight]) -> str:
+def why_none(model: nn.Module, weights: list[WeightPlace]) -> str:
     """The commonest reason why no weight is quantised, and a weight it stands for."""
     if any(isinstance(m, CodebookLayer) for m in model.modules()):
         return "it is converted already; start from the float model"
@@ -172,7 +172,7 @@ def _option_obstacle(module: nn.Module, kind: str) -> str | None:
     return None
 
 
-def _spread_obstacles(weights: list[Weight]) -> list[Weight]:
+def _spread_obstacles(weights: list[WeightPlace]) -> list[WeightPlace]:
     """Obstacles reach all holders of a shared parameter, and all weights of one whole layer."""
     holders = defaultdict(list)
     for w in weights:
