@@ -1,4 +1,7 @@
-"""What a plan says of a speech recogniser: the words that the C++ of `gq_tvm.deploy` reads."""
+"""What a plan says of a speech recogniser: the words that the C++ of `gq_tvm.deploy` reads.
+
+They are the values of `gq_tvm.speech.description.RecogniserDescription`, under its names.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 TASKS = ("rnnt", "ctc")  # of the decoders in deploy/native/decoding.cc
 FEATURES = ("log-mel", "peak-level")  # kind and normalisation; there are no others in C++
+_USUAL = {"chunk_frames": 4, "lead_ms": 0, "tail_ms": 0}  # where a description leaves them out
 
 
 def is_recogniser(metadata: Any) -> bool:
@@ -21,22 +25,19 @@ def kinds(metadata: Any) -> tuple[Any, Any]:
 
 
 def words(metadata: Any) -> dict[str, tuple[str, ...]]:
-    """Names and values; what is missing is left out, and all if it is of another kind."""
+    """The values of a description by name, those of its tables too; none if it is of another kind.
+
+    What only Python asks for, states and training, is left out.
+    """
     if not is_recogniser(metadata) or kinds(metadata) != FEATURES:
         return {}
     features = _table(metadata, "features")
-    normalisation = _table(features, "normalisation")
-    plain = ("sample_rate", "num_mel_bins", "frame_length_ms", "frame_shift_ms")
-    facts = {
-        "task": metadata["task"],
-        "tokens": metadata.get("tokens"),
-        "chunk_frames": metadata.get("chunk_frames", 4),
-        "lead_ms": metadata.get("lead_ms", 0),
-        "tail_ms": metadata.get("tail_ms", 0),
-        **{name: features.get(name) for name in (*plain, "low_hz", "high_hz", "stack")},
-        **{name: normalisation.get(name) for name in ("mean", "deviation", "quietest", "release")},
+    values = {**_USUAL, **metadata, **features, **_table(features, "normalisation")}
+    return {
+        name: _words(value)
+        for name, value in values.items()
+        if name != "kind" and value is not None and not isinstance(value, Mapping)
     }
-    return {name: _words(value) for name, value in facts.items() if value is not None}
 
 
 def _words(value: Any) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def test_inspect_shows_each_layer(folder, capsys):
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
     assert rows["lstm.hh"][1:5] == ["lstm", "32x8", "3", "int8"]
     assert rows["depthwise"][1:6] == ["conv1d", "16x1x5", "4", "fp32", "depthwise"]
-    assert "6 codebook layers" in text
+    assert "9 codebook layers" in text
 
 
 def test_inspect_as_json(folder, capsys):

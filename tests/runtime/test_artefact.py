@@ -30,6 +30,8 @@ from gq_tvm.runtime import weights
 from gq_tvm.runtime.artefact import KERNELS, MANIFEST, PLAN, README, WEIGHTS, Artefact, read
 from gq_tvm.targets import native
 
+pytestmark = pytest.mark.export
+
 
 @pytest.fixture(scope="module")
 def artefact() -> Artefact:

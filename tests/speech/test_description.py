@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import gq_tvm
+from gq_tvm.plan.recogniser import TASKS, words
 from gq_tvm.speech import FeatureSettings
 from gq_tvm.speech.decoding import DECODERS
 from gq_tvm.speech.description import RecogniserDescription
@@ -43,14 +44,21 @@ def test_what_is_left_out_has_its_default():
 
 def test_the_core_has_the_same_tasks():
     refusal = native("decoding.cc").partition("void Decoder::check")[2].partition("\n}")[0]
-    assert set(re.findall(r'task != "(\w+)"', refusal)) == DECODERS.keys()
+    assert set(re.findall(r'task != "(\w+)"', refusal)) == DECODERS.keys() == set(TASKS)
 
 
 def test_the_core_reads_no_other_values():
     asked = re.findall(
         r'(?:whole|numbers?|metadata|silence)\("(\w+)"', native("metadata.cc", "speech.cc")
     )
-    written = DESCRIBED.to_dict()
-    tables = (written, written["features"], written["features"]["normalisation"])
     assert len(set(asked)) > 10
-    assert set(asked) <= {key for table in tables for key in table}
+    assert set(asked) <= words(DESCRIBED.to_dict()).keys()
+
+
+def test_a_plan_has_every_value_under_its_name():
+    found = words(DESCRIBED.to_dict())
+    assert found["tokens"] == ("", "a", " ")
+    assert found["mean"] == ("9.0",) * 4
+    assert found["tail_ms"] == ("30.0",)
+    assert not {"states", "training", "kind"} & found.keys()
+    assert words({"task": "translate"}) == words(None) == {}
