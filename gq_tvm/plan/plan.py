@@ -29,7 +29,7 @@ class Use:
         glu: Whether it ends in a gated linear unit.
         group: Inputs that share a scale; 0 where a row has one.
         zero: Whether each group has a zero point.
-        tables: Codebooks of the weight.
+        tables: Codebooks that share out its rows; 0 where each group of inputs has one.
     """
 
     activation: str

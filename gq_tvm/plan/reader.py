@@ -291,7 +291,7 @@ def _use(word: str) -> Use | None:
         bool(_whole(glu, 0, 1)),
         _whole(group),
         bool(_whole(zero, 0, 1)),
-        _whole(tables, 1),
+        _whole(tables),
     )
 
 

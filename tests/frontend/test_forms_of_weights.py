@@ -80,5 +80,5 @@ def test_a_weight_of_groups_that_is_read_is_no_float_weight(tmp_path):
 
     model, x = Read(), torch.randn(3, 64)
     net = compiled(export(model, x), tmp_path)
-    assert [(one.shape, one.bits) for one in net.layers] == [([6, 64], 4)]
+    assert [(list(one.shape), one.bits) for one in net.layers] == [([6, 64], 4)]
     assert relative_error(net(x), model(x)) <= 1e-5
