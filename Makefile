@@ -38,7 +38,7 @@ sanitize: .venv/.installed
 	@if [[ -n "$${CI:-}" && $$(id -u) == 0 ]] && ! command -v g++ >/dev/null; then \
 	    apt-get -q update >/dev/null; \
 	    apt-get -q install -y --no-install-recommends g++ >/dev/null; fi
-	$(PY) tests/native/sanitize.py
+	$(PY) tests/core/sanitize.py
 
 lint: .venv/.installed
 	$(PY) -m ruff format --check .

@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gq_tvm.deploy import native_code
+from gq_tvm.core import compiled
 from gq_tvm.toolchain.zig import GLIBC
 
 MACHINE = os.environ.get("GQ_MACHINE") or platform.machine()
@@ -27,8 +27,8 @@ class BuildWithCore(build_py):
         """Build."""
         super().run()
         if not self.editable_mode:
-            folder = Path(self.build_lib) / "gq_tvm" / "deploy" / native_code.BUILT.name / MACHINE
-            shutil.copytree(native_code.provide(MACHINE), folder, dirs_exist_ok=True)
+            folder = Path(self.build_lib) / "gq_tvm" / "core" / compiled.BUILT.name / MACHINE
+            shutil.copytree(compiled.provide(MACHINE), folder, dirs_exist_ok=True)
 
 
 class WheelOfAMachine(bdist_wheel):

@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 
 from gq_tvm import frontend, passes
-from gq_tvm.deploy import native_code
+from gq_tvm.core import compiled
 from gq_tvm.errors import Error
 from gq_tvm.frontend import culprit
 from gq_tvm.frontend.importer import reason
@@ -116,7 +116,7 @@ def build(
     )
 
     def link(path: Path) -> None:
-        export(executable, path, device.triple, [str(native_code.report(device.machine))])
+        export(executable, path, device.triple, [str(compiled.report(device.machine))])
 
     return Artefact(manifest, plan, parameters.arrays, link)
 

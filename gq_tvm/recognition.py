@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gq_tvm.core.binding import Core, Stream
 from gq_tvm.errors import Error
-from gq_tvm.runtime.core import Core, Stream
 from gq_tvm.runtime.model import Model
 from gq_tvm.speech.decoding import DECODERS
 from gq_tvm.speech.samples import check_samples

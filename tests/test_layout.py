@@ -33,7 +33,7 @@ COMPILE_SIDE = [
     {"schedules"},
     {"passes"},
     {"frontend", "plan.from_module"},
-    {"runtime.artefact", "runtime.manifest", "runtime.weights", "deploy.native_code"},
+    {"runtime.artefact", "runtime.manifest", "runtime.weights", "core"},
     {"build"},
     {"deploy"},
     {"runtime"},

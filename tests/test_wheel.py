@@ -62,7 +62,7 @@ def test_it_is_for_one_machine_and_every_python(wheel: Path):
     machine = platform.machine()
     assert wheel.name.endswith(f"-py3-none-manylinux_2_27_{machine}.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    built = {name for name in names if name.startswith("gq_tvm/deploy/built/")}
+    built = {name for name in names if name.startswith("gq_tvm/core/built/")}
     assert {Path(name).name for name in built} == {"gq-run", "libgq.so", "report.o"}
     assert {Path(name).parent.name for name in built} == {machine}
 

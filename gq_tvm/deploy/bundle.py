@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from gq_tvm import targets
-from gq_tvm.deploy import native_code
+from gq_tvm.core import compiled
 from gq_tvm.errors import Error
 from gq_tvm.plan import recogniser
 from gq_tvm.plan.plan import Plan
@@ -60,15 +60,15 @@ def write(artefact: Artefact, path: str | os.PathLike[str]) -> None:
             f"bundles compute {recogniser.FEATURES[0]} with {recogniser.FEATURES[1]} only"
         )
     target = targets.get(artefact.manifest.target)
-    programs = native_code.provide(target.machine)
+    programs = compiled.provide(target.machine)
     # the example recognises speech
     sources = ["gq.h", "example.c"] if plan.metadata else ["gq.h"]
 
     def complete(folder: Path, name: str) -> None:
-        for program in (native_code.RUN, native_code.LIBRARY):
+        for program in (compiled.RUN, compiled.LIBRARY):
             shutil.copy2(programs / program, folder / program)
         for source in sources:
-            shutil.copy2(native_code.NATIVE / source, folder / source)
+            shutil.copy2(compiled.SOURCES / "interface" / source, folder / source)
         readme = _README.format(
             target=target.name,
             system=_SYSTEMS.get(target.machine, f"64-bit Linux, {target.machine}"),

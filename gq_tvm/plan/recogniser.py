@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TASKS = ("rnnt", "ctc")  # of the decoders in deploy/native/decoding.cc
+TASKS = ("rnnt", "ctc")  # of the decoders in core/cpp/speech/decoding.cc
 FEATURES = ("log-mel", "peak-level")  # kind and normalisation; there are no others in C++
 _USUAL = {"chunk_frames": 4, "lead_ms": 0, "tail_ms": 0}  # where a description leaves them out
 

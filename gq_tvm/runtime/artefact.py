@@ -173,9 +173,10 @@ def check_device(
         Error: it is of another architecture or lacks features.
     """
     if plan.machine != machine:
+        way = "(--rpc, --emulate)" if plan.machine == "aarch64" else "(compile --bundle DIR)"
         raise Error(
             f"{path} is for {plan.machine}, this device is {machine}; compile the model for it, or "
-            "run it on such a device (--rpc, --emulate)"
+            f"run it on such a device {way}"
         )
     missing = sorted(set(plan.features) - features)
     if missing:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gq_tvm.core import binding
 from gq_tvm.errors import Error
 from gq_tvm.plan.plan import Function
 from gq_tvm.plan.size import evaluate
-from gq_tvm.runtime import core
 from gq_tvm.runtime.inputs import InputCheck
 from gq_tvm.runtime.memory import aligned
 
@@ -23,7 +23,7 @@ _MOST_SHAPES = 32  # combinations of input shapes a function keeps memory for
 
 
 class Run(Protocol):
-    """A function tied to memory; see `core.Run`, or `kernel_by_kernel.Run` on devices of TVM's."""
+    """A function tied to memory; see `binding.Run` and `kernel_by_kernel.Run`."""
 
     @property
     def run(self) -> Callable[[], int]:
@@ -37,7 +37,7 @@ class Run(Protocol):
 
 
 class Runner(Protocol):
-    """What runs a model; see `core.Core`, or `kernel_by_kernel.KernelByKernel`."""
+    """What runs a model; see `binding.Core`, or `kernel_by_kernel.KernelByKernel`."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -270,8 +270,8 @@ class CompiledFunction:
 
     def _failed(self) -> Error:
         return Error(
-            f"function {self.name} failed: {core.reason()}; if its inputs are right, compile the "
-            "model again"
+            f"function {self.name} failed: {binding.reason()}; if its inputs are right, compile "
+            "the model again"
         )
 
 

@@ -28,7 +28,7 @@ _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, BufferError, M
 
 
 class KernelByKernel:
-    """A model on a device; see `core.Core`, whose methods these are."""
+    """A model on a device; see `binding.Core`, whose methods these are."""
 
     def __init__(self, plan: Plan, path: str | os.PathLike[str], device: Device) -> None:
         """Load kernels and weights.
@@ -61,7 +61,7 @@ class KernelByKernel:
 
 
 class Run:
-    """A function tied to memory; see `core.Run`."""
+    """A function tied to memory; see `binding.Run`."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Run:
         return self.time_kernels(runs, len(self._calls)).sum(axis=1).tolist()
 
     def time_kernels(self, runs: int, kernels: int) -> np.ndarray:
-        """See `core.Run.time_kernels`; a kernel is run so many times before the next one is."""
+        """See `binding.Run.time_kernels`; a kernel is run so many times before the next one is."""
         seconds = np.empty((runs, kernels))
         device, library = self._model.device, self._model.kernels
         with self._model.lock, device.guard():

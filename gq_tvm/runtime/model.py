@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gq_tvm.core.binding import Core
 from gq_tvm.errors import Error
 from gq_tvm.plan.plan import Layer, Plan
 from gq_tvm.runtime import import_tvm
 from gq_tvm.runtime.artefact import Manifest, check_device, read
-from gq_tvm.runtime.core import Core
 from gq_tvm.runtime.function import Bound, CompiledFunction, Runner, checked_threads
 from gq_tvm.targets import native
 

@@ -22,7 +22,7 @@ class RecogniserDescription:
     """A recogniser without its networks; as it was read, every value is within bounds.
 
     Exporting writes it as the metadata of a model (:meth:`to_dict`). A plan has the same keys, and
-    ``deploy/native/metadata.cc`` the same bounds.
+    ``core/cpp/speech/metadata.cc`` the same bounds.
 
     Attributes:
         task: a key of ``decoding.DECODERS``.

@@ -66,8 +66,8 @@ def test_defects_keep_their_traceback(defect: type[Exception]):
 @pytest.mark.parametrize(
     ("module", "says"),
     [
-        ("torch.nn", "this needs PyTorch, which is not installed: run .* install 'gq-tvm.torch.'"),
-        ("tvm", r"has no package apache-tvm: activate the environment that .* \(. .venv/bin/act"),
+        ("torch.nn", "this needs PyTorch, which is not installed: run .* install 'gq-tvm.train.'"),
+        ("tvm", "this needs Apache TVM, which is not installed: run .* install 'gq-tvm.compile.'"),
         ("soundfile", "has no package soundfile: activate the environment"),
     ],
 )

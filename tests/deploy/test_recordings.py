@@ -15,7 +15,7 @@ import soundfile
 from helpers.bundled import run
 
 from gq_tvm import cache
-from gq_tvm.deploy.native_code import NATIVE
+from gq_tvm.core.compiled import SOURCES
 from gq_tvm.speech import audio
 from gq_tvm.speech.resampling import resample
 from gq_tvm.toolchain.zig import compile_native
@@ -152,7 +152,7 @@ def test_profile_counts_reading_and_names_layers(recogniser, recordings, tmp_pat
 
 
 WRAPPER = """
-#include "resample.h"
+#include "audio/resample.h"
 extern "C" __attribute__((visibility("default"))) size_t resampled(
     int rate, int new_rate, const float* x, size_t count, size_t piece, float* y) {
   gq::Resampler resampler(rate, new_rate);
@@ -171,10 +171,10 @@ def resampled(recogniser, tmp_path_factory):
     """gq-run's resampling as a function of NumPy arrays."""
     folder = tmp_path_factory.mktemp("resampled")
     (folder / "wrapper.cc").write_text(WRAPPER)
-    sources = [folder / "wrapper.cc", NATIVE / "resample.cc"]
+    sources = [folder / "wrapper.cc", SOURCES / "audio/resample.cc"]
     options = ["-std=c++17", "-shared", "-fPIC"]
     kept = cache.root() / "zig"  # has the C++ library since the bundle was made
-    compile_native(sources, folder / "lib.so", platform.machine(), [NATIVE], options, kept)
+    compile_native(sources, folder / "lib.so", platform.machine(), [SOURCES], options, kept)
     library = ctypes.CDLL(str(folder / "lib.so"))
     library.resampled.restype = ctypes.c_size_t
 

@@ -22,7 +22,7 @@ from helpers.codebook_models import Conv, Embedding, Linear, Lstm, export, linea
 import gq_tvm
 from gq_tvm import inspect
 from gq_tvm.build import build
-from gq_tvm.deploy import native_code
+from gq_tvm.core import compiled
 from gq_tvm.errors import Error
 from gq_tvm.plan import text
 from gq_tvm.runtime import artefact as artefact_module
@@ -190,7 +190,7 @@ def test_a_model_is_loaded_without_pytorch_and_without_a_home(saved, tmp_path):
     environment = {name: v for name, v in os.environ.items() if name not in ("HOME", *CACHES)}
     program = [sys.executable, "-c", ANYWHERE, saved]
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
-    core = native_code.provide(native.machine())  # compiling it once more would take a minute
+    core = compiled.provide(native.machine())  # compiling it once more would take a minute
     place = tmp_path / f"cache-{os.getuid()}"
     place.mkdir(mode=0o700)
     (place / "gq-tvm").mkdir()
