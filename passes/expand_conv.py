@@ -66,7 +66,7 @@ def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
     unfolded = (
         relax.op.permute_dims(x, _FRAMES_LAST)
         if plain
-        else rewriter.builder_.call_te(_unfold, x, taps, at["stride"], left, right, at["dilation"])
+        else rewriter.builder_.call_te(unfold, x, taps, at["stride"], left, right, at["dilation"])
     )
     flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(rows, group_channels * taps)
     y = codebook_linear(
@@ -88,9 +88,7 @@ def _unpadded(rewriter: CallRewriter, x: relax.Expr, padding: int) -> tuple[rela
     return x, padding, padding
 
 
-def _unfold(
-    x: te.Tensor, taps: int, stride: int, left: int, right: int, dilation: int
-) -> te.Tensor:
+def unfold(x: te.Tensor, taps: int, stride: int, left: int, right: int, dilation: int) -> te.Tensor:
     """x f32 [B, C, T] -> f32 [B, T', C * taps], zeros outside."""
     batch, channels, frames = x.shape
     frames_out = conv1d_frames(frames, taps, stride, left + right, dilation)

@@ -153,8 +153,6 @@ def test_a_cell_from_float_weights_to_compiled_text(data, monkeypatch):
     monkeypatch.setitem(training.BASE, "rnnt", (schedule, schedule))
     monkeypatch.setattr(training, "FINE", schedule)
     monkeypatch.setattr("benchmarks.accuracy.data.Data.recipe", recipe.DigitRecipe(voices=0))
-    monkeypatch.setattr("gq_tvm.speech.decoding.MAX_TOKENS_PER_FRAME", 1)
-    monkeypatch.setattr("gq_tvm.models.training.batched_decoding.MAX_TOKENS_PER_FRAME", 1)
     cell = Cell("rnnt", "2-1", "gq", 1)
     work.prepare_base(data, "rnnt")
     first = (data.folder / "rnnt-base-1.safetensors").read_bytes()
