@@ -141,10 +141,12 @@ def _check_sizes(function: str, inputs: list[relax.Var]) -> None:
     sizes = [(var.name, size) for var in inputs for size in getattr(var.ty, "shape", None) or ()]
     told = {size for _, size in sizes if isinstance(size, tvm.tirx.Var)}
     for name, size in sizes:
-        if not isinstance(size, int) and set(tvm.tirx.analysis.undefined_vars(size)) - told:
+        free = set() if isinstance(size, int) else set(tvm.tirx.analysis.undefined_vars(size))
+        if free - told:
+            unknown = ", ".join(sorted(map(str, free - told)))
             raise Error(
-                f"input {name} of function {function} has the size {size}, and no input "
-                "has the size this is computed from; export the model with a Dim of its own for it"
+                f"input {name} of function {function} has a size computed from {unknown}, which no "
+                "input has as it is; export the model with a Dim of its own for it"
             )
 
 

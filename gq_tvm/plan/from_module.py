@@ -79,7 +79,8 @@ def functions(
     Raises:
         Error: a function does what no plan can say.
     """
-    return {name: _Describer(name, module[name], weights, layers).function() for name in names}
+    left = {kernel: list(uses) for kernel, uses in layers.items()}
+    return {name: _Describer(name, module[name], weights, left).function() for name in names}
 
 
 class _Describer:
@@ -90,7 +91,7 @@ class _Describer:
         name: str,
         function: relax.Function,
         weights: Mapping[str, int],
-        layers: Mapping[str, Sequence[tuple[str, tuple[Layer, ...]]]],
+        layers: Mapping[str, list[tuple[str, tuple[Layer, ...]]]],
     ) -> None:
         self._name = name
         self._layers = layers
@@ -192,10 +193,13 @@ class _Describer:
     ) -> tuple[str, tuple[Layer, ...]]:
         """The layer that a call computes and its weights, of those its kernel computes."""
         read = {self._values[one.value].name for one in arguments if isinstance(one, Operand)}
-        for name, layers in self._layers.get(kernel, ()):
-            if all(read.issuperset(one.parameters) for one in layers):
-                return name, layers  # weights that several share are the first one's
-        return "", ()
+        computed = self._layers.get(kernel, [])
+        fitting = [one for one in computed if all(read.issuperset(w.parameters) for w in one[1])]
+        if not fitting:
+            return "", ()
+        if len(fitting) > 1:  # of layers that share a weight, in the order they are called
+            computed.remove(fitting[0])
+        return fitting[0]
 
     def _resolve(self, expr: Any) -> Any:
         """The value an expression is, or the list of those it holds."""

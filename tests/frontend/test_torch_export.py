@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
+import tvm
 from helpers.codebook_models import (
     Linear,
     Lstm,
@@ -154,7 +153,7 @@ class Plain(nn.Module):
 def test_a_codebook_in_plain_pytorch_is_found():
     artefact = build(export(nn.Sequential(Plain()), torch.randn(2, 10)), kernel="scalar")
     (layer,) = artefact.plan.layers
-    assert (layer.name, layer.bits, layer.shape) == ("0", 4, [6, 10])
+    assert (layer.name, layer.bits, layer.shape) == ("0", 4, (6, 10))
     assert not any(
         array.size >= 60 and array.itemsize == 4 for array in artefact.parameters.values()
     )
@@ -213,9 +212,7 @@ def test_a_change_in_place_is_refused(model, inputs, what):
 
 def test_a_size_that_no_input_tells_is_refused():
     program = export(Linear(6, 10), torch.randn(8, 10), dynamic=({0: 2 * frames()},))
-    with pytest.raises(
-        Error, match=r"input x of function main has the size \w+ \* 2, and no input"
-    ):
+    with pytest.raises(Error, match=r"x of function main has a size computed from \w+, which no"):
         build(program)
 
 
@@ -223,7 +220,7 @@ def test_a_failure_of_tvms_is_one_sentence(monkeypatch):
     def fail(module, target):
         raise RuntimeError("no register left\nstack trace\n")
 
-    monkeypatch.setattr(sys.modules["gq_tvm.build"], "_compile", fail)
+    monkeypatch.setattr(tvm, "compile", fail)
     with pytest.raises(Error, match="TVM cannot compile the model: no register left; ") as refusal:
         build(linear_program(), kernel="scalar")
     assert isinstance(refusal.value.__cause__, RuntimeError)
