@@ -161,6 +161,8 @@ class _FunctionReader:
         for names in ([one.name for one in sizes], [one.name for one in found.inputs]):
             if len(set(names)) < len(names):
                 raise Error(f"is the last, and function {self._name} has a name twice")
+        if any(found.sizes.get(one.name) != one for one in sizes):
+            raise Error(f"is the last, and function {self._name} has a size of no input")
         return found
 
     def size(self, words: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ def test_each_phase_is_written_without_the_weights(tmp_path):
         "3-choose-and-pack.py",
         "4-kernels.py",
         "5-rest.py",
+        "6-calls.py",
     ]
     texts = [(tmp_path / "made" / name).read_text() for name in names]
     assert "R.gq.codebook_linear" in texts[2]

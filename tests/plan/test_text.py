@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gq_tvm.errors import Error
@@ -140,6 +140,7 @@ def test_a_plan_that_was_cut_or_altered_is_noticed():
                 read(damaged, "plan.txt")
 
 
+@example(2061)
 @given(st.integers(0, 2**32))
 def test_no_altered_plan_is_a_traceback(seed):
     chance = random.Random(seed)
