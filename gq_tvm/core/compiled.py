@@ -7,6 +7,7 @@ they are first needed, and kept in the cache.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from gq_tvm import cache
@@ -95,7 +96,7 @@ def compile_for(machine: str, folder: Path) -> None:
     Raises:
         Error: there is no compiler, or it refuses.
     """
-    include = [SOURCES, *ffi_headers()]
+    include: list[str | os.PathLike[str]] = [SOURCES, *ffi_headers()]
     kept = cache.root() / "zig"
     core = folder / "core.o"  # both have it: compiled once
     sources = [SOURCES / name for name in CORE]
