@@ -90,7 +90,8 @@ setup: .venv/.installed device
 # The emulated ARM board, and what models times on ARM cores. Where they cannot be had their tests are
 # skipped, but never in CI. The stamp names the folder of the board, so that a cache that was emptied
 # is noticed.
-EMULATION := gq_tvm/runtime/board.py gq_tvm/runtime/rpc_server.c gq_tvm/runtime/native/kernel_runner.c \
+EMULATION := gq_tvm/runtime/devices/board.py gq_tvm/runtime/devices/native/rpc_server.c \
+    gq_tvm/runtime/devices/native/kernel_runner.c \
     gq_tvm/modelled/tools.py gq_tvm/modelled/native/count_plugin.c
 
 device: .venv/.installed
@@ -99,7 +100,7 @@ device: .venv/.installed
 	    [[ .venv/.board -nt $$file ]] || newer=$$file; done; \
 	if [[ -f "$$board/files.json" && -z "$$newer" ]]; then exit 0; fi; \
 	if $(PY) -m gq_tvm.device --setup-only && $(PY) -m gq_tvm.device --setup-only --modelled; then \
-	    $(PY) -c 'from gq_tvm.runtime.board import locate; print(locate().folder)' > .venv/.board; \
+	    $(PY) -c 'from gq_tvm.runtime.devices.board import locate; print(locate().folder)' > .venv/.board; \
 	elif [[ -n "$${CI:-}" ]]; then exit 1; \
 	else echo "Skipped: the tests on emulated ARM, for the reason above."; fi
 

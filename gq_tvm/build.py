@@ -22,9 +22,9 @@ from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.relax_tools.rewriter import inputs_of
 from gq_tvm.plan import from_module, recogniser
 from gq_tvm.plan.plan import Plan
-from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import Artefact
-from gq_tvm.runtime.manifest import Manifest
+from gq_tvm.runtime.artefact import weights
+from gq_tvm.runtime.artefact.folder import Artefact
+from gq_tvm.runtime.artefact.manifest import Manifest
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.choosing.database import load as load_schedules
 from gq_tvm.targets import Target, get

@@ -12,8 +12,8 @@ from gq_tvm import files
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
-from gq_tvm.runtime.artefact import check_place, check_runtime
-from gq_tvm.runtime.placement import add_place_options
+from gq_tvm.runtime.artefact.folder import check_place, check_runtime
+from gq_tvm.runtime.devices.placement import add_place_options
 
 _EPILOG = """\
 examples:

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.build import build
     from gq_tvm.recognition import recogniser_of
     from gq_tvm.runtime import load
-    from gq_tvm.runtime.placement import emulated
+    from gq_tvm.runtime.devices.placement import emulated
     from gq_tvm.runtime.profiling import compare
 
     program, spoken, source = _DIGITS / "digits.pt2", *_recordings()

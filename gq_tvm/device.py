@@ -13,7 +13,7 @@ from gq_tvm.errors import Error
 from gq_tvm.runtime import import_tvm
 
 if TYPE_CHECKING:
-    from gq_tvm.runtime.board import Installation
+    from gq_tvm.runtime.devices.board import Installation
 
 _ON_A_BOARD = """\
 On a real 64-bit ARM board (Linux, glibc 2.27 or newer; nothing else is needed there):
@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     import_tvm()  # before what imports it with PyTorch
     from gq_tvm.modelled import tools
-    from gq_tvm.runtime import emulator
-    from gq_tvm.runtime.emulator import CPUS, EmulatedDevice
+    from gq_tvm.runtime.devices import emulator
+    from gq_tvm.runtime.devices.emulator import CPUS, EmulatedDevice
 
     parser = argparse.ArgumentParser(
         prog="python -m gq_tvm.device",
@@ -80,7 +80,7 @@ def write_board(installation: Installation, folder: Path) -> None:
 
     Raises `Error` if `folder` exists or cannot be written.
     """
-    from gq_tvm.runtime.board import LIBRARIES
+    from gq_tvm.runtime.devices.board import LIBRARIES
     from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
 
     try:

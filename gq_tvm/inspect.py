@@ -13,8 +13,8 @@ from typing import Any
 from gq_tvm.columns import columns
 from gq_tvm.command import command
 from gq_tvm.plan.plan import Function, Plan, Tensor
-from gq_tvm.runtime.artefact import KERNELS, check_files, read
-from gq_tvm.runtime.manifest import Manifest
+from gq_tvm.runtime.artefact.folder import KERNELS, check_files, read
+from gq_tvm.runtime.artefact.manifest import Manifest
 
 
 @command

@@ -12,8 +12,8 @@ from pathlib import Path
 from gq_tvm import files
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
-from gq_tvm.runtime.manifest import Manifest
-from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
+from gq_tvm.runtime.artefact.manifest import Manifest
+from gq_tvm.runtime.devices.placement import add_device_options, chosen_device, emulates
 
 
 @command
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
     from gq_tvm.runtime import load
-    from gq_tvm.runtime.artefact import read
+    from gq_tvm.runtime.artefact.folder import read
     from gq_tvm.runtime.profiling import compare
 
     with ExitStack() as stack:

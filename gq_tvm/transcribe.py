@@ -11,7 +11,7 @@ from typing import Any
 
 from gq_tvm.command import command, printable
 from gq_tvm.errors import Error
-from gq_tvm.runtime.placement import add_device_options, chosen_device, emulates
+from gq_tvm.runtime.devices.placement import add_device_options, chosen_device, emulates
 
 
 @command

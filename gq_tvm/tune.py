@@ -15,7 +15,7 @@ from gq_tvm.ops.checks import ACTIVATIONS
 
 if TYPE_CHECKING:
     from gq_tvm.plan.plan import Plan
-    from gq_tvm.runtime.devices import RpcDevice
+    from gq_tvm.runtime.devices.device import RpcDevice
     from gq_tvm.schedules import Product
     from gq_tvm.schedules.choosing.chooser import Chooser
     from gq_tvm.targets import Target
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         target = targets.get(options.target or "native")
         products = common_products(options.activation or "int8")
     elif Path(options.model).is_dir():
-        from gq_tvm.runtime.artefact import read
+        from gq_tvm.runtime.artefact.folder import read
 
         manifest, plan = read(options.model)
         target = targets.get(options.target or manifest.target)
@@ -170,7 +170,7 @@ def _unmeasured(tasks: list[Task], chooser: Chooser, progress: Progress) -> list
 
 def _check_device(target: Target, rpc: str | None) -> str:
     """Refuse a device that cannot run the target or has no clock; return what its CPU is called."""
-    from gq_tvm.runtime.devices import RpcDevice, connect
+    from gq_tvm.runtime.devices.device import RpcDevice, connect
     from gq_tvm.targets import native
 
     with connect(rpc) as device:

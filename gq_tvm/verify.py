@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.runtime.artefact import read
-from gq_tvm.runtime.placement import add_device_options, chosen_device, emulated, runs_here
+from gq_tvm.runtime.artefact.folder import read
+from gq_tvm.runtime.devices.placement import add_device_options, chosen_device, emulated, runs_here
 
 if TYPE_CHECKING:
-    from gq_tvm.runtime.devices import Device
+    from gq_tvm.runtime.devices.device import Device
     from gq_tvm.verification.bound import Report
 
 _EPILOG = """\

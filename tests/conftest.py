@@ -12,7 +12,7 @@ from hypothesis import settings
 import gq_tvm
 
 if TYPE_CHECKING:
-    from gq_tvm.runtime.artefact import Artefact
+    from gq_tvm.runtime.artefact.folder import Artefact
 
 # No deadlines: this machine may be busy with something else. The same examples each time in CI.
 settings.register_profile("gq", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -34,7 +34,7 @@ class Boards:
         """
         from helpers.kernel_program import KernelProgram
 
-        from gq_tvm.runtime import board, emulator
+        from gq_tvm.runtime.devices import board, emulator
 
         able, reason = emulator.available()
         if not able and os.environ.get("CI"):

@@ -11,7 +11,7 @@ from gq_tvm.core import compiled
 from gq_tvm.errors import Error
 from gq_tvm.plan import recogniser
 from gq_tvm.plan.plan import Plan
-from gq_tvm.runtime.artefact import README, Artefact, save
+from gq_tvm.runtime.artefact.folder import README, Artefact, save
 
 # What runs a program: a 64-bit kernel may carry a 32-bit system, so `uname -m` does not tell.
 _SYSTEMS = {

@@ -30,7 +30,7 @@ from gq_tvm.modelled.counting import LINE, Counts, count
 from gq_tvm.modelled.elf import Elf
 from gq_tvm.modelled.pipeline import cycles
 from gq_tvm.modelled.traces import traces
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 from gq_tvm.targets import Target
 from gq_tvm.targets.core import Core
 from gq_tvm.targets.instruction_sets import ISAS

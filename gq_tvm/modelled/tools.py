@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gq_tvm import cache
 from gq_tvm.errors import Error
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 from gq_tvm.toolchain import debian
 from gq_tvm.toolchain.zig import GLIBC, compile_native
 
@@ -86,7 +86,7 @@ class Guest:
 
     @property
     def runner(self) -> Path:
-        """The program that calls a kernel (`gq_tvm.runtime.kernel_runner`)."""
+        """The program that calls a kernel (`gq_tvm.runtime.devices.kernel_runner`)."""
         return self.folder / "kernel_runner"
 
     def emulator(self, cpu: str) -> list[str]:

@@ -11,12 +11,17 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gq_tvm.runtime.artefact import Artefact, save
+    from gq_tvm.runtime.artefact.folder import Artefact, save
     from gq_tvm.runtime.model import Model, load
 
 __all__ = ["Artefact", "Model", "import_tvm", "load", "save"]
 
-_LAZY = {"Artefact": "artefact", "save": "artefact", "Model": "model", "load": "model"}
+_LAZY = {
+    "Artefact": "artefact.folder",
+    "save": "artefact.folder",
+    "Model": "model",
+    "load": "model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,15 +13,15 @@ import numpy as np
 from gq_tvm.errors import Error
 from gq_tvm.plan.plan import Function, Operand, Plan, Value
 from gq_tvm.plan.size import evaluate
-from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import (
+from gq_tvm.runtime.artefact import weights
+from gq_tvm.runtime.artefact.folder import (
     KERNELS,
     WEIGHTS,
     check_device,
     check_files,
     check_runtime,
 )
-from gq_tvm.runtime.devices import Device, LocalDevice
+from gq_tvm.runtime.devices.device import Device, LocalDevice
 
 # What TVM raises where code and arguments do not fit, and NumPy where memory is short.
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, BufferError, MemoryError)

@@ -10,12 +10,12 @@ from gq_tvm.core.binding import Core
 from gq_tvm.errors import Error
 from gq_tvm.plan.plan import Layer, Plan
 from gq_tvm.runtime import import_tvm
-from gq_tvm.runtime.artefact import Manifest, check_device, read
+from gq_tvm.runtime.artefact.folder import Manifest, check_device, read
 from gq_tvm.runtime.function import Bound, CompiledFunction, Runner, checked_threads
 from gq_tvm.targets import native
 
 if TYPE_CHECKING:
-    from gq_tvm.runtime.devices import Device
+    from gq_tvm.runtime.devices.device import Device
 
 _DEFAULT = ("main", "model")
 

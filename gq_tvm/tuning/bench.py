@@ -12,7 +12,7 @@ import tvm
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
-from gq_tvm.runtime.devices import Device, LocalDevice, connect
+from gq_tvm.runtime.devices.device import Device, LocalDevice, connect
 from gq_tvm.schedules import Schedule
 from gq_tvm.targets import Target
 from gq_tvm.toolchain.linker import export

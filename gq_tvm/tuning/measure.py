@@ -10,7 +10,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime.devices import DeviceLost
+from gq_tvm.runtime.devices.device import DeviceLost
 from gq_tvm.schedules import Schedule
 from gq_tvm.tuning.candidate import meaning
 from gq_tvm.tuning.log import Trial

@@ -9,7 +9,7 @@ from statistics import median
 
 from gq_tvm import __version__, targets
 from gq_tvm.errors import Error
-from gq_tvm.runtime.devices import DeviceLost
+from gq_tvm.runtime.devices.device import DeviceLost
 from gq_tvm.schedules import Schedule
 from gq_tvm.schedules.choosing.database import Entry, add, cost, read
 from gq_tvm.tuning.bench import Measurement

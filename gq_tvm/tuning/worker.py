@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime.devices import DeviceLost
+from gq_tvm.runtime.devices.device import DeviceLost
 from gq_tvm.tuning.bench import Bench
 from gq_tvm.tuning.modelled_bench import ModelledBench
 

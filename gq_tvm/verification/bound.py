@@ -27,7 +27,7 @@ from gq_tvm import frontend
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.plan.plan import Plan
-from gq_tvm.runtime.devices import Device
+from gq_tvm.runtime.devices.device import Device
 from gq_tvm.runtime.model import load
 from gq_tvm.schedules import FAMILIES
 from gq_tvm.verification.drawn_inputs import draw, read

@@ -8,7 +8,7 @@ import pytest
 
 from gq_tvm import demo_prompts
 from gq_tvm.device import main
-from gq_tvm.runtime.devices import connect
+from gq_tvm.runtime.devices.device import connect
 from gq_tvm.toolchain.elf import machine
 
 

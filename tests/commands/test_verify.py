@@ -17,7 +17,7 @@ import gq_tvm
 from gq_tvm import compile as compile_command
 from gq_tvm import profile, tune, verify
 from gq_tvm.runtime import profiling
-from gq_tvm.runtime.emulator import EmulatedDevice
+from gq_tvm.runtime.devices.emulator import EmulatedDevice
 from gq_tvm.verification import bound as verification
 
 pytestmark = pytest.mark.export

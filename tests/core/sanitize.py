@@ -28,7 +28,7 @@ from gq_tvm.command import command
 from gq_tvm.core.compiled import CORE, SOURCES
 from gq_tvm.errors import Error
 from gq_tvm.plan import text
-from gq_tvm.runtime.artefact import KERNELS, PLAN, WEIGHTS
+from gq_tvm.runtime.artefact.folder import KERNELS, PLAN, WEIGHTS
 from gq_tvm.toolchain.zig import ffi_headers
 
 HERE = Path(__file__).parent

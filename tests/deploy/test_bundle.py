@@ -17,8 +17,8 @@ from helpers.small_networks import whole_conformer
 import gq_tvm
 from gq_tvm import Error, cache, deploy, targets
 from gq_tvm.build import build
-from gq_tvm.runtime import board
-from gq_tvm.runtime.artefact import Artefact
+from gq_tvm.runtime.artefact.folder import Artefact
+from gq_tvm.runtime.devices import board
 from gq_tvm.speech import audio
 from gq_tvm.toolchain.zig import compile_native
 
@@ -203,7 +203,7 @@ def test_older_bundle_outlives_a_failure(small, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gq_tvm.runtime.artefact._swap", full)
+    monkeypatch.setattr("gq_tvm.runtime.artefact.folder._swap", full)
     with pytest.raises(Error, match="No space left"):
         deploy.write(small, place)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

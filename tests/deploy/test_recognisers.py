@@ -14,7 +14,7 @@ from gq_tvm.build import build
 from gq_tvm.models import export
 from gq_tvm.models.torch_recogniser import recogniser
 from gq_tvm.recognition import recogniser_of
-from gq_tvm.runtime import board
+from gq_tvm.runtime.devices import board
 from gq_tvm.speech import Recogniser, audio
 
 pytestmark = pytest.mark.native

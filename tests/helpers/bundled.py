@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gq_tvm.plan.text import CHECKSUM, sealed
-from gq_tvm.runtime.artefact import KERNELS, PLAN, WEIGHTS
+from gq_tvm.runtime.artefact.folder import KERNELS, PLAN, WEIGHTS
 
 
 def run(

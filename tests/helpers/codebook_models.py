@@ -14,7 +14,7 @@ import gq_tvm
 import gq_tvm.ops.torch_ops
 from gq_tvm.build import build
 from gq_tvm.runtime import Model
-from gq_tvm.runtime.artefact import Artefact
+from gq_tvm.runtime.artefact.folder import Artefact
 
 
 def indices(*shape: int, bits: int, seed: int = 0) -> Tensor:

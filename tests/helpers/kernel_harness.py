@@ -15,7 +15,7 @@ from tvm import tirx
 
 from gq_tvm import targets
 from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import Device, LocalDevice
+from gq_tvm.runtime.devices.device import Device, LocalDevice
 from gq_tvm.schedules import Choice, Family, Product, Schedule
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target, native

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 
 
 class Held:
@@ -23,7 +23,7 @@ class Held:
 
 
 class KernelProgram:
-    """As much of a `gq_tvm.runtime.devices.Device` as kernels alone need."""
+    """As much of a `gq_tvm.runtime.devices.device.Device` as kernels alone need."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Take the command line of the program, an emulator before it."""

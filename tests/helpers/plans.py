@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 from gq_tvm import frontend, passes, targets
 from gq_tvm.plan import from_module
 from gq_tvm.plan.plan import Content, Plan
-from gq_tvm.runtime import weights
+from gq_tvm.runtime.artefact import weights
 
 
 def plan_of(program: ExportedProgram, kernel: str = "auto") -> Plan:

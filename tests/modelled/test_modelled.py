@@ -11,7 +11,7 @@ from gq_tvm import Error, targets
 from gq_tvm.modelled import times, tools
 from gq_tvm.modelled.counting import Block, _whole
 from gq_tvm.modelled.elf import Elf
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 from gq_tvm.schedules import Product, Schedule
 from gq_tvm.toolchain.linker import linker
 from gq_tvm.toolchain.zig import compile_native

@@ -25,9 +25,9 @@ from gq_tvm.build import build
 from gq_tvm.core import compiled
 from gq_tvm.errors import Error
 from gq_tvm.plan import text
-from gq_tvm.runtime import artefact as artefact_module
-from gq_tvm.runtime import weights
-from gq_tvm.runtime.artefact import KERNELS, MANIFEST, PLAN, README, WEIGHTS, Artefact, read
+from gq_tvm.runtime.artefact import folder as artefact_module
+from gq_tvm.runtime.artefact import weights
+from gq_tvm.runtime.artefact.folder import KERNELS, MANIFEST, PLAN, README, WEIGHTS, Artefact, read
 from gq_tvm.targets import native
 
 pytestmark = pytest.mark.export

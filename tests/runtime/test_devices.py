@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gq_tvm import Error
-from gq_tvm.runtime import connection
-from gq_tvm.runtime.devices import DeviceLost, LocalDevice, RpcDevice, connect
+from gq_tvm.runtime.devices import connection
+from gq_tvm.runtime.devices.device import DeviceLost, LocalDevice, RpcDevice, connect
 from gq_tvm.runtime.memory import ALIGNMENT
 from gq_tvm.targets import native
 

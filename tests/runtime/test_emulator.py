@@ -15,9 +15,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm import Error
-from gq_tvm.runtime import emulator
-from gq_tvm.runtime.devices import DeviceLost, RpcDevice
-from gq_tvm.runtime.emulator import EmulatedDevice
+from gq_tvm.runtime.devices import emulator
+from gq_tvm.runtime.devices.device import DeviceLost, RpcDevice
+from gq_tvm.runtime.devices.emulator import EmulatedDevice
 from gq_tvm.toolchain import debian
 from gq_tvm.toolchain.linker import linker
 
@@ -186,7 +186,7 @@ def test_server_leaves_with_a_process_that_is_killed(emulated):
     emulated()
     program = (
         "import time\n"
-        "from gq_tvm.runtime.emulator import EmulatedDevice\n"
+        "from gq_tvm.runtime.devices.emulator import EmulatedDevice\n"
         "device = EmulatedDevice('cortex-a53')\n"
         "print(device._process.pid, flush=True)\n"
         "time.sleep(600)\n"

@@ -9,7 +9,7 @@ import tvm
 from tvm import te
 
 from gq_tvm import Error, targets
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 from gq_tvm.toolchain.linker import linker
 
 

@@ -16,8 +16,9 @@ import gq_tvm
 from gq_tvm import inspect
 from gq_tvm.build import build
 from gq_tvm.errors import Error
-from gq_tvm.runtime import Model, placement
-from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.runtime import Model
+from gq_tvm.runtime.devices import placement
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.targets import native
 
 pytestmark = pytest.mark.export

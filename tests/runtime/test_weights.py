@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime import weights
+from gq_tvm.runtime.artefact import weights
 
 DTYPES = st.sampled_from([np.uint8, np.int8, np.float32, np.int64, np.bool_])
 ARRAYS = hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9))

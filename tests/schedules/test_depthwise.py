@@ -6,7 +6,7 @@ from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.cpu import depthwise
 from gq_tvm.schedules.cpu.float_ops import lanes_of

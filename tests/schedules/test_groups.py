@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gq_tvm.ops import reference, reference_recurrent
 from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import FAMILIES, Choice, Product, Schedule, family
 
 #: (N, K, rows, group): whole groups and a short last one, less than a tile and several.

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import FAMILIES, Product, family
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import MOST_INT8_K

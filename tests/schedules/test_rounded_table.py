@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import Product, families_for, family
 
 

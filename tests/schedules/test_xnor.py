@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Weight
-from gq_tvm.runtime.devices import LocalDevice
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import Choice, Product, Schedule, families_for, family
 from gq_tvm.schedules.cpu.engines.xnor import walsh_hadamard
 from gq_tvm.schedules.family import MOST_INT8_K

@@ -5,7 +5,7 @@ import pytest
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
-from gq_tvm.runtime import probe
+from gq_tvm.runtime.devices import probe
 from gq_tvm.targets import native
 
 X86 = """processor\t: 0

@@ -189,7 +189,7 @@ class EveryLayer(nn.Module):
 def test_an_artefact_and_its_model_have_the_same_products(tmp_path):
     from gq_tvm import quantize
     from gq_tvm.build import build, products
-    from gq_tvm.runtime.artefact import read
+    from gq_tvm.runtime.artefact.folder import read
 
     model = quantize.compress(EveryLayer().eval(), bits=2)
     program = torch.export.export(model, (torch.zeros(1, 9, dtype=torch.int64),))

@@ -15,8 +15,8 @@ from helpers.codebook_models import linear_program
 
 from gq_tvm import targets, tune
 from gq_tvm.errors import Error
-from gq_tvm.runtime.devices import DeviceLost
-from gq_tvm.runtime.emulator import EmulatedDevice
+from gq_tvm.runtime.devices.device import DeviceLost
+from gq_tvm.runtime.devices.emulator import EmulatedDevice
 from gq_tvm.schedules import Product, family
 from gq_tvm.schedules.choosing.database import read
 from gq_tvm.schedules.cpu.engines.lookup import LookupEngine

@@ -14,7 +14,7 @@ import pytest
 
 from gq_tvm import targets
 from gq_tvm.errors import Error
-from gq_tvm.runtime.devices import DeviceLost
+from gq_tvm.runtime.devices.device import DeviceLost
 from gq_tvm.schedules import FAMILIES, Product, Schedule, family
 from gq_tvm.schedules.choosing import database
 from gq_tvm.schedules.choosing.chooser import Chooser

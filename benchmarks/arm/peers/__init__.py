@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.arm.candidate import INPUTS, OUTPUTS, Call, Candidate
 from benchmarks.arm.peers import kleidiai, torchao
 from benchmarks.arm.peers.library import Kernel, Library
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 from gq_tvm.targets import Target
 
 LIBRARIES = (*torchao.LIBRARIES, *kleidiai.LIBRARIES)

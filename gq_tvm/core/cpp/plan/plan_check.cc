@@ -7,7 +7,7 @@ namespace gq {
 namespace {
 
 constexpr size_t kMostDimensions = 64;
-constexpr int64_t kAlignment = 64;  // of weights; ALIGNMENT of gq_tvm.runtime.weights
+constexpr int64_t kAlignment = 64;  // of weights; ALIGNMENT of gq_tvm.runtime.artefact.weights
 
 class Checker {
  public:

@@ -17,8 +17,9 @@ import numpy as np
 import tvm
 
 from gq_tvm.errors import Error
-from gq_tvm.runtime import probe, threads
-from gq_tvm.runtime.connection import Connection, reachable
+from gq_tvm.runtime import threads
+from gq_tvm.runtime.devices import probe
+from gq_tvm.runtime.devices.connection import Connection, reachable
 from gq_tvm.runtime.memory import shareable
 from gq_tvm.targets import native
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gq_tvm import cache
 from gq_tvm.errors import Error
-from gq_tvm.runtime import kernel_runner
+from gq_tvm.runtime.devices import kernel_runner
 from gq_tvm.toolchain import debian
 from gq_tvm.toolchain.zig import GLIBC, compile_native, ffi_headers
 
@@ -45,7 +45,7 @@ _SYSTEM_LIBRARIES_32 = (
     *("ld-linux-armhf.so.3", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"),
     "libgcc_s.so.1",
 )
-_SOURCE = Path(__file__).with_name("rpc_server.c")
+_SOURCE = Path(__file__).with_name("native") / "rpc_server.c"
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from gq_tvm.errors import Error
 from gq_tvm.plan import reader, text
 from gq_tvm.plan.plan import Plan
 from gq_tvm.records import Wrong
-from gq_tvm.runtime import weights
-from gq_tvm.runtime.manifest import FORMAT, Manifest
+from gq_tvm.runtime.artefact import weights
+from gq_tvm.runtime.artefact.manifest import FORMAT, Manifest
 from gq_tvm.toolchain.elf import machine
 
 MANIFEST, PLAN, README = "manifest.json", "plan.txt", "README.md"

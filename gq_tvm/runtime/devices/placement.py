@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from gq_tvm.command import positive
 from gq_tvm.errors import Error
 from gq_tvm.runtime import import_tvm
-from gq_tvm.runtime.artefact import check_runtime, read
+from gq_tvm.runtime.artefact.folder import check_runtime, read
 from gq_tvm.targets import native
 
 if TYPE_CHECKING:  # TVM takes seconds to load: not before a command has read its options
-    from gq_tvm.runtime.devices import Device
+    from gq_tvm.runtime.devices.device import Device
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def chosen_device(
             yield device
     elif options.rpc:
         import_tvm()
-        from gq_tvm.runtime.devices import connect
+        from gq_tvm.runtime.devices.device import connect
 
         with connect(options.rpc) as device:
             yield device
@@ -79,7 +79,7 @@ def emulated(artefact: str | os.PathLike[str]) -> Iterator[Device]:
         raise Error(
             f"{artefact} is for {manifest.target}, which nothing here can emulate; use such a CPU"
         )
-    from gq_tvm.runtime.emulator import EmulatedDevice
+    from gq_tvm.runtime.devices.emulator import EmulatedDevice
 
     with EmulatedDevice(cpu) as board, board.connect() as device:
         yield device
@@ -99,6 +99,6 @@ def emulates(device: Device | None) -> bool:
     """Whether a device is a CPU in a program, whose times say nothing about a real one."""
     if device is None:
         return False
-    from gq_tvm.runtime.devices import RpcDevice
+    from gq_tvm.runtime.devices.device import RpcDevice
 
     return isinstance(device, RpcDevice) and device.probed.emulated

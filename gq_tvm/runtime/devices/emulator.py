@@ -18,9 +18,9 @@ from typing import IO, Any
 
 from gq_tvm import cache
 from gq_tvm.errors import Error
-from gq_tvm.runtime import board
-from gq_tvm.runtime.board import CPUS
-from gq_tvm.runtime.devices import RpcDevice
+from gq_tvm.runtime.devices import board
+from gq_tvm.runtime.devices.board import CPUS
+from gq_tvm.runtime.devices.device import RpcDevice
 from gq_tvm.runtime.threads import SPIN_VARIABLE, SPINS
 from gq_tvm.toolchain import debian
 

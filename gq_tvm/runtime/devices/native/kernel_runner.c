@@ -4,7 +4,7 @@
  *
  * TENSORS is a file of tensors, the kernel's arguments: `struct header` and data, each at a
  * multiple of 64 bytes. It is mapped, so what the kernel writes is in it afterwards.
- * gq_tvm.runtime.kernel_runner writes and reads it.
+ * gq_tvm.runtime.devices.kernel_runner writes and reads it.
  */
 #include <dlfcn.h>
 #include <fcntl.h>

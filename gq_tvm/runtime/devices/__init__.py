@@ -1,0 +1,1 @@
+"""Where compiled code runs: this process, boards, emulated boards."""
