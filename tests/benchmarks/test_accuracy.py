@@ -70,10 +70,11 @@ def test_rounding_puts_the_outermost_level_at_the_largest_weight():
     torch.manual_seed(0)
     model = training.prepared(Cell("rnnt", "3", "rounding", 1), build(NETWORKS["rnnt"]))
     layer = cast(Any, model.encoder).projection
-    indices, codebook, *_ = layer.hardened("weight")
-    assert codebook.abs().max() == pytest.approx(float(layer.weight.detach().abs().max()), rel=1e-6)
-    values = codebook[0][indices.long()]
-    step = codebook[0].diff().max()
+    weight = layer.hardened("weight")
+    levels = weight.codebook[0] * weight.scale
+    assert levels.abs().max() == pytest.approx(float(layer.weight.detach().abs().max()), rel=1e-6)
+    values = levels[weight.indices.long()]
+    step = levels.diff().max()
     assert (values - layer.weight).abs().max() <= step * 1.01
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
-import gq_tvm
+from gq_tvm.core.compiled import SOURCES
 from gq_tvm.plan.recogniser import TASKS, words
 from gq_tvm.speech import FeatureSettings
 from gq_tvm.speech.decoding import DECODERS
@@ -25,8 +24,7 @@ DESCRIBED = RecogniserDescription(
 
 
 def native(*names: str) -> str:
-    folder = Path(gq_tvm.__file__).parent / "deploy" / "native"
-    return "".join((folder / name).read_text() for name in names)
+    return "".join((SOURCES / "speech" / name).read_text() for name in names)
 
 
 def test_what_is_written_is_read():

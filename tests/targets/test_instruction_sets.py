@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-import gq_tvm.deploy
 from gq_tvm import targets
+from gq_tvm.core.compiled import SOURCES
 from gq_tvm.schedules import family
 from gq_tvm.schedules.choosing.counts import count
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
@@ -28,7 +27,7 @@ def test_every_instruction_set_has_a_row_and_targets_have_its_features():
 
 
 def test_the_probe_in_cpp_knows_the_same_bits():
-    text = (Path(gq_tvm.deploy.__file__).parent / "native" / "cpu.cc").read_text()
+    text = (SOURCES / "run" / "cpu.cc").read_text()
     aarch64, arm = re.findall(r"bits = \{\s*(\{.*?\})\};", text, flags=re.S)
     for machine, written in (("aarch64", aarch64), ("armhf", arm)):
         found = re.findall(r'\{"(\w+)", (?:(\d+) \+ )?(\d+)\}', written)
