@@ -126,7 +126,7 @@ def test_installed_it_works_from_anywhere(installed: Path):
         "import gq_tvm, importlib.util as util\n"
         "gq_tvm.load\n"
         "from gq_tvm import passes, schedules, targets\n"
-        "from gq_tvm.runtime import board\n"
+        "from gq_tvm.runtime.devices import board\n"
         "for package in (gq_tvm, passes, schedules, targets):\n"
         "    assert package.__file__.startswith('VENV'), package.__file__\n"
         "assert not any(util.find_spec(bare) for bare in ('passes', 'schedules', 'targets'))\n"
