@@ -21,7 +21,7 @@ from gq_tvm.runtime.artefact.folder import (
     check_files,
     check_runtime,
 )
-from gq_tvm.runtime.devices.device import Device, LocalDevice
+from gq_tvm.runtime.devices.device import Device
 
 # What TVM raises where code and arguments do not fit, and NumPy where memory is short.
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, BufferError, MemoryError)
@@ -149,11 +149,6 @@ class Run:
         if value.kind == "constant":
             array = np.frombuffer(value.data, value.dtype).reshape(shape)
         return self._model.device.tensor(array)
-
-
-def here() -> Device:
-    """This process as a device of TVM's."""
-    return LocalDevice()
 
 
 def _refused(failure: Exception) -> Error:

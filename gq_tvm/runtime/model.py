@@ -61,9 +61,10 @@ def _runner(
     if device is None and not plan.runtime:
         return Core(path, threads)
     import_tvm()
-    from gq_tvm.runtime.kernel_by_kernel import KernelByKernel, here
+    from gq_tvm.runtime.devices.device import LocalDevice
+    from gq_tvm.runtime.kernel_by_kernel import KernelByKernel
 
-    return KernelByKernel(plan, path, device or here())
+    return KernelByKernel(plan, path, device or LocalDevice())
 
 
 class Model(Mapping[str, "CompiledFunction"]):
