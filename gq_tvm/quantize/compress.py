@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import GROUPS
@@ -87,8 +87,8 @@ def compress(
             Some thousand rows should reach each layer. The model runs several times with them, in
             eval mode.
         scales: ``"tensor"``, ``"row"``, or how many inputs of a row share one: 16, 32, 64 or 128;
-            or these by pattern, as in ``overrides``; None: 32, but a row where weights have 1 bit or
-            activations 1 or 2.
+            or these by pattern, as in ``overrides``; None: 32, but a row where weights have 1 bit
+            or activations 1 or 2.
         outliers: the largest share of weights kept apart at 16 bits, 0 to 0.005; None: 0.
         progress: told in lines how the work goes on and what is lost; None: nobody.
 

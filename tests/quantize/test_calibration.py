@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -160,7 +161,7 @@ def test_a_shared_weight_sums_all_its_uses_even_those_past_the_layer(fitted):
 def chain(*sizes: int) -> nn.Sequential:
     torch.manual_seed(1)
     layers: list[nn.Module] = []
-    for one, after in zip(sizes, sizes[1:], strict=False):
+    for one, after in pairwise(sizes):
         layers += [nn.Linear(one, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

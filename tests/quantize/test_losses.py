@@ -93,5 +93,5 @@ def test_exported_programs_are_compared_by_their_outputs():
 
 
 def test_models_that_give_unlike_outputs_are_refused():
-    with pytest.raises(Error, match="^losses: output is not of one shape in both models"):
+    with pytest.raises(Error, match=r"^losses: output is not of one shape in both models"):
         quantize.losses(nn.Linear(4, 3), nn.Linear(4, 2), [torch.ones(1, 4)])

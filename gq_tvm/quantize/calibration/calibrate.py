@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -126,10 +127,8 @@ class Calibration:
         for number, run in enumerate(self._inputs.runs()):
             watch = _Watch(collected, leading, self._left(group, number))
             self._tap.begin(floats=False, watch=watch)
-            try:
+            with suppress(Enough):
                 run(self._model)
-            except Enough:
-                pass
         self._tap.begin(floats=False)
         return collected
 

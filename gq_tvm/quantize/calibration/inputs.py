@@ -43,7 +43,7 @@ class Inputs:
         Raises:
             Error: it is neither, it is empty, or a tensor in it holds NaN.
         """
-        if isinstance(inputs, nn.Module) or isinstance(inputs, Tensor | Mapping | str):
+        if isinstance(inputs, nn.Module | Tensor | Mapping | str):
             raise Error(
                 f"{verb}: inputs must be a list of examples or a function that is given the "
                 f"model, got {type(inputs).__name__}; put a single example in a list."
