@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -122,7 +122,8 @@ def _said(what: str) -> Iterator[None]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """In eval mode without gradients; each module's mode comes back."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    with suppress(NotImplementedError):  # the module of an exported program has one mode
+        model.eval()
     try:
         with torch.no_grad():
             yield
