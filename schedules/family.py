@@ -56,6 +56,8 @@ class Product:
         scale_type: dtype of the scales in memory: ``"float32"``, or of groups also ``"float16"`` or
             ``"uint8"``.
         zero_type: That of the zero points.
+        outliers: dtype of what the weight's outliers add, ``"float16"`` or ``"float32"``; "" if it
+            has none.
     """
 
     n: int
@@ -70,6 +72,7 @@ class Product:
     tables: int = 1
     scale_type: str = "float32"
     zero_type: str = "float32"
+    outliers: str = ""
 
     @property
     def groups(self) -> int:
@@ -92,7 +95,8 @@ class Product:
         return not self.parted and self.tables == 1
 
     def of(self, weight: Weight) -> Product:
-        """The same product of a weight whose scales, zero points and tables are as these."""
+        """The same product of a weight that has scales, zero points, tables and outliers so."""
+        outliers = weight.outliers
         return replace(
             self,
             group=weight.group,
@@ -100,6 +104,7 @@ class Product:
             tables=0 if weight.codebook.ndim == 3 and weight.group else weight.codebook.shape[-2],
             scale_type=kept_as(weight.scale, weight.groups),
             zero_type=kept_as(weight.zero, weight.groups),
+            outliers=str(outliers.values.dtype) if outliers and len(outliers.values) else "",
         )
 
     @property
@@ -126,7 +131,9 @@ class Product:
 
 #: Fields that files leave out where they are as mostly: those written before there were such stay.
 _LATER = {
-    one.name: one.default for one in fields(Product) if one.name in ("scale_type", "zero_type")
+    one.name: one.default
+    for one in fields(Product)
+    if one.name in ("scale_type", "zero_type", "outliers")
 }
 
 

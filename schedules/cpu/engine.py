@@ -126,12 +126,13 @@ class Engine(ABC):
             for name, value in (("scale", levels.scale), ("zero", levels.zero))
             if value is not None
         }
-        if self._steps:
+        if self._own_steps:
+            assert levels.step is not None
             made["step"] = levels.step
         return made
 
     @property
-    def _steps(self) -> int:
+    def _own_steps(self) -> int:
         """The steps of tables that stand apart from the scales."""
         product = self.product
         if not product.narrow or product.activation == "fp32":
@@ -154,8 +155,8 @@ class Engine(ABC):
         self._scale = T.arg("scale", T.buffer(shape, self.product.scale_type))
         if self.product.zero:
             self._zero = T.arg("zero", T.buffer(shape, self.product.zero_type))
-        if self._steps:
-            self._step = T.arg("step", T.buffer((self._steps,), "float32"))
+        if self._own_steps:
+            self._step = T.arg("step", T.buffer((self._own_steps,), "float32"))
 
     def scales(self, tile: Expr, v: int) -> Expr:
         """Emit the scales of an output vector of a tile: one a row."""
@@ -171,7 +172,7 @@ class Engine(ABC):
             return scale, zero
         if zero is not None:
             zero = T.bind(scale * zero)
-        if self._steps:
+        if self._own_steps:
             scale = T.bind(scale * self.math.spread(self._step[self.table_of(tile, group, v)]))
         return scale, zero
 

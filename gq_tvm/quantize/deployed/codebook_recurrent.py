@@ -41,9 +41,11 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
         """Two weights a layer."""
         return [f"weight_{kind}_l{n}" for n in range(self.num_layers) for kind in ("ih", "hh")]
 
-    def _operands(self, number: int) -> list[Tensor | None]:
-        names = f"weight_ih_l{number}", f"weight_hh_l{number}"
-        return [array for name in names for array in self.codebook_weight(name)]
+    def _operands(self, number: int) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Both weights of a layer as its operator takes them: coded, and their outliers."""
+        weights = [self.codebook_weight(f"weight_{kind}_l{number}") for kind in ("ih", "hh")]
+        coded = [array for weight in weights for array in weight.coded]
+        return coded, [array for weight in weights for array in weight.outliers]
 
     def flatten_parameters(self) -> None:
         """Nothing to do: the operators read indices as they lie."""
@@ -104,10 +106,10 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
         """As ``nn.LSTM``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+            coded, outliers = self._operands(number)
             y, h, c = torch.ops.gq.codebook_lstm(
-                x, *state, *self._operands(number), getattr(self, f"bias_l{number}"),
-                self.activation,
-            )  # fmt: skip
+                x, *state, *coded, getattr(self, f"bias_l{number}"), self.activation, *outliers
+            )
             return y, (h, c)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
@@ -153,10 +155,9 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
         """As ``nn.GRU``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state h."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
-            y, h = torch.ops.gq.codebook_gru(
-                x, *state, *self._operands(number), getattr(self, f"bias_ih_l{number}"),
-                getattr(self, f"bias_hh_l{number}"), self.activation,
-            )  # fmt: skip
+            biases = [getattr(self, f"bias_{kind}_l{number}") for kind in ("ih", "hh")]
+            coded, outliers = self._operands(number)
+            y, h = torch.ops.gq.codebook_gru(x, *state, *coded, *biases, self.activation, *outliers)
             return y, (h,)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
