@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,13 +120,13 @@ def _(module: QuantGRU, weights: dict[str, WeightTensors]) -> None:
 
 @_deploy.register
 def _(module: QuantMultiheadAttention, weights: dict[str, WeightTensors]) -> None:
-    parts: Sequence[WeightTensors | Tensor]
+    parts: list[Any]  # each WeightTensors, or a Tensor that was left in float
     if module.in_proj_weight is None:
         parts = [weights.get(name, getattr(module, name)) for name in PROJECTIONS]
     elif "in_proj_weight" in weights:
-        parts = weights["in_proj_weight"].split_rows(3)
+        parts = [*weights["in_proj_weight"].split_rows(3)]
     else:
-        parts = module.in_proj_weight.chunk(3)
+        parts = [*module.in_proj_weight.chunk(3)]
     biases = [None if bias is None else bias.detach().clone() for bias in module.biases()]
     projections = [
         _projection(part, bias, module.activation) for part, bias in zip(parts, biases, strict=True)
