@@ -52,6 +52,8 @@ class Product:
         zero: Whether the weight has zero points, one for each scale.
         tables: Codebooks, of which each is that of n / tables rows; 0 if each group of inputs has
             its own.
+        outliers: dtype of what the weight's outliers add, ``"float16"`` or ``"float32"``; "" if it
+            has none.
     """
 
     n: int
@@ -64,6 +66,7 @@ class Product:
     group: int = 0
     zero: bool = False
     tables: int = 1
+    outliers: str = ""
 
     @property
     def groups(self) -> int:
@@ -81,12 +84,14 @@ class Product:
         return not self.parted and self.tables == 1
 
     def of(self, weight: Weight) -> Product:
-        """The same product of a weight whose scales, zero points and tables are as these."""
+        """The same product of a weight that has scales, zero points, tables and outliers so."""
+        outliers = weight.outliers
         return replace(
             self,
             group=weight.group,
             zero=weight.zero is not None,
             tables=0 if weight.codebook.ndim == 3 and weight.group else weight.codebook.shape[-2],
+            outliers=str(outliers.values.dtype) if outliers and len(outliers.values) else "",
         )
 
     @property

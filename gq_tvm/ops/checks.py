@@ -146,6 +146,41 @@ def _check_groups(op: str, indices: Any, codebook: Any, scale: Any) -> None:
         raise Error(f"{op}: {refusal}") from None
 
 
+def check_outliers(op: str, positions: Any, values: Any) -> None:
+    """Refuse arrays that make no ``weight.Outliers``, short of their values; None for none.
+
+    Args:
+        op: Whom the refusal names.
+        positions: i32 or i64 [M].
+        values: f32 or f16 [M].
+
+    Raises:
+        Error: a shape or a dtype is wrong, or one of them is missing.
+    """
+    if positions is None and values is None:
+        return
+    if positions is None or values is None:
+        raise Error(f"{op}: outliers have positions and values, one of them is missing.")
+    for name, array, dtypes in (
+        ("positions", positions, ("int32", "int64")),
+        ("values", values, ("float32", "float16")),
+    ):
+        dtype = str(array.dtype).removeprefix("torch.")
+        if dtype not in dtypes:
+            raise Error(f"{op}: {name} of outliers must be {' or '.join(dtypes)}, got {dtype}.")
+    check_shape(op, "positions of outliers", positions.shape, (None,))
+    check_shape(op, "values of outliers", values.shape, tuple(positions.shape))
+
+
+def check_positions(op: str, first: int, last: int, rising: bool, size: int) -> None:
+    """Refuse positions of outliers that do not rise within the ``size`` weights."""
+    if first < 0 or last >= size:
+        wrong = first if first < 0 else last
+        raise Error(f"{op}: an outlier at {wrong} is outside the {size} weights.")
+    if not rising:
+        raise Error(f"{op}: positions of outliers must rise.")
+
+
 def check_largest_index(op: str, largest: int, bits: int) -> None:
     """Refuse an index that has no centroid."""
     if largest >= 2**bits:

@@ -3,7 +3,8 @@
 A weight W [N, K] is ``scale * (codebook[index] - zero)``, element by element. Its scales and zero
 points belong to the tensor, to a row, or to a group of 16, 32, 64 or 128 inputs of a row; the last
 group of a row may be short. Its codebook is one table or several, which share out the rows or are
-one for each group of inputs.
+one for each group of inputs. A few of its elements, the outliers, may have a float of their own
+added.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class OnGrid(NamedTuple):
 
 
 class Outliers(NamedTuple):
-    """Weights kept beside the codebook, in the place of what their indices stand for.
+    """Single weights kept apart: what is added to what their indices stand for.
+
+    They are a sparse matrix beside that of the codebook (SqueezeLLM, arXiv 2306.07629, section 4.2;
+    SpQR, arXiv 2306.03078). An index under one keeps its meaning, so integer sums stay sums of all
+    indices.
 
     Attributes:
         positions: i32 or i64 [M], into the flat [N, K], rising.
@@ -62,7 +67,7 @@ class Weight:
         scale: [1], [N] or [N, J], a factor for the tensor, each row or each of the J groups of
             each row; f32, f16, or u8 (0 to 255, the size of a step being the codebook's).
         zero: like ``scale``, of its shape, in units of the codebook; None for 0.
-        outliers: What replaces single weights, or None.
+        outliers: What is added to single weights, or None.
     """
 
     indices: U8
@@ -121,7 +126,14 @@ class Weight:
             if array is not None and not np.isfinite(array).all():
                 raise Error(f"{op}: {name} holds NaN or infinity.")
         if self.outliers is not None:
-            _check_outliers(op, self.outliers, self.indices.size)
+            positions, values = self.outliers
+            checks.check_outliers(op, positions, values)
+            if positions.size:
+                first, last = int(positions[0]), int(positions[-1])
+                rising = bool((np.diff(positions) > 0).all())
+                checks.check_positions(op, first, last, rising, self.indices.size)
+            if not np.isfinite(values).all():
+                raise Error(f"{op}: an outlier is NaN or infinite.")
 
     def scales(self) -> F32:
         """The scale of each group of each row: f32 [N, J]."""
@@ -170,7 +182,8 @@ class Weight:
             values = values - self.by_input(zeros)
         values = values * self.by_input(self.scales())
         if self.outliers is not None:
-            values.reshape(-1)[self.outliers.positions] = self.outliers.values
+            positions, added = self.outliers
+            values.reshape(-1)[positions] += added.astype(np.float32)
         return values.reshape(self.indices.shape)
 
     def fold(self, factor: F32) -> Weight:
@@ -279,20 +292,3 @@ def _spread(values: NDArray, rows: int, columns: int) -> F32:
     """Values [1], [N] or [N, J] as f32 [N, columns]."""
     values = values.astype(np.float32)
     return np.broadcast_to(values if values.ndim == 2 else values[:, None], (rows, columns))
-
-
-def _check_outliers(op: str, outliers: Outliers, size: int) -> None:
-    positions, values = outliers
-    if str(positions.dtype) not in ("int32", "int64"):
-        raise Error(f"{op}: positions of outliers must be int32 or int64, got {positions.dtype}.")
-    if str(values.dtype) not in ("float32", "float16"):
-        raise Error(f"{op}: values of outliers must be float32 or float16, got {values.dtype}.")
-    checks.check_shape(op, "positions of outliers", positions.shape, (None,))
-    checks.check_shape(op, "values of outliers", values.shape, positions.shape)
-    if positions.size and (positions[0] < 0 or positions[-1] >= size):
-        wrong = positions[0] if positions[0] < 0 else positions[-1]
-        raise Error(f"{op}: an outlier at {wrong} is outside the {size} weights.")
-    if (np.diff(positions) <= 0).any():
-        raise Error(f"{op}: positions of outliers must rise.")
-    if not np.isfinite(values).all():
-        raise Error(f"{op}: an outlier is NaN or infinite.")

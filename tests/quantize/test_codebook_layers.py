@@ -29,15 +29,37 @@ def test_an_embedding_takes_ids_of_both_widths():
 
 
 def test_a_layer_of_a_weight_gives_it_back():
-    held = weight(12, 70, 3, "group", 32, zero=True)
+    held = weight(12, 70, 3, "group", 32, zero=True, outliers=4)
     layer = CodebookLinear(held, torch.zeros(12), "fp32")
     back = layer.codebook_weight("weight").numpy()
     for name in ("indices", "codebook", "scale", "zero"):
         assert getattr(back, name) is not None
         assert (getattr(back, name) == getattr(held, name)).all()
+    assert back.outliers
+    assert held.outliers
+    for ours, theirs in zip(back.outliers, held.outliers, strict=True):
+        assert (ours == theirs).all()
     assert torch.equal(layer.weight, torch.from_numpy(held.expand()))
     x = torch.randn(4, 70)
     torch.testing.assert_close(layer(x), x @ layer.weight.T)
+
+
+def test_outliers_are_saved_and_loaded(tmp_path):
+    held, plain = weight(12, 70, 3, outliers=4), weight(12, 70, 3)
+    layer = CodebookLinear(held, None, "fp32")
+    other = CodebookLinear(weight(12, 70, 3, outliers=4, seed=1), None, "fp32")
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.weight, layer.weight)
+    assert "outlier_values" not in CodebookLinear(plain, None, "fp32").state_dict()
+    torch.save(layer, tmp_path / "layer.pt")
+    again = torch.load(tmp_path / "layer.pt", weights_only=False)
+    assert torch.equal(again.weight, layer.weight)
+
+
+def test_a_layer_pickled_before_there_were_outliers_computes():
+    layer = CodebookLinear(weight(12, 70, 3), None, "int8")
+    del layer.outlier_positions, layer.outlier_values
+    assert layer(torch.randn(2, 70)).shape == (2, 12)
 
 
 @pytest.mark.parametrize("per_row", [False, True])

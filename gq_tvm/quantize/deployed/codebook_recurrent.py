@@ -62,8 +62,11 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
         names = weights_of_layer(number) + biases_of_layer(number) * self.bias
         return [getattr(self, name) for name in names]
 
-    def _operands(self, number: int) -> list[Tensor | None]:
-        return [array for name in weights_of_layer(number) for array in self.codebook_weight(name)]
+    def _operands(self, number: int) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Both weights of a layer as its operator takes them: coded, and their outliers."""
+        weights = [self.codebook_weight(name) for name in weights_of_layer(number)]
+        coded = [array for weight in weights for array in weight.coded]
+        return coded, [array for weight in weights for array in weight.outliers]
 
     def extra_repr(self) -> str:
         """As ``CodebookLayer``, with the layers that were left in float."""
@@ -137,10 +140,10 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
             if self._left_in_float(number):
                 return float_lstm(x, state, self._parameters_of(number))
+            coded, outliers = self._operands(number)
             y, h, c = torch.ops.gq.codebook_lstm(
-                x, *state, *self._operands(number), getattr(self, f"bias_l{number}"),
-                self.activation,
-            )  # fmt: skip
+                x, *state, *coded, getattr(self, f"bias_l{number}"), self.activation, *outliers
+            )
             return y, (h, c)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
@@ -188,10 +191,9 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
             if self._left_in_float(number):
                 return float_gru(x, state, self._parameters_of(number))
-            y, h = torch.ops.gq.codebook_gru(
-                x, *state, *self._operands(number), getattr(self, f"bias_ih_l{number}"),
-                getattr(self, f"bias_hh_l{number}"), self.activation,
-            )  # fmt: skip
+            biases = [getattr(self, name) for name in biases_of_layer(number)]
+            coded, outliers = self._operands(number)
+            y, h = torch.ops.gq.codebook_gru(x, *state, *coded, *biases, self.activation, *outliers)
             return y, (h,)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
