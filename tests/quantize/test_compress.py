@@ -68,7 +68,7 @@ def deployed(layer, name="weight"):
     """The float weight that a kernel multiplies by."""
     weight = layer.codebook_weight(name).numpy()
     if layer.activation != "fp32":
-        grid, scale, _ = weight.on_grid()
+        grid, scale, *_ = weight.on_grid()
         scale = scale if scale.shape[1] > 1 else scale[:, 0]
         weight = replace(weight, codebook=grid.astype(np.float32), scale=scale)
     return torch.from_numpy(weight.expand())
