@@ -53,9 +53,9 @@ def default_form(bits: int, activation: str) -> Form:
     """What is right where nobody says: the least error within about 0.6 bits a weight beside n [C].
 
     On the weights of Silero VAD and Resemblyzer, halving groups of 64 to 32 takes a sixth off the
-    error at 2 to 4 bits, and outliers beside them another twentieth to a half. From 6 bits on little
-    is lost, and rows do with few scales. Products of 1-bit weights, and of signs, have kernels
-    for scales of rows alone.
+    error at 2 to 4 bits, and outliers beside them another twentieth to a half. From 6 bits on
+    little is lost, and rows do with a scale each. Products of 1-bit weights, and of signs, have
+    their fast kernels for scales of rows alone.
 
     Args:
         bits: 1 to 8.
