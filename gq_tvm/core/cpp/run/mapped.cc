@@ -40,8 +40,6 @@ MappedFile::MappedFile(const std::string& path, const Content& content) {
     munmap(mapped, size_);
     throw Error(path + " is damaged; copy the whole folder again");
   }
-  // The check has read it all: what no call touches, as most rows of an embedding, need not stay.
-  madvise(mapped, size_, MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {
