@@ -1,7 +1,8 @@
 """GQ in PyTorch: train a model whose weights live in learned codebooks.
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
-or ``compress`` it without training. ``describe`` says what became of each weight.
+or ``compress`` it without training. ``describe`` says what became of each weight, ``sensitivity``
+what each would lose at how many bits, and ``allocate`` chooses bits for each from that.
 
 Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
 abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
@@ -10,6 +11,9 @@ the activations of a codec), [C] our own choice.
 
 from __future__ import annotations
 
+from gq_tvm.quantize.allocation.allocate import Allocation, allocate
+from gq_tvm.quantize.allocation.measuring import sensitivity
+from gq_tvm.quantize.allocation.sensitivity import Sensitivity
 from gq_tvm.quantize.compress import compress
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
@@ -24,6 +28,7 @@ from gq_tvm.quantize.prepare import centroid_parameters, prepare
 from gq_tvm.quantize.quantisers.annealing import Annealing
 
 __all__ = [
+    "Allocation",
     "Annealing",
     "CodebookConv1d",
     "CodebookEmbedding",
@@ -32,10 +37,13 @@ __all__ = [
     "CodebookLinear",
     "CodebookMultiheadAttention",
     "Report",
+    "Sensitivity",
     "WeightReport",
+    "allocate",
     "centroid_parameters",
     "compress",
     "convert",
     "describe",
     "prepare",
+    "sensitivity",
 ]

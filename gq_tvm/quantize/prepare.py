@@ -133,14 +133,12 @@ def attach(
 
     The other arguments, and errors, are those of ``prepare``.
     """
-    default, patterns = "int8", activation
-    if not isinstance(patterns, Mapping):
-        default, patterns = patterns, {}
-    _check_options(model, overrides, default, patterns)
+    _check_options(model, overrides)
+    check_activations(activation)
     weights = find_weights(model)
     chosen = _choose_bits(weights, bits, overrides or {})
     _check_pairs(weights, chosen)
-    kinds = _choose_activations(weights, chosen, default, patterns)
+    kinds = _choose_activations(weights, chosen, activation)
     if not kinds:
         raise Error(f"prepare: the model has no weight to quantise: {why_none(model, weights)}.")
     quantizers: dict[int, Quantizer] = {}
@@ -208,11 +206,9 @@ def centroid_parameters(model: nn.Module) -> list[nn.Parameter]:
     return list({id(p): p for q in quantizers for p in q.parameters()}.values())
 
 
-def _check_options(model: nn.Module, overrides: Any, default: Any, patterns: Any) -> None:
+def _check_options(model: nn.Module, overrides: Any) -> None:
     check_is_model("prepare", model)
-    check_patterns("prepare", overrides=overrides or {}, activation=patterns)
-    for activation in (default, *patterns.values()):
-        check_activation("prepare", activation)
+    check_patterns("prepare", overrides=overrides or {})
     if any(isinstance(m, QuantLayer) for m in model.modules()):
         raise Error("prepare: the model is prepared already; start from a float model.")
 
@@ -298,14 +294,40 @@ def _check_pairs(weights: list[WeightPlace], chosen: dict[int, int]) -> None:
             )
 
 
-def _choose_activations(
-    weights: list[WeightPlace], chosen: dict[int, int], default: str, patterns: Mapping[str, str]
+def check_activations(activation: Any) -> None:
+    """Refuse what is neither a kind of activations nor kinds by pattern."""
+    if isinstance(activation, Mapping):
+        check_patterns("prepare", activation=activation)
+    for kind in activation.values() if isinstance(activation, Mapping) else [activation]:
+        check_activation("prepare", kind)
+
+
+def activations_met(
+    weights: list[WeightPlace], activation: str | Mapping[str, str]
 ) -> dict[WeightPlace, str]:
-    """The kind of activations each quantised weight meets."""
+    """The kind of activations each weight that can be quantised would meet.
+
+    Raises:
+        Error: a pattern matches no weight.
+    """
+    default, patterns = "int8", activation
+    if not isinstance(patterns, Mapping):
+        default, patterns = patterns, {}
     explicit = {w: kind for p, kind in patterns.items() for w in _matched(p, weights)}
-    kinds = {
+    return {
         w: "fp32" if _meets_floats(w.module) else explicit.get(w, default)
         for w in weights
+        if w.obstacle is None
+    }
+
+
+def _choose_activations(
+    weights: list[WeightPlace], chosen: dict[int, int], activation: str | Mapping[str, str]
+) -> dict[WeightPlace, str]:
+    """The kind of activations each quantised weight meets."""
+    kinds = {
+        w: kind
+        for w, kind in activations_met(weights, activation).items()
         if id(w.parameter) in chosen
     }
     of_module: dict[nn.Module, WeightPlace] = {}
