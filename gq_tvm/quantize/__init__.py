@@ -1,8 +1,9 @@
 """GQ in PyTorch: train a model whose weights live in learned codebooks.
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
-or ``compress`` it without training. ``describe`` says what became of each weight, ``sensitivity``
-what each would lose at how many bits, and ``allocate`` chooses bits for each from that.
+or ``compress`` it without training, best with inputs of its kind. ``describe`` says what became of
+each weight, ``losses`` what a model lost, ``sensitivity`` what each weight would lose at how many
+bits; ``allocate`` chooses bits from that.
 
 Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
 abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
@@ -14,7 +15,7 @@ from __future__ import annotations
 from gq_tvm.quantize.allocation.allocate import Allocation, allocate
 from gq_tvm.quantize.allocation.measuring import sensitivity
 from gq_tvm.quantize.allocation.sensitivity import Sensitivity
-from gq_tvm.quantize.compress import compress
+from gq_tvm.quantize.compress import Interrupted, compress
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
@@ -24,6 +25,7 @@ from gq_tvm.quantize.deployed.codebook_layers import (
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.describe import Report, WeightReport, describe
+from gq_tvm.quantize.losses import Loss, Losses, losses
 from gq_tvm.quantize.prepare import centroid_parameters, prepare
 from gq_tvm.quantize.quantisers.annealing import Annealing
 
@@ -36,6 +38,9 @@ __all__ = [
     "CodebookLSTM",
     "CodebookLinear",
     "CodebookMultiheadAttention",
+    "Interrupted",
+    "Loss",
+    "Losses",
     "Report",
     "Sensitivity",
     "WeightReport",
@@ -44,6 +49,7 @@ __all__ = [
     "compress",
     "convert",
     "describe",
+    "losses",
     "prepare",
     "sensitivity",
 ]
