@@ -16,6 +16,7 @@ from torch import nn
 import gq_tvm.quantize
 from gq_tvm.errors import Error
 from gq_tvm.ops.torch_weight import expand
+from gq_tvm.quantize.allocation import measuring
 from gq_tvm.quantize.allocation.sensitivity import OneWeight, Sensitivity
 from gq_tvm.quantize.fitting import Form, fit
 
@@ -52,14 +53,25 @@ def measured(small) -> Sensitivity:
     return quantize.sensitivity(small, [IDS[:1], (IDS[1:],)], (2, 4), progress=None)
 
 
-def test_a_weight_is_quantised_alone(small, measured):
+def test_a_weight_is_quantised_alone(small, measured, monkeypatch):
     before = {name: value.clone() for name, value in small.state_dict().items()}
-    name = "lstm.weight_hh_l0"
-    other = Small().eval()
-    weight = other.lstm.weight_hh_l0
+    name, coded = "lstm.weight_hh_l0", []
+
+    def fitted(rows, form, moments, counts):
+        found = fit(rows, form, moments, counts)
+        if torch.equal(rows, before[name]):
+            assert form == Form(2, True, "row")  # of 8 inputs
+            assert moments is not None
+            coded.append(found.weight)
+        return found
+
+    monkeypatch.setattr(measuring, "fit", fitted)
+    again = quantize.sensitivity(small, [IDS[:1], (IDS[1:],)], (2,), progress=None)
+    assert again.weights[name].lost[2] == measured.weights[name].lost[2]
+    other: Any = Small().eval()
     with torch.no_grad():
         floats = [small(one) for one in (IDS[:1], IDS[1:])]
-        weight.copy_(expand(fit(weight, Form(2, True, 32)).weight))
+        other.lstm.weight_hh_l0.copy_(expand(coded[0]))
         now = [other(one) for one in (IDS[:1], IDS[1:])]
     shares = []
     for read in (

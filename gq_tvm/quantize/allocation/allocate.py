@@ -14,8 +14,8 @@ from torch import nn
 from gq_tvm.columns import columns
 from gq_tvm.errors import Error
 from gq_tvm.quantize.allocation.knapsack import Choice, Front
-from gq_tvm.quantize.allocation.progress import Say, say_to_stderr
 from gq_tvm.quantize.allocation.sensitivity import FLOAT, OneWeight, Sensitivity, decibels
+from gq_tvm.quantize.compress import Say, say_to_stderr
 from gq_tvm.quantize.drop_in.arguments import check_numbers
 
 #: By name of a weight.
@@ -141,7 +141,7 @@ def allocate(
     check_numbers("allocate", int, trials=trials)
     if tolerance < 0 or trials < 1:
         raise Error("allocate: tolerance must be 0 or more, and trials 1 or more.")
-    options = {"activation": sensitivity.activation, **options}
+    options = {"activation": sensitivity.activation, "progress": None, **options}
     search = Search(units, metric, model, options, higher_is_better, progress or (lambda line: 0))
     return search.run(tolerance, trials)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.quantize.calibration.inputs import Inputs
+from gq_tvm.quantize.losses import floats_of
 
 
 class FloatOutputs:
@@ -83,7 +84,7 @@ class FloatOutputs:
 
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             nonlocal count
-            each(count, dict(_floats(output)))
+            each(count, dict(floats_of(output)))
             count += 1
 
         with _hooked(self._model, hook), torch.no_grad():
@@ -98,16 +99,3 @@ def _hooked(model: nn.Module, hook: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _floats(output: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Each float tensor of what a model gives, with its place: ``""``, ``[0]``, ``.logits``."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield path, output.detach()
-    elif isinstance(output, Mapping):
-        for key, value in output.items():
-            yield from _floats(value, f"{path}.{key}")
-    elif isinstance(output, tuple | list):
-        for number, value in enumerate(output):
-            yield from _floats(value, f"{path}[{number}]")

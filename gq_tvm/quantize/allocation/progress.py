@@ -1,17 +1,6 @@
-"""How long work takes, said as it goes on."""
+"""How long work takes, in words."""
 
 from __future__ import annotations
-
-import sys
-from collections.abc import Callable
-
-#: What is told how the work goes on, a line at a time.
-Say = Callable[[str], object]
-
-
-def say_to_stderr(line: str) -> None:
-    """The default of ``progress``."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def minutes(seconds: float) -> str:

@@ -8,18 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gq_tvm.errors import Error
 from gq_tvm.ops.torch_weight import WeightTensors, expand
-from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear
-from gq_tvm.quantize.describe import describe
 from gq_tvm.quantize.drop_in.computed_weights import fold
 from gq_tvm.quantize.drop_in.copying import copied
-from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights, layer_kind, why_none
-from gq_tvm.quantize.fitting import Form, fit
-from gq_tvm.quantize.prepare import activations_met, check_activations
-from gq_tvm.quantize.quantisers.quantizer import check_finite
-
-_DEFAULT_GROUP = 32
+from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights, layer_kind
 
 
 class FloatWeights:
@@ -27,38 +19,23 @@ class FloatWeights:
 
     Args:
         model: any float model; computed weights become plain ones in the copy.
-        activation: see ``prepare``.
         verb: who refuses.
 
     Attributes:
         model: the copy, in eval mode.
-        places: by name; a weight that layers share once.
-        kinds: the activations each meets.
-
-    Raises:
-        Error: there is no such weight, one is not finite, or a pattern matches nothing.
+        places: by name; a weight that layers share once, by the first of its names.
     """
 
-    def __init__(self, model: nn.Module, activation: str | Mapping[str, str], verb: str) -> None:
-        check_activations(activation)
+    def __init__(self, model: nn.Module, verb: str) -> None:
         self.model = copied(model, verb).eval()
         for module in self.model.modules():
             if layer_kind(module):
                 fold(module)
-        found = find_weights(self.model)
         self.places: dict[str, WeightPlace] = {}
-        self.kinds: dict[str, str] = {}
         first: dict[int, str] = {}
-        for one, kind in activations_met(found, activation).items():
-            name = first.setdefault(id(one.parameter), one.name)
-            if name == one.name:
-                check_finite(name, one.parameter)
-                self.places[name] = one
-                self.kinds[name] = kind
-            elif self.kinds[name] == "fp32":
-                self.kinds[name] = kind  # on a grid, if any of its holders wants one
-        if not self.places:
-            raise Error(f"{verb}: the model has no weight to quantise: {why_none(model, found)}.")
+        for one in find_weights(self.model):
+            if one.obstacle is None and first.setdefault(id(one.parameter), one.name) == one.name:
+                self.places[one.name] = one
 
     def layer(self, name: str) -> str:
         """What is left in float together: a layer of an LSTM or GRU, else the weight alone."""
@@ -67,31 +44,16 @@ class FloatWeights:
             return name
         return f"{place.module_name}.{place.layer}" if place.module_name else str(place.layer)
 
-    def coded(self, name: str, bits: int, scales: str | int | None) -> WeightTensors:
-        """A weight in its codebook: indices u8 [N, K].
-
-        Args:
-            name: of the weight.
-            bits: 1 to 8.
-            scales: as in ``compress``.
-        """
-        kind = self.kinds[name]
-        if scales is None:
-            scales = "row" if kind in ("int1", "int2") else _DEFAULT_GROUP
-        form = Form(bits, kind != "fp32", scales)
-        return fit(self.places[name].parameter.detach().flatten(1), form).weight
-
     def value(self, name: str, weight: WeightTensors) -> Tensor:
-        """What the model computes with once it is deployed so: f32 of the parameter's shape."""
+        """What the model computes with once a weight, indices u8 [N, K], is deployed so.
+
+        f32 of the parameter's shape.
+        """
         place = self.places[name]
         value = expand(weight).view(place.parameter.shape)
         if isinstance(place.module, nn.Embedding) and place.module.padding_idx is not None:
             value[place.module.padding_idx] = 0.0
         return value
-
-    def size(self, name: str, weight: WeightTensors) -> int:
-        """Bytes of a weight in its codebook, all counted."""
-        return describe(CodebookLinear(weight, None, self.kinds[name]))[0].size
 
     def float_size(self, name: str) -> int:
         """Bytes of a weight in float, with the bias that only a float layer has apart."""
