@@ -100,16 +100,8 @@ def describe(model: nn.Module) -> Report:
         if isinstance(module, CodebookLayer):
             for attribute, cw in module.codebook_weights():
                 name = f"{module_name}.{attribute}" if module_name else attribute
-                shape, form = cw.indices.shape, (cw.bits, module.activation)
-                size = packed_bytes(
-                    shape[0],
-                    prod(shape[1:]),
-                    *form,
-                    groups=cw.groups,
-                    tables=cw.codebook.shape[-2],
-                    zero=cw.zero is not None,
-                )
-                add(cw.indices, name, shape, (*form, size, ""))
+                form, size = (cw.bits, module.activation), cw.packed_bytes(module.activation)
+                add(cw.indices, name, cw.indices.shape, (*form, size, ""))
             continue
         for attribute, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point() and buffer.dim() >= 2 and buffer.nbytes >= _LARGE_BUFFER:

@@ -87,8 +87,7 @@ def test_a_checkpoint_from_before_weights_had_scales_loads(per_row):
 
 def packed(where, activation, held: Weight) -> dict[str, int]:
     """The bytes of each operand of the best kernel there is."""
-    form: Any = {"group": held.group, "zero": held.zero is not None}
-    product = Product(held.rows, held.width, held.bits, activation, 1, **form)
+    product = Product(held.rows, held.width, held.bits, activation, 1).of(held)
     chosen = family("lookup_f32" if activation == "fp32" else "lookup")
     space = chosen.space(where, product)
     operands = chosen.pack(Choice(where, product, chosen, space[0]), held)
@@ -104,10 +103,14 @@ def packed(where, activation, held: Weight) -> dict[str, int]:
     activation=st.sampled_from(["fp32", "int8"]),
     scale=st.sampled_from(["tensor", "row", "group"]),
     zero=st.booleans(),
+    stored=st.sampled_from(["float32", "float16", "uint8"]),
 )
-def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation, scale, zero):
+def test_described_bytes_are_packed_bytes(
+    where, tiles, units, bits, activation, scale, zero, stored
+):
     """Of whole tiles; but for the copies of a table that an instruction set wants."""
-    held = weight(128 * tiles, 128 * units, bits, scale, 32 if units < 3 else 128, zero)
+    size = 32 if units < 3 else 128
+    held = weight(128 * tiles, 128 * units, bits, scale, size, zero, stored=stored)
     layer = CodebookLinear(held, None, activation)
     (described,) = quantize.describe(layer)
     sizes = packed(targets.get(where), activation, held)
@@ -117,6 +120,14 @@ def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation,
     )
     assert described.size == sum(sizes.values()) + max(64, least)
     assert table == max(64, least) or (activation == "int8" and table <= 384)
+
+
+@pytest.mark.parametrize(("stored", "more"), [("float32", 1), ("float16", 0.5), ("uint8", 0.25)])
+def test_scales_of_groups_of_32_cost_their_bits(stored, more):
+    held = weight(512, 1024, 4, "group", stored=stored)
+    (described,) = quantize.describe(CodebookLinear(held, None, "int8"))
+    assert described.size == 512 * 1024 * (4 + more) // 8 + 64 + (0 if stored == "float32" else 4)
+    assert sum(packed(targets.get("cortex-a76"), "int8", held).values()) == described.size
 
 
 def test_a_scale_for_each_row_costs_four_bytes():

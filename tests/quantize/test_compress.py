@@ -68,7 +68,7 @@ def deployed(layer, name="weight"):
     """The float weight that a kernel multiplies by."""
     weight = layer.codebook_weight(name).numpy()
     if layer.activation != "fp32":
-        grid, scale, _ = weight.on_grid()
+        grid, scale, *_ = weight.on_grid()
         scale = scale if scale.shape[1] > 1 else scale[:, 0]
         weight = replace(weight, codebook=grid.astype(np.float32), scale=scale)
     return torch.from_numpy(weight.expand())
@@ -201,7 +201,8 @@ def test_what_is_said_to_be_lost_is_lost():
     torch.manual_seed(0)
     weight = torch.randn(20, 60) * torch.linspace(0.1, 2, 20)[:, None]
     for bits in (2, 8):
-        for grid, scales in [(False, "row"), (True, 16), (True, "row")]:
+        forms: list[tuple[bool, str | int]] = [(False, "row"), (True, 16), (True, "row")]
+        for grid, scales in forms:
             found = fit(weight, Form(bits, grid, scales))
             assert (found.weight.codebook.diff() >= 0).all()
             got = compressed(weight, bits, "int8" if grid else "fp32", scales)

@@ -13,7 +13,6 @@ from torch import nn
 
 from gq_tvm import interrupts
 from gq_tvm.errors import Error
-from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.quantize.allocation.outputs import FloatOutputs
 from gq_tvm.quantize.allocation.progress import minutes
 from gq_tvm.quantize.allocation.sensitivity import FLOAT, OneWeight, Sensitivity, decibels
@@ -22,8 +21,6 @@ from gq_tvm.quantize.calibration.calibrate import Calibration
 from gq_tvm.quantize.calibration.fitted import Fitted
 from gq_tvm.quantize.calibration.inputs import Inputs
 from gq_tvm.quantize.compress import Say, choose_forms, names_of, say_to_stderr
-from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear
-from gq_tvm.quantize.describe import describe
 from gq_tvm.quantize.drop_in.copying import copied
 from gq_tvm.quantize.fitting import Form, fit
 from gq_tvm.quantize.prepare import attach
@@ -120,7 +117,7 @@ def _measured(
                 coded = fit(quantizer.rows, form, met.moments, met.rows).weight
                 with weights.having({name: weights.value(name, coded)}):
                     lost[bits] = goal.lost()
-                sizes[bits] = _size(coded, quantizer.int8_grid)
+                sizes[bits] = coded.packed_bytes("int8" if quantizer.int8_grid else "fp32")
                 done += 1
                 left = minutes((time.monotonic() - begun) / done * (total - done))
                 said = f"{name} at {bits} bits: {decibels(lost[bits]):.1f} dB"
@@ -134,11 +131,6 @@ def _measured(
             stacklevel=3,
         )
     return found
-
-
-def _size(weight: WeightTensors, int8_grid: bool) -> int:
-    """Bytes of a weight in its codebook, all counted."""
-    return describe(CodebookLinear(weight, None, "int8" if int8_grid else "fp32"))[0].size
 
 
 def _ranked(

@@ -89,10 +89,11 @@ class Calibration:
         self._biases: list[Shown] = []
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
         for module in model.modules():
-            for attribute in module.quantizers if isinstance(module, QuantLayer) else ():
-                quantizer = module.quantizer(attribute)
-                assert isinstance(quantizer, Fitted)
-                self._holders[quantizer].append((module, attribute))
+            if isinstance(module, QuantLayer):
+                for attribute in module.quantizers:
+                    quantizer = module.quantizer(attribute)
+                    assert isinstance(quantizer, Fitted)
+                    self._holders[quantizer].append((module, attribute))
         self.reached: list[Reached] = []
         self.untouched: list[Fitted] = []
         self.starved: dict[str, tuple[int, int]] = {}
