@@ -78,12 +78,12 @@ def sensitivity(
             forms[bits] = {quantizer: quantizer.form for quantizer in names}
         weights = FloatWeights(model, "sensitivity")
         whole = weights.bytes()
-        found = _measured(weights, prepared, names, examples, forms, say)
+        found, interrupted = _measured(weights, prepared, names, examples, forms, say)
     except Error as refusal:
         raise Error(re.sub("^(prepare|compress|fit):", "sensitivity:", str(refusal))) from None
-    if not found:
+    if interrupted and not found:
         raise KeyboardInterrupt
-    return _ranked(weights, found, whole, activation)
+    return _ranked(weights, found, whole, activation, interrupted)
 
 
 def _measured(
@@ -93,8 +93,8 @@ def _measured(
     inputs: Inputs,
     forms: Mapping[int, Mapping[Fitted, Form]],
     say: Callable[[str], object],
-) -> dict[str, OneWeight]:
-    """Each weight that was measured at all widths, by name."""
+) -> tuple[dict[str, OneWeight], bool]:
+    """Each weight that was measured at all widths, by name; and whether an interrupt came."""
     goal = FloatOutputs(weights.model, inputs, "sensitivity")
     calibration = Calibration(prepared, names, inputs, "sensitivity", say)
     found: dict[str, OneWeight] = {}
@@ -112,7 +112,7 @@ def _measured(
             sizes, lost = {FLOAT: weights.float_size(name)}, {}
             for bits in forms:
                 if stopped:
-                    return found
+                    return found, True
                 form = forms[bits][quantizer]
                 coded = fit(quantizer.rows, form, met.moments, met.rows).weight
                 with weights.having({name: weights.value(name, coded)}):
@@ -130,7 +130,7 @@ def _measured(
             f"sensitivity: no input reaches {missed}; not measured: give inputs that run them.",
             stacklevel=3,
         )
-    return found
+    return found, False
 
 
 def _ranked(
@@ -138,6 +138,7 @@ def _ranked(
     found: dict[str, OneWeight],
     whole: int,
     activation: str | Mapping[str, str],
+    interrupted: bool,
 ) -> Sensitivity:
     """Of a layer of an LSTM or GRU both weights are kept, or none."""
     missing = {weights.layer(name) for name in weights.places if name not in found}
@@ -145,7 +146,7 @@ def _ranked(
     fixed = whole - sum(one.bytes[FLOAT] for one in kept.values())
     ranked = dict(sorted(kept.items(), key=lambda entry: entry[1].mean))
     unmeasured = [name for name in weights.places if name not in kept]
-    return Sensitivity(ranked, fixed, activation, unmeasured)
+    return Sensitivity(ranked, fixed, activation, unmeasured, interrupted)
 
 
 def _widths(choices: Sequence[int]) -> list[int]:
