@@ -38,9 +38,10 @@ def sensitivity(
 ) -> Sensitivity:
     """Measure what each weight of a float model loses at each number of bits, alone [C].
 
-    One weight after another is put into the codebook that ``compress`` would find for it with
-    these inputs, while all others and all activations stay in float; the outputs of the model are
-    compared with the float model's. Of each output the share of noise is taken, noise power over
+    One weight after another is put into its codebook of least error for these inputs, while all
+    others and all activations stay in float; the outputs of the model are compared with the float
+    model's. What integer activations cost is not in it (``losses`` of the compressed model says
+    that). Of each output the share of noise is taken, noise power over
     signal power, and of these the mean. So weights of unlike models and outputs compare, and the
     shares of small independent noises add up, which ``allocate`` relies on.
 
@@ -106,7 +107,7 @@ def _measured(
         say("sensitivity: stopping after this measurement; Ctrl-C once more ends at once")
 
     say(f"sensitivity: {total} ways to quantise one of {len(names)} weights")
-    with interrupts.noted(stop), closing(calibration.each()) as every:
+    with interrupts.noted(stop), closing(calibration.each(floats=True)) as every:
         for met in every:
             quantizer, name = met.reached.quantizer, met.reached.name
             sizes, lost = {FLOAT: weights.float_size(name)}, {}
