@@ -23,7 +23,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst, Op, _ffi_api
 
-from gq_tvm.ops.checks import bits_of, group_size, groups_of
+from gq_tvm.ops.checks import bits_of, group_size, groups_of, kept_as
 from gq_tvm.ops.weight import Outliers, Weight
 from gq_tvm.schedules.epilogue import Epilogue
 
@@ -93,6 +93,7 @@ def form_of(call: relax.Call, part: str = "") -> dict[str, Any]:
     Returns:
         ``bits`` of an index; ``group``, the inputs of a group, or 0; ``zero``, whether there are
         zero points; ``tables``, how many share out the rows, or 0 where each group has its own;
+        ``scale_type`` and ``zero_type``, the dtypes in which kernels read these;
         ``outliers``, the dtype of what outliers add, "" where there are none.
     """
     indices, codebook, scale, zero, positions, values = weight_arguments(call, part)
@@ -102,6 +103,8 @@ def form_of(call: relax.Call, part: str = "") -> dict[str, Any]:
         "group": group_size(volume(shape_of(indices)[1:]), groups),
         "zero": shape_of(zero) != [0],
         "tables": 0 if len(tables) == 3 and groups > 1 else tables[-2],
+        "scale_type": kept_as(scale.ty, groups),
+        "zero_type": kept_as(zero.ty, groups),
         "outliers": "" if shape_of(positions) == [0] else str(values.ty.dtype),
     }
 

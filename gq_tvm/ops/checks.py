@@ -18,7 +18,7 @@ ACTIVATIONS = ("fp32", "int8", "int2", "int1")
 GROUPS = (16, 32, 64, 128)
 
 #: What scales and zero points may be stored as.
-_SCALES = ("float32", "float16", "uint8")
+SCALES = ("float32", "float16", "uint8")
 
 
 def check_activation(op: str, activation: str) -> None:
@@ -79,6 +79,14 @@ def group_size(width: int, groups: int) -> int:
     )
 
 
+def kept_as(array: Any, groups: int) -> str:
+    """The dtype in which kernels read scales, or zero points (None for 0), of ``groups`` groups.
+
+    It is that of the array, but for one group a row: those few are widened to float32.
+    """
+    return "float32" if array is None or groups == 1 else str(array.dtype).removeprefix("torch.")
+
+
 def check_weight(
     op: str, indices: Any, codebook: Any, scale: Any, zero: Any = None, ndim: int = 2
 ) -> None:
@@ -122,7 +130,7 @@ def _check_scale(op: str, name: str, array: Any, rows: int) -> None:
     if array is None:
         return
     dtype = str(array.dtype).removeprefix("torch.")
-    if dtype not in _SCALES:
+    if dtype not in SCALES:
         raise Error(f"{op}: {name} must be float32, float16 or uint8, got {dtype}.")
     shape = tuple(array.shape)
     if shape not in ((1,), (rows,)) and (len(shape) != 2 or shape[0] != rows or shape[1] < 1):

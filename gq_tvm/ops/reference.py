@@ -53,7 +53,7 @@ def product(x: NDArray, weight: Weight, activation: str) -> NDArray:
         flat = weight.expand().reshape(weight.rows, weight.width)
         return x.astype(np.float64) @ flat.astype(np.float64).T
     q, scale_x = ROW_QUANTIZERS[activation](x)
-    grid, scale, zero = weight.on_grid()
+    grid, scale, zero, _ = weight.on_grid()
     integers, rows = weight.looked_up(grid).astype(np.int64), q.astype(np.int64)
     if weight.groups == 1 and zero is None:
         y = (rows @ integers.T).astype(np.float32) * (scale_x[..., None] * scale[:, 0])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gq_tvm.ops import checks
 from gq_tvm.ops.torch_rounding import quantize_activations, quantize_rows
-from gq_tvm.ops.weight import Outliers, Weight
+from gq_tvm.ops.weight import Outliers, Weight, packed_bytes
 
 _FLOAT32_EXACT = 2**24  # float32 holds every integer up to here
 
@@ -63,6 +63,28 @@ class WeightTensors(NamedTuple):
     def group(self) -> int:
         """As ``Weight.group``."""
         return checks.group_size(self.indices[0].numel(), self.groups)
+
+    def packed_bytes(self, activation: str) -> int:
+        """What it takes once it is packed for kernels: see ``weight.packed_bytes``."""
+        types = {
+            name: str(array.dtype).removeprefix("torch.")
+            for name, array in (
+                ("scale", self.scale),
+                ("zero", self.zero),
+                ("outlier", self.values),
+            )
+            if array is not None
+        }
+        return packed_bytes(
+            len(self.indices),
+            self.indices[0].numel(),
+            self.bits,
+            activation,
+            groups=self.groups,
+            tables=self.codebook.shape[-2],
+            outliers=0 if self.positions is None else len(self.positions),
+            **types,
+        )
 
     def check(self, op: str, ndim: int = 2, values: bool = True) -> None:
         """Refuse what no operator takes; ``values=False`` leaves out what fake tensors lack.

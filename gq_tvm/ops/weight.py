@@ -32,11 +32,13 @@ class OnGrid(NamedTuple):
         grid: i8 [T, 2^bits], each table on an int8 grid.
         scale: f32 [N, J], each group's scale times that of its table.
         zero: f32 [N, J], each group's scale times its zero point, or None.
+        step: f32 [T], the scale of each table.
     """
 
     grid: NDArray[np.int8]
     scale: F32
     zero: F32 | None
+    step: F32
 
 
 class Outliers(NamedTuple):
@@ -143,6 +145,18 @@ class Weight:
         """The zero point of each group of each row, f32 [N, J], or None."""
         return None if self.zero is None else _spread(self.zero, self.rows, self.groups)
 
+    @property
+    def kept_as(self) -> tuple[str, str]:
+        """The dtypes in which kernels read the scales and the zero points."""
+        groups = self.groups
+        return checks.kept_as(self.scale, groups), checks.kept_as(self.zero, groups)
+
+    def kept(self) -> tuple[NDArray, NDArray | None]:
+        """`scales` and `zeros` in these dtypes."""
+        scale, zero = self.kept_as
+        zeros = self.zeros()
+        return self.scales().astype(scale), None if zeros is None else zeros.astype(zero)
+
     def tables(self) -> NDArray[np.int64]:
         """The table of each group of each row: i64 [N, J] into the axis before the codebook's last.
 
@@ -170,9 +184,8 @@ class Weight:
         """Each table on its int8 grid, for rows of integers."""
         grid, steps = quantize_codebook(self.codebook.reshape(-1, self.codebook.shape[-1]))
         scales, zeros = self.scales(), self.zeros()
-        return OnGrid(
-            grid, scales * steps[self.tables()], None if zeros is None else scales * zeros
-        )
+        zeros = None if zeros is None else scales * zeros
+        return OnGrid(grid, scales * steps[self.tables()], zeros, steps)
 
     def expand(self) -> F32:
         """The weight itself, f32 of the shape of the indices, each step rounded to f32."""
@@ -273,19 +286,40 @@ def packed_bytes(
     *,
     groups: int = 1,
     tables: int = 1,
-    zero: bool = False,
+    scale: str = "float32",
+    zero: str | None = None,
+    outliers: int = 0,
+    outlier: str = "float16",
 ) -> int:
-    """Bytes of a weight [N, K] once it is packed for kernels, whatever its scale was stored as.
+    """Bytes of a weight [N, K] once it is packed for kernels.
 
     Indices of ``bits`` bits; tables in whole cache lines, of floats for ``"fp32"`` and of bytes
     otherwise, where 8-bit indices are packed as the centroids they name; and for each group of each
-    row a float for the scale and for the zero point. What a device adds is left out: copies of a
-    table for its instructions, rows and inputs up to a whole tile.
+    row the scale and the zero point as they are stored. One group a row has a float for either,
+    whatever they were stored as; where scales or zero points of groups are not floats of 32 bits
+    and activations are integers, each table has a float more, its step. An outlier has its column
+    (2 bytes, of a row of more than 65,536 inputs 4), a byte for its row and its value. What a device
+    adds is left out: copies of a table for its instructions, rows and inputs up to a whole tile.
+
+    Args:
+        rows: N.
+        width: K.
+        bits: Of an index.
+        activation: One of ``checks.ACTIVATIONS``.
+        groups: Groups of a row.
+        tables: Of the codebook.
+        scale: dtype of the scales.
+        zero: dtype of the zero points; None if there are none.
+        outliers: How many there are.
+        outlier: dtype of what they add.
     """
     entries = 2**bits * tables
     table = 4 * entries if activation == "fp32" else entries if bits < 8 else 1
-    scales = 4 * rows * groups * (2 if zero else 1)
-    return -(-rows * width * bits // 8) + -(-table // _LINE) * _LINE + scales
+    size = -(-rows * width * bits // 8) + -(-table // _LINE) * _LINE
+    stored = ["float32" if groups == 1 else one for one in (scale, zero) if one]
+    size += rows * groups * sum(np.dtype(one).itemsize for one in stored)
+    size += outliers * (3 + 2 * (width > 2**16) + np.dtype(outlier).itemsize)
+    return size + (0 if activation == "fp32" or {*stored} == {"float32"} else 4 * tables)
 
 
 def _spread(values: NDArray, rows: int, columns: int) -> F32:

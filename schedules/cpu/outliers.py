@@ -35,9 +35,9 @@ class TileOutliers:
     """The outliers of a weight that an engine multiplies by, tile by tile.
 
     Operands: ``outlier_starts`` i32 [tiles + 1], ``outlier_columns`` u16 (i32 of a row of more than
-    65,536) [E], ``outlier_outputs`` u8 [E], places in the tile, and ``outlier_values`` [E]. A tile's
-    entries are filled up to whole vectors; starts count vectors, and what fills up goes to an output
-    that is not there.
+    65,536) [E], ``outlier_outputs`` u8 [E], places in the tile, and ``outlier_values`` [E]. The
+    entries of a tile are filled up to whole vectors; starts count vectors, and what fills up goes to
+    an output that is not there.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -116,7 +116,7 @@ class TileOutliers:
             column = T.bind(T.cast(self._columns[at + i], "int32"))
             output = T.bind(T.cast(self._outputs[at + i], "int32"))
             for row, load in enumerate(rows):
-                product = values[i] * load(column)
+                product = SCALAR_MATH.rounded(values[i] * load(column))
                 T.buffer_store(sums, sums[row, output] + product, [row, output])
 
         with T.serial(0, self._starts[tile + 1] - first) as number:
@@ -127,7 +127,7 @@ class TileOutliers:
                 entry(at, i)
 
         def with_sums(row: int, v: int, value: Expr) -> None:
-            store(row, v, value + sums[row, ramp(v * lanes, lanes)])
+            store(row, v, math.rounded(value) + sums[row, ramp(v * lanes, lanes)])
 
         return with_sums
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,8 +88,7 @@ def test_a_checkpoint_from_before_weights_had_scales_loads(per_row):
 
 def packed(where, activation, held: Weight) -> dict[str, int]:
     """The bytes of each operand of the best kernel there is."""
-    form: Any = {"group": held.group, "zero": held.zero is not None}
-    product = Product(held.rows, held.width, held.bits, activation, 1, **form)
+    product = Product(held.rows, held.width, held.bits, activation, 1).of(held)
     chosen = family("lookup_f32" if activation == "fp32" else "lookup")
     space = chosen.space(where, product)
     operands = chosen.pack(Choice(where, product, chosen, space[0]), held)
@@ -104,10 +104,14 @@ def packed(where, activation, held: Weight) -> dict[str, int]:
     activation=st.sampled_from(["fp32", "int8"]),
     scale=st.sampled_from(["tensor", "row", "group"]),
     zero=st.booleans(),
+    stored=st.sampled_from(["float32", "float16", "uint8"]),
 )
-def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation, scale, zero):
+def test_described_bytes_are_packed_bytes(
+    where, tiles, units, bits, activation, scale, zero, stored
+):
     """Of whole tiles; but for the copies of a table that an instruction set wants."""
-    held = weight(128 * tiles, 128 * units, bits, scale, 32 if units < 3 else 128, zero)
+    size = 32 if units < 3 else 128
+    held = weight(128 * tiles, 128 * units, bits, scale, size, zero, stored=stored)
     layer = CodebookLinear(held, None, activation)
     (described,) = quantize.describe(layer)
     sizes = packed(targets.get(where), activation, held)
@@ -119,9 +123,29 @@ def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation,
     assert table == max(64, least) or (activation == "int8" and table <= 384)
 
 
+@pytest.mark.parametrize(("stored", "more"), [("float32", 1), ("float16", 0.5), ("uint8", 0.25)])
+def test_scales_of_groups_of_32_cost_their_bits(stored, more):
+    held = weight(512, 1024, 4, "group", stored=stored)
+    (described,) = quantize.describe(CodebookLinear(held, None, "int8"))
+    assert described.size == 512 * 1024 * (4 + more) // 8 + 64 + (0 if stored == "float32" else 4)
+    assert sum(packed(targets.get("cortex-a76"), "int8", held).values()) == described.size
+
+
 def test_a_scale_for_each_row_costs_four_bytes():
     model = quantize.compress(nn.Linear(1024, 512, bias=False), 8, per_row=True)
     (described,) = quantize.describe(model)
     held = model.codebook_weight("weight").numpy()
     assert described.size == 526_400
     assert sum(packed(targets.get("x86-64-v4"), "int8", held).values()) == 526_400
+
+
+def test_an_outlier_costs_five_bytes():
+    """And nothing where there is none; but for entries that fill up a tile."""
+    held = weight(128, 128, 4, outliers=60)
+    (plain,) = quantize.describe(CodebookLinear(replace(held, outliers=None), None, "int8"))
+    (described,) = quantize.describe(CodebookLinear(held, None, "int8"))
+    assert described.size == plain.size + 5 * 60
+    sizes = packed(targets.get("x86-64-v3"), "int8", held)
+    entries = sizes["outlier_outputs"]
+    assert 60 <= entries <= 60 + 4 * 7
+    assert sizes["outlier_columns"] == sizes["outlier_values"] == 2 * entries

@@ -26,9 +26,14 @@ def looked_up(name: str) -> Any:
     """A property of a codebook layer: a weight as floats, looked up whenever it is asked for.
 
     Code that reads the weight of a layer finds it so. Multiplied by in ``F.linear`` it is compiled
-    as a codebook layer with float activations.
+    as a codebook layer with float activations. A weight left in float is found as it is.
     """
-    return property(lambda layer: expand(layer.codebook_weight(name)))
+
+    def value(layer: Any) -> Tensor:
+        left = layer._parameters.get(name)
+        return expand(layer.codebook_weight(name)) if left is None else left
+
+    return property(value)
 
 
 class CodebookLayer(Replacement):
