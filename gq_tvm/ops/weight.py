@@ -298,8 +298,9 @@ def packed_bytes(
     row the scale and the zero point as they are stored. One group a row has a float for either,
     whatever they were stored as; where scales or zero points of groups are not floats of 32 bits
     and activations are integers, each table has a float more, its step. An outlier has its column
-    (2 bytes, of a row of more than 65,536 inputs 4), a byte for its row and its value. What a device
-    adds is left out: copies of a table for its instructions, rows and inputs up to a whole tile.
+    (2 bytes, of a row of more than 65,536 inputs 4), a byte for its row and its value. What a
+    device adds is left out: copies of a table for its instructions, rows and inputs up to a whole
+    tile.
 
     Args:
         rows: N.

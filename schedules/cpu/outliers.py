@@ -36,8 +36,8 @@ class TileOutliers:
 
     Operands: ``outlier_starts`` i32 [tiles + 1], ``outlier_columns`` u16 (i32 of a row of more than
     65,536) [E], ``outlier_outputs`` u8 [E], places in the tile, and ``outlier_values`` [E]. The
-    entries of a tile are filled up to whole vectors; starts count vectors, and what fills up goes to
-    an output that is not there.
+    entries of a tile are filled up to whole vectors; starts count vectors, and what fills up goes
+    to an output that is not there.
     """
 
     def __init__(self, engine: Engine) -> None:

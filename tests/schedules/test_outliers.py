@@ -215,7 +215,7 @@ def test_where_weights_are_looked_up(where, emulated):
     conv = with_outliers(weight(12, 70, 5), 60)
     conv = replace(conv, indices=conv.indices.reshape(12, 10, 7))
     products = [Product(one.rows, one.width, one.bits, "fp32").of(one) for one in (table, conv)]
-    options = {"stride": 1, "padding": 3, "dilation": 1, "groups": 3, "activation": ""}
+    options: Any = {"stride": 1, "padding": 3, "dilation": 1, "groups": 3, "activation": ""}
     functions = {
         "embedding": direct.embedding(products[0]),
         "conv1d": direct.grouped_conv1d(products[1], 7, **options),
