@@ -15,6 +15,7 @@ from gq_tvm.quantize.calibration.biases import bias_behind
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
+from gq_tvm.quantize.calibration.smoothing import SAMPLE, can_scale, factors, put_before
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
 from gq_tvm.quantize.fitting import fit
@@ -83,6 +84,7 @@ class Calibration:
         """Compress all weights that are reached."""
         with evaluating(self._model), self._tap:
             reached = self._survey()
+            self._smooth(reached)
             found = {one.quantizer for one in reached}
             self.untouched = [one for one in self._names if one not in found]
             for one in reached:
@@ -98,12 +100,25 @@ class Calibration:
                 del collected  # before the next are collected
 
     def _survey(self) -> list[Reached]:
-        survey = Survey(self._names, self._verb)
+        survey = Survey(self._names, self._verb, max(1, SAMPLE // len(self._inputs)))
         for number, run in enumerate(self._inputs.runs()):
             survey.begin(number, f"{self._verb}: {self._inputs.name(number)}")
             self._tap.begin(floats=True, watch=survey)
             run(self._model)
         return survey.found()
+
+    def _smooth(self, reached: list[Reached]) -> None:
+        """Put factors before the inputs that rounded rows would hold badly."""
+        for one in reached:
+            (layer, attribute), *others = self._holders[one.quantizer]
+            if others or one.read or not one.multiplied or not can_scale(layer, attribute):
+                continue
+            weight = one.quantizer.shown.float
+            taps = weight.shape[2] if weight.dim() == 3 else 1
+            scale = factors(one.quantizer.rows, one.sample, taps)
+            if scale is not None:
+                one.quantizer.change(put_before(layer, weight, scale))
+                one.stand_apart()
 
     def _groups(self, reached: list[Reached]) -> Iterator[list[Reached]]:
         work = sum(one.work for one in reached)
