@@ -21,7 +21,7 @@ from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 #: Rows that the choice is made from.
 SAMPLE = 256
 
-# Rounding to int8 is left alone where it loses a row less than this share of what it gives, some
+# Rounding to int8 is left alone where an output loses less than this share of its variance, some
 # ten times what it loses of normally distributed inputs, or where factors would not halve it twice.
 _WORTH, _GAIN = 5e-4, 0.25
 _SMALLEST = 2.0**-40  # of the largest input
@@ -49,7 +49,7 @@ def factors(weight: Tensor, rows: Tensor, taps: int) -> Tensor | None:
     """
     weight, rows = weight.cpu(), rows.cpu()
     wanted = rows @ weight.T
-    power = wanted.square().sum(1)
+    power = (wanted - wanted.mean(0)).square().sum(0)
     live = power > 0
     if not live.any():
         return None
@@ -58,7 +58,7 @@ def factors(weight: Tensor, rows: Tensor, taps: int) -> Tensor | None:
         spread = one.repeat_interleave(taps)
         q, scale = quantize_activations(rows * spread, "int8")
         missed = (q * scale / spread - rows) @ weight.T
-        return float((missed.square().sum(1)[live] / power[live]).mean())
+        return float((missed.square().sum(0)[live] / power[live]).mean())
 
     before = lost(torch.ones(rows.shape[1] // taps))
     if before < _WORTH:
