@@ -10,6 +10,7 @@ from gq_tvm.errors import Error
 
 #: Each is a module of this package with a ``main``, imported when it is asked for.
 VERBS = {
+    "compress": "an exported float model becomes one whose weights live in codebooks",
     "compile": "an exported model becomes an artefact or a bundle for a device",
     "tune": "find the fastest schedules for the layers of a model",
     "verify": "whether an artefact computes what the exported model computes",
@@ -17,7 +18,8 @@ VERBS = {
     "profile": "where the time goes, layer by layer, and bytes, against other artefacts",
     "transcribe": "recordings in, text out, by a compiled recogniser",
     "train": "train a speech recogniser with GQ weights from a configuration",
-    "allocate": "bits for each weight of a network within a budget of bytes",
+    "sensitivity": "what each weight of a float model loses at few bits",
+    "allocate": "bits for each weight of a model within a budget of bytes",
     "device": "run an emulated ARM board, or get what a real one needs",
     "demo": "the shipped digit recogniser, from its exported program to ARM",
 }

@@ -1,7 +1,9 @@
 """GQ in PyTorch: train a model whose weights live in learned codebooks.
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
-or ``compress`` it without training. ``describe`` says what became of each weight.
+or ``compress`` it without training, best with inputs of its kind. ``describe`` says what became of
+each weight, ``losses`` what a model lost, ``sensitivity`` what each weight would lose at how many
+bits; ``allocate`` chooses bits from that.
 
 Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
 abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
@@ -10,7 +12,10 @@ the activations of a codec), [C] our own choice.
 
 from __future__ import annotations
 
-from gq_tvm.quantize.compress import compress
+from gq_tvm.quantize.allocation.allocate import Allocation, allocate
+from gq_tvm.quantize.allocation.measuring import sensitivity
+from gq_tvm.quantize.allocation.sensitivity import Sensitivity
+from gq_tvm.quantize.compress import Interrupted, compress
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
@@ -20,10 +25,12 @@ from gq_tvm.quantize.deployed.codebook_layers import (
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.describe import Report, WeightReport, describe
+from gq_tvm.quantize.losses import Loss, Losses, losses
 from gq_tvm.quantize.prepare import centroid_parameters, prepare
 from gq_tvm.quantize.quantisers.annealing import Annealing
 
 __all__ = [
+    "Allocation",
     "Annealing",
     "CodebookConv1d",
     "CodebookEmbedding",
@@ -31,11 +38,18 @@ __all__ = [
     "CodebookLSTM",
     "CodebookLinear",
     "CodebookMultiheadAttention",
+    "Interrupted",
+    "Loss",
+    "Losses",
     "Report",
+    "Sensitivity",
     "WeightReport",
+    "allocate",
     "centroid_parameters",
     "compress",
     "convert",
     "describe",
+    "losses",
     "prepare",
+    "sensitivity",
 ]
