@@ -4,8 +4,8 @@ The kernels of one product, its weight with a scale for each row and with one fo
 inputs, stored as float32, float16 or uint8, take turns in this process; the fastest of many calls
 with the weights in the cache counts. Prints times as multiples of those with a scale for each row.
 
-On AVX2 (AMD EPYC, other work beside) float16 scales of groups of 32 cost `lookup` 8 to 16% at 4 to 2
-bits, of 128 up to 9%, of 16 14 to 35%; `lookup_f32` nothing that can be told from noise.
+On AVX2 (AMD EPYC, other work beside) float16 scales of groups of 32 cost `lookup` 8 to 16% at 4
+to 2 bits, of 128 up to 9%, of 16 14 to 35%; `lookup_f32` nothing that can be told from noise.
 """
 
 from __future__ import annotations
