@@ -61,7 +61,8 @@ def read(path: str) -> list[Layer]:
 def write(path: str, layers: list[Layer]) -> None:
     """Write what a rival reads."""
     arrays: dict[str, Any] = {f"weight:{one.name}": one.weight for one in layers}
-    np.savez(path, **arrays, **{f"samples:{one.name}": one.samples for one in layers})
+    arrays |= {f"samples:{one.name}": one.samples for one in layers}
+    np.savez(path, **arrays)
 
 
 def read_rounded(path: str) -> dict[str, Rounded]:
@@ -74,5 +75,5 @@ def read_rounded(path: str) -> dict[str, Rounded]:
 def write_rounded(path: str, rounded: dict[str, Rounded]) -> None:
     """Write what a rival made of each layer."""
     arrays: dict[str, Any] = {f"weight:{name}": one.weight for name, one in rounded.items()}
-    sizes: dict[str, Any] = {f"bytes:{name}": np.array(one.bytes) for name, one in rounded.items()}
-    np.savez(path, **arrays, **sizes)
+    arrays |= {f"bytes:{name}": np.array(one.bytes) for name, one in rounded.items()}
+    np.savez(path, **arrays)
