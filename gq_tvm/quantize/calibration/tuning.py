@@ -120,8 +120,7 @@ class _Pair:
         """Each layer's outputs with their names, and the model's: the learning one's, the goal."""
         with torch.no_grad():
             goals = self._of(self._original, run)
-        with torch.enable_grad():
-            found = self._of(self.prepared, run)
+        found = self._of(self.prepared, run)
         for (name, goal), (other, tensor) in zip(goals, found, strict=False):
             if name == other and tensor.shape == goal.shape:
                 yield name, tensor, goal
@@ -155,7 +154,7 @@ def _learn(
     rates = [group["lr"] for group in adam.param_groups]
     examples = cycle(runs)
     begun = time.monotonic()
-    with _training(pair.prepared), _only(groups, pair.prepared):
+    with _training(pair.prepared), _only(groups, pair.prepared), torch.enable_grad():
         for step in range(steps):
             share = min(1.0, (step + 1) / _WARM_UP) * (1 - step / steps)
             for group, rate in zip(adam.param_groups, rates, strict=True):
