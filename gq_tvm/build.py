@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -122,7 +123,7 @@ def build(
 
 
 def products(source: Any, activation: str | None = None) -> list[Product]:
-    """Return the weight matrix products of a model.
+    """Return the weight matrix products of a model, without outliers: they change no schedule.
 
     Args:
         source: See `build`.
@@ -133,7 +134,8 @@ def products(source: Any, activation: str | None = None) -> list[Product]:
     """
     translated = frontend.translate(frontend.read(source), activation)
     with _stage("prepare", translated, get("native")):
-        return passes.products(translated.module, activation)
+        found = passes.products(translated.module, activation)
+    return [replace(one, outliers="") for one in found]
 
 
 def _check_sizes(function: str, inputs: list[relax.Var]) -> None:

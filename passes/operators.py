@@ -4,8 +4,9 @@ Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torc
 (see ``gq_tvm.ops.reference``), with every bias present. ``relax.gq.packed`` is what is left once a
 weight is laid out for its kernel: inputs, the kernel's operands, outputs given by its type.
 
-A weight is four arguments, the arrays of ``gq_tvm.ops.weight.Weight``: indices, codebook, scale and
-zero, whose shape is [0] where there are no zero points.
+A weight is six arguments, the arrays of ``gq_tvm.ops.weight.Weight``: indices, codebook, scale,
+zero, and the positions and values of outliers; the shape of the last three is [0] where there are
+none.
 
 Attributes all of them may carry: ``layer`` (the name users know the layer by), ``choice`` (where
 ``Parameters.choices`` says how the call is computed; "" before that is decided) and ``epilogue``
@@ -22,8 +23,8 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst, Op, _ffi_api
 
-from gq_tvm.ops.checks import bits_of, group_size, groups_of
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops.checks import bits_of, group_size, groups_of, kept_as
+from gq_tvm.ops.weight import Outliers, Weight
 from gq_tvm.schedules.epilogue import Epilogue
 
 PACKED = "relax.gq.packed"
@@ -35,10 +36,13 @@ DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
 
 # Where an operator's weights begin among its arguments, by the *part* of the call they are of.
-WEIGHTS = {LSTM: {"_ih": 3, "_hh": 7}, GRU: {"_ih": 2, "_hh": 6}} | {
+WEIGHTS = {LSTM: {"_ih": 3, "_hh": 9}, GRU: {"_ih": 2, "_hh": 8}} | {
     one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
 }
-_ARRAYS = ("indices", "codebook", "scale", "zero")
+_ARRAYS = ("indices", "codebook", "scale", "zero", "positions", "values")
+
+#: The last arrays of a weight that has neither zero points nor outliers.
+NO_ZERO_OR_OUTLIERS = np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 #: Operators that give the same elements in another shape.
 RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
@@ -62,14 +66,17 @@ def weight_of(call: relax.Call, part: str = "") -> Weight | None:
     arguments = weight_arguments(call, part)
     if not all(isinstance(one, GenericConst) for one in arguments):
         return None
-    indices, codebook, scale, zero = (one.value.numpy() for one in arguments)
-    return Weight(indices, codebook, scale, zero if zero.size else None)
+    indices, codebook, scale, zero, *outliers = (one.value.numpy() for one in arguments)
+    kept = Outliers(*outliers) if outliers[0].size else None
+    return Weight(indices, codebook, scale, zero if zero.size else None, kept)
 
 
 def weight_constants(weight: Weight) -> list[relax.Expr]:
     """A weight as arguments."""
-    zero = np.zeros(0, np.float32) if weight.zero is None else weight.zero
-    return [relax.const(one) for one in (weight.indices, weight.codebook, weight.scale, zero)]
+    zero, *outliers = NO_ZERO_OR_OUTLIERS
+    arrays = weight.indices, weight.codebook, weight.scale
+    last = zero if weight.zero is None else weight.zero, *(weight.outliers or outliers)
+    return [relax.const(one) for one in (*arrays, *last)]
 
 
 def with_weight(call: relax.Call, weight: Weight, part: str = "") -> list[relax.Expr]:
@@ -85,15 +92,20 @@ def form_of(call: relax.Call, part: str = "") -> dict[str, Any]:
 
     Returns:
         ``bits`` of an index; ``group``, the inputs of a group, or 0; ``zero``, whether there are
-        zero points; ``tables``, how many share out the rows, or 0 where each group has its own.
+        zero points; ``tables``, how many share out the rows, or 0 where each group has its own;
+        ``scale_type`` and ``zero_type``, the dtypes in which kernels read these;
+        ``outliers``, the dtype of what outliers add, "" where there are none.
     """
-    indices, codebook, scale, zero = weight_arguments(call, part)
+    indices, codebook, scale, zero, positions, values = weight_arguments(call, part)
     tables, groups = shape_of(codebook), groups_of(codebook.ty, scale.ty)
     return {
         "bits": bits_of(codebook.ty),
         "group": group_size(volume(shape_of(indices)[1:]), groups),
         "zero": shape_of(zero) != [0],
         "tables": 0 if len(tables) == 3 and groups > 1 else tables[-2],
+        "scale_type": kept_as(scale.ty, groups),
+        "zero_type": kept_as(zero.ty, groups),
+        "outliers": "" if shape_of(positions) == [0] else str(values.ty.dtype),
     }
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import kept_as
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Knob, Schedule
@@ -52,6 +53,11 @@ class Product:
         zero: Whether the weight has zero points, one for each scale.
         tables: Codebooks, of which each is that of n / tables rows; 0 if each group of inputs has
             its own.
+        scale_type: dtype of the scales in memory: ``"float32"``, or of groups also ``"float16"`` or
+            ``"uint8"``.
+        zero_type: That of the zero points.
+        outliers: dtype of what the weight's outliers add, ``"float16"`` or ``"float32"``; "" if it
+            has none.
     """
 
     n: int
@@ -64,6 +70,9 @@ class Product:
     group: int = 0
     zero: bool = False
     tables: int = 1
+    scale_type: str = "float32"
+    zero_type: str = "float32"
+    outliers: str = ""
 
     @property
     def groups(self) -> int:
@@ -76,17 +85,26 @@ class Product:
         return self.group > 0 or self.zero
 
     @property
+    def narrow(self) -> bool:
+        """Whether scales or zero points are not floats of 32 bits: kernels widen and join them."""
+        return (self.scale_type, self.zero_type) != ("float32", "float32")
+
+    @property
     def plain(self) -> bool:
         """Whether one codebook and a scale for each row are all there is."""
         return not self.parted and self.tables == 1
 
     def of(self, weight: Weight) -> Product:
-        """The same product of a weight whose scales, zero points and tables are as these."""
+        """The same product of a weight that has scales, zero points, tables and outliers so."""
+        outliers = weight.outliers
         return replace(
             self,
             group=weight.group,
             zero=weight.zero is not None,
             tables=0 if weight.codebook.ndim == 3 and weight.group else weight.codebook.shape[-2],
+            scale_type=kept_as(weight.scale, weight.groups),
+            zero_type=kept_as(weight.zero, weight.groups),
+            outliers=str(outliers.values.dtype) if outliers and len(outliers.values) else "",
         )
 
     @property
@@ -109,6 +127,19 @@ class Product:
     def fits_int32(self) -> bool:
         """Whether the integer sums of this product cannot overflow."""
         return self.activation == "fp32" or self.k <= MOST_INT8_K
+
+
+#: Fields that files leave out where they are as mostly: those written before there were such stay.
+_LATER = {
+    one.name: one.default
+    for one in fields(Product)
+    if one.name in ("scale_type", "zero_type", "outliers")
+}
+
+
+def written(product: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a product, or of more than that, as files have them."""
+    return {name: value for name, value in product.items() if _LATER.get(name, ...) != value}
 
 
 class Family(ABC):

@@ -20,12 +20,17 @@ class Levels(NamedTuple):
         scale: f32 [N, J], what the sum of each of the J groups is multiplied by.
         zero: f32 [N, J], what the sum of a group's activations is multiplied by and taken away;
             None for 0.
+        step: f32 [T] where scales or zero points are kept in fewer bits (`Product.narrow`), else
+            None. ``scale`` and ``zero`` are then the weight's own: sums are multiplied by
+            ``scale * step`` of their table, of fp32 activations by ``scale``, and those of
+            activations by ``scale * zero``, each such product rounded to f32.
         of_row: i64 [N], the table of each row; None where rows do not share tables out.
     """
 
     table: NDArray
-    scale: F32
-    zero: F32 | None = None
+    scale: NDArray
+    zero: NDArray | None = None
+    step: F32 | None = None
     of_row: NDArray[np.int64] | None = None
 
     @staticmethod
@@ -38,16 +43,20 @@ class Levels(NamedTuple):
         tables = weight.codebook.reshape(-1, weight.codebook.shape[-1])
         by_rows = weight.codebook.ndim == 2 and len(tables) > 1
         of_row = weight.tables()[:, 0] if by_rows else None
-        if arithmetic != "fp32":
-            return Levels(*weight.on_grid(), of_row)
+        on_grid = weight.on_grid() if arithmetic != "fp32" else None
+        table = tables if on_grid is None else on_grid.grid
+        if weight.kept_as != ("float32", "float32"):
+            step = np.ones(len(tables), np.float32) if on_grid is None else on_grid.step
+            return Levels(table, *weight.kept(), step, of_row)
         scale, zero = weight.scales(), weight.zeros()
-        return Levels(tables, scale, None if zero is None else scale * zero, of_row)
+        zero = None if zero is None else scale * zero
+        return Levels(table, scale if on_grid is None else on_grid.scale, zero, None, of_row)
 
     def in_order(self, order: NDArray[np.int64]) -> Levels:
         """The same for packed rows, ``order`` being the source row of each, -1 for padding."""
         zero = None if self.zero is None else in_order(self.zero, order)
         of_row = None if self.of_row is None else in_order(self.of_row, order)
-        return Levels(self.table, in_order(self.scale, order), zero, of_row)
+        return Levels(self.table, in_order(self.scale, order), zero, self.step, of_row)
 
 
 def in_order(per_row: NDArray, order: NDArray[np.int64]) -> NDArray:

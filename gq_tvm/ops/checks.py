@@ -18,7 +18,7 @@ ACTIVATIONS = ("fp32", "int8", "int2", "int1")
 GROUPS = (16, 32, 64, 128)
 
 #: What scales and zero points may be stored as.
-_SCALES = ("float32", "float16", "uint8")
+SCALES = ("float32", "float16", "uint8")
 
 
 def check_activation(op: str, activation: str) -> None:
@@ -79,6 +79,14 @@ def group_size(width: int, groups: int) -> int:
     )
 
 
+def kept_as(array: Any, groups: int) -> str:
+    """The dtype in which kernels read scales, or zero points (None for 0), of ``groups`` groups.
+
+    It is that of the array, but for one group a row: those few are widened to float32.
+    """
+    return "float32" if array is None or groups == 1 else str(array.dtype).removeprefix("torch.")
+
+
 def check_weight(
     op: str, indices: Any, codebook: Any, scale: Any, zero: Any = None, ndim: int = 2
 ) -> None:
@@ -122,7 +130,7 @@ def _check_scale(op: str, name: str, array: Any, rows: int) -> None:
     if array is None:
         return
     dtype = str(array.dtype).removeprefix("torch.")
-    if dtype not in _SCALES:
+    if dtype not in SCALES:
         raise Error(f"{op}: {name} must be float32, float16 or uint8, got {dtype}.")
     shape = tuple(array.shape)
     if shape not in ((1,), (rows,)) and (len(shape) != 2 or shape[0] != rows or shape[1] < 1):
@@ -144,6 +152,41 @@ def _check_groups(op: str, indices: Any, codebook: Any, scale: Any) -> None:
         group_size(width, groups_of(codebook, scale))
     except Error as refusal:
         raise Error(f"{op}: {refusal}") from None
+
+
+def check_outliers(op: str, positions: Any, values: Any) -> None:
+    """Refuse arrays that make no ``weight.Outliers``, short of their values; None for none.
+
+    Args:
+        op: Whom the refusal names.
+        positions: i32 or i64 [M].
+        values: f32 or f16 [M].
+
+    Raises:
+        Error: a shape or a dtype is wrong, or one of them is missing.
+    """
+    if positions is None and values is None:
+        return
+    if positions is None or values is None:
+        raise Error(f"{op}: outliers have positions and values, one of them is missing.")
+    for name, array, dtypes in (
+        ("positions", positions, ("int32", "int64")),
+        ("values", values, ("float32", "float16")),
+    ):
+        dtype = str(array.dtype).removeprefix("torch.")
+        if dtype not in dtypes:
+            raise Error(f"{op}: {name} of outliers must be {' or '.join(dtypes)}, got {dtype}.")
+    check_shape(op, "positions of outliers", positions.shape, (None,))
+    check_shape(op, "values of outliers", values.shape, tuple(positions.shape))
+
+
+def check_positions(op: str, first: int, last: int, rising: bool, size: int) -> None:
+    """Refuse positions of outliers that do not rise within the ``size`` weights."""
+    if first < 0 or last >= size:
+        wrong = first if first < 0 else last
+        raise Error(f"{op}: an outlier at {wrong} is outside the {size} weights.")
+    if not rising:
+        raise Error(f"{op}: positions of outliers must rise.")
 
 
 def check_largest_index(op: str, largest: int, bits: int) -> None:

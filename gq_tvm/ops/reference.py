@@ -37,7 +37,7 @@ def product(x: NDArray, weight: Weight, activation: str) -> NDArray:
     each group j gives the term ``f32(sum of q g) * s_j - f32(sum of q) * z_j``, s_j being the
     group's scale times its table's and z_j its scale times its zero point (no zero points, no
     second product); the terms are added in rising order of groups, then multiplied by scale_x. Each
-    of these products and sums is rounded to float32.
+    of these products and sums is rounded to float32. To that `outlier_sums` are added.
 
     Sums of integers are int32 in kernels and hold for K up to 133 144; these never wrap.
 
@@ -53,10 +53,11 @@ def product(x: NDArray, weight: Weight, activation: str) -> NDArray:
         flat = weight.expand().reshape(weight.rows, weight.width)
         return x.astype(np.float64) @ flat.astype(np.float64).T
     q, scale_x = ROW_QUANTIZERS[activation](x)
-    grid, scale, zero = weight.on_grid()
+    grid, scale, zero, _ = weight.on_grid()
     integers, rows = weight.looked_up(grid).astype(np.int64), q.astype(np.int64)
     if weight.groups == 1 and zero is None:
-        return (rows @ integers.T).astype(np.float32) * (scale_x[..., None] * scale[:, 0])
+        y = (rows @ integers.T).astype(np.float32) * (scale_x[..., None] * scale[:, 0])
+        return _with_outliers(y, x, weight)
     y = np.zeros((*x.shape[:-1], weight.rows), np.float32)
     for j in range(weight.groups):
         inputs = slice(j * weight.group, (j + 1) * weight.group) if weight.group else slice(None)
@@ -65,7 +66,33 @@ def product(x: NDArray, weight: Weight, activation: str) -> NDArray:
         if zero is not None:
             term = term - part.sum(axis=-1, keepdims=True).astype(np.float32) * zero[:, j]
         y = y + term if j else term
-    return y * scale_x[..., None]
+    return _with_outliers(y * scale_x[..., None], x, weight)
+
+
+def outlier_sums(x: NDArray, weight: Weight) -> F32:
+    """What a weight's outliers add to ``x W^T``: sums of value times activation, not rounded.
+
+    Those of a row are added in the order of their columns, each product and each sum rounded to
+    float32.
+
+    Args:
+        x: float [..., K].
+        weight: [N, K].
+
+    Returns:
+        f32 [..., N].
+    """
+    sums = np.zeros((weight.rows, *x.shape[:-1]), np.float32)
+    if weight.outliers is not None:
+        rows, columns = np.divmod(weight.outliers.positions, weight.width)
+        values = weight.outliers.values.astype(np.float32)
+        products = np.moveaxis(x.astype(np.float32)[..., columns] * values, -1, 0)
+        np.add.at(sums, rows, products)
+    return np.moveaxis(sums, 0, -1)
+
+
+def _with_outliers(y: F32, x: NDArray, weight: Weight) -> F32:
+    return y if weight.outliers is None else y + outlier_sums(x, weight)
 
 
 def codebook_linear(x: F32, weight: Weight, bias: F32 | None, activation: str) -> F32:
@@ -128,7 +155,7 @@ def rounded_table_linear(x: F32, weight: Weight) -> F32:
     for block in range(blocks):
         found = q[:, block, np.arange(BLOCK_GROUPS), nibbles[:, block]]  # [M, N, groups]
         y += found.sum(axis=-1).astype(np.float32) * scale_block[:, block, None]
-    return y * weight.scales()[:, 0]
+    return _with_outliers(y * weight.scales()[:, 0], x, weight)
 
 
 def codebook_conv1d(

@@ -2,8 +2,8 @@
 
 Importing this module registers them. Each has an implementation in plain tensor operations (any
 device) and a fake one for ``torch.export``, in which leading sizes, batch and time may be
-symbolic. They are for deployed models and have no gradient. A weight is four arguments of theirs,
-those of ``torch_weight.WeightTensors``.
+symbolic. They are for deployed models and have no gradient. A weight is six arguments of theirs,
+those of ``torch_weight.WeightTensors``; the outliers' are the last, and may be left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gq_tvm.ops import torch_recurrent as torch_recurrent  # registers the recur
 from gq_tvm.ops.torch_weight import Operand, WeightTensors, expand, operand, product
 
 WEIGHT = "Tensor indices, Tensor codebook, Tensor? scale, Tensor? zero"
+OUTLIERS = "Tensor? outlier_positions=None, Tensor? outlier_values=None"
 
 
 def conv1d(
@@ -48,7 +49,7 @@ def unfold1d(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> 
 @torch.library.custom_op(
     "gq::codebook_linear",
     mutates_args=(),
-    schema=f"(Tensor x, {WEIGHT}, Tensor? bias, str activation) -> Tensor",
+    schema=f"(Tensor x, {WEIGHT}, Tensor? bias, str activation, {OUTLIERS}) -> Tensor",
 )
 def codebook_linear(
     x: Tensor,
@@ -58,9 +59,11 @@ def codebook_linear(
     zero: Tensor | None,
     bias: Tensor | None,
     activation: str,
+    outlier_positions: Tensor | None = None,
+    outlier_values: Tensor | None = None,
 ) -> Tensor:
     """``reference.codebook_linear``: x f32 [..., K] -> f32 [..., N]."""
-    weight = WeightTensors(indices, codebook, scale, zero)
+    weight = WeightTensors(indices, codebook, scale, zero, outlier_positions, outlier_values)
     weight.check("codebook_linear")
     checks.check_linear("codebook_linear", x, indices.shape, bias, activation)
     y = product(x, operand(weight, activation))
@@ -69,7 +72,7 @@ def codebook_linear(
 
 @codebook_linear.register_fake
 def _(x: Tensor, *rest: Any) -> Tensor:
-    weight, (bias, activation) = WeightTensors(*rest[:4]), rest[4:]
+    weight, (bias, activation) = WeightTensors(*rest[:4], *rest[6:]), rest[4:6]
     weight.check("codebook_linear", values=False)
     checks.check_linear("codebook_linear", x, weight.indices.shape, bias, activation)
     return x.new_empty([*x.shape[:-1], weight.indices.shape[0]])
@@ -79,7 +82,7 @@ def _(x: Tensor, *rest: Any) -> Tensor:
     "gq::codebook_conv1d",
     mutates_args=(),
     schema=f"(Tensor x, {WEIGHT}, Tensor? bias, int stride, int padding, int dilation, int groups,"
-    " str activation) -> Tensor",
+    f" str activation, {OUTLIERS}) -> Tensor",
 )
 def codebook_conv1d(
     x: Tensor,
@@ -93,9 +96,12 @@ def codebook_conv1d(
     dilation: int,
     groups: int,
     activation: str,
+    outlier_positions: Tensor | None = None,
+    outlier_values: Tensor | None = None,
 ) -> Tensor:
     """``reference.codebook_conv1d``: x f32 [B, C, T] -> f32 [B, N, T']."""
-    op, weight = "codebook_conv1d", WeightTensors(indices, codebook, scale, zero)
+    op = "codebook_conv1d"
+    weight = WeightTensors(indices, codebook, scale, zero, outlier_positions, outlier_values)
     weight.check(op, ndim=3)
     checks.check_conv1d(op, x, indices.shape, bias, groups, activation)
     taps = indices.shape[2]
@@ -110,8 +116,8 @@ def _conv1d_frames(x: Tensor, taps: int, stride: int, padding: int, dilation: in
 
 @codebook_conv1d.register_fake
 def _(x: Tensor, *rest: Any) -> Tensor:
-    op, weight = "codebook_conv1d", WeightTensors(*rest[:4])
-    bias, stride, padding, dilation, groups, activation = rest[4:]
+    op, weight = "codebook_conv1d", WeightTensors(*rest[:4], *rest[10:])
+    bias, stride, padding, dilation, groups, activation = rest[4:10]
     weight.check(op, ndim=3, values=False)
     rows, _, taps = weight.indices.shape
     checks.check_conv1d(op, x, weight.indices.shape, bias, groups, activation)
@@ -124,13 +130,22 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 
 
 @torch.library.custom_op(
-    "gq::codebook_embedding", mutates_args=(), schema=f"(Tensor ids, {WEIGHT}) -> Tensor"
+    "gq::codebook_embedding",
+    mutates_args=(),
+    schema=f"(Tensor ids, {WEIGHT}, {OUTLIERS}) -> Tensor",
 )
 def codebook_embedding(
-    ids: Tensor, indices: Tensor, codebook: Tensor, scale: Tensor | None, zero: Tensor | None
+    ids: Tensor,
+    indices: Tensor,
+    codebook: Tensor,
+    scale: Tensor | None,
+    zero: Tensor | None,
+    outlier_positions: Tensor | None = None,
+    outlier_values: Tensor | None = None,
 ) -> Tensor:
     """``reference.codebook_embedding``: ids i64 [...] -> f32 [..., D]."""
-    op, weight = "codebook_embedding", WeightTensors(indices, codebook, scale, zero)
+    op = "codebook_embedding"
+    weight = WeightTensors(indices, codebook, scale, zero, outlier_positions, outlier_values)
     checks.check_dtype(op, ids=(ids, "int64"))
     weight.check(op)
     if ids.numel():

@@ -10,9 +10,13 @@ from torch import Tensor
 from gq_tvm.ops import checks
 from gq_tvm.ops.torch_weight import Operand, WeightTensors, operand, product
 
+_PARTS = ("_ih", "_hh")
 _WEIGHTS = ", ".join(
     f"Tensor indices{part}, Tensor codebook{part}, Tensor? scale{part}, Tensor? zero{part}"
-    for part in ("_ih", "_hh")
+    for part in _PARTS
+)
+_OUTLIERS = ", ".join(
+    f"Tensor? outlier_positions{part}=None, Tensor? outlier_values{part}=None" for part in _PARTS
 )
 
 
@@ -68,15 +72,16 @@ def gru_cell(
 @torch.library.custom_op(
     "gq::codebook_lstm",
     mutates_args=(),
-    schema=f"(Tensor x, Tensor h0, Tensor c0, {_WEIGHTS}, Tensor? bias, str activation)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor x, Tensor h0, Tensor c0, {_WEIGHTS}, Tensor? bias, str activation,"
+    f" {_OUTLIERS}) -> (Tensor, Tensor, Tensor)",
 )
 def codebook_lstm(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """``reference_recurrent.codebook_lstm``: x f32 [B, T, I] -> y f32 [B, T, H], h and c [B, H].
 
-    Behind the inputs: the tensors of both weights, bias f32 [4H] or None, activation.
+    Behind the inputs: the coded tensors of both weights, bias f32 [4H] or None, activation, the
+    outliers of both.
     """
-    ih, hh, (bias, activation) = _weights(*rest)
+    ih, hh, (bias, activation) = _weights(1, *rest)
     _check_lstm(x, h0, c0, ih, hh, bias, activation, values=True)
     # The outputs of an operator may not be its inputs, as they would be without any frame.
     states = h0.clone(), c0.clone()
@@ -85,7 +90,7 @@ def codebook_lstm(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor
 
 @codebook_lstm.register_fake
 def _(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    ih, hh, (bias, activation) = _weights(*rest)
+    ih, hh, (bias, activation) = _weights(1, *rest)
     _check_lstm(x, h0, c0, ih, hh, bias, activation, values=False)
     y = x.new_empty([x.shape[0], x.shape[1], h0.shape[1]])
     return y, h0.new_empty(h0.shape), c0.new_empty(c0.shape)
@@ -94,15 +99,16 @@ def _(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Te
 @torch.library.custom_op(
     "gq::codebook_gru",
     mutates_args=(),
-    schema=f"(Tensor x, Tensor h0, {_WEIGHTS}, Tensor? bias_ih, Tensor? bias_hh, str activation)"
-    " -> (Tensor, Tensor)",
+    schema=f"(Tensor x, Tensor h0, {_WEIGHTS}, Tensor? bias_ih, Tensor? bias_hh, str activation,"
+    f" {_OUTLIERS}) -> (Tensor, Tensor)",
 )
 def codebook_gru(x: Tensor, h0: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """``reference_recurrent.codebook_gru``: x f32 [B, T, I] -> y f32 [B, T, H] and h f32 [B, H].
 
-    Behind the inputs: the tensors of both weights, two biases f32 [3H] or None, activation.
+    Behind the inputs: the coded tensors of both weights, two biases f32 [3H] or None, activation,
+    the outliers of both.
     """
-    ih, hh, (bias_ih, bias_hh, activation) = _weights(*rest)
+    ih, hh, (bias_ih, bias_hh, activation) = _weights(2, *rest)
     _check_gru(x, h0, ih, hh, bias_ih, bias_hh, activation, values=True)
     held = operand(ih, activation), operand(hh, activation)
     # The outputs of an operator may not be its inputs, as they would be without any frame.
@@ -111,13 +117,17 @@ def codebook_gru(x: Tensor, h0: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 @codebook_gru.register_fake
 def _(x: Tensor, h0: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    ih, hh, (bias_ih, bias_hh, activation) = _weights(*rest)
+    ih, hh, (bias_ih, bias_hh, activation) = _weights(2, *rest)
     _check_gru(x, h0, ih, hh, bias_ih, bias_hh, activation, values=False)
     return x.new_empty([x.shape[0], x.shape[1], h0.shape[1]]), h0.new_empty(h0.shape)
 
 
-def _weights(*rest: Any) -> tuple[WeightTensors, WeightTensors, tuple[Any, ...]]:
-    return WeightTensors(*rest[:4]), WeightTensors(*rest[4:8]), rest[8:]
+def _weights(biases: int, *rest: Any) -> tuple[WeightTensors, WeightTensors, tuple[Any, ...]]:
+    """Both weights, and ``biases`` biases and the activation; outliers may be left out."""
+    behind = 8 + biases + 1
+    ih = WeightTensors(*rest[:4], *rest[behind : behind + 2])
+    hh = WeightTensors(*rest[4:8], *rest[behind + 2 :])
+    return ih, hh, rest[8:behind]
 
 
 def _check_lstm(

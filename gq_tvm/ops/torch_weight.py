@@ -1,7 +1,12 @@
-"""A weight in a codebook as tensors, and products with it: ``weight`` and ``reference.product``."""
+"""A weight in a codebook as tensors, and products with it: ``weight`` and ``reference.product``.
+
+Sums of outliers are floats in an order of their own; all else is what the definition says to the
+last bit.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +15,7 @@ from torch import Tensor
 
 from gq_tvm.ops import checks
 from gq_tvm.ops.torch_rounding import quantize_activations, quantize_rows
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops.weight import Outliers, Weight, packed_bytes
 
 _FLOAT32_EXACT = 2**24  # float32 holds every integer up to here
 
@@ -23,12 +28,26 @@ class WeightTensors(NamedTuple):
         codebook: f32 [T, 2^bits] or [1, T, 2^bits].
         scale: f32, f16 or u8 [1], [N] or [N, J]; None for 1.
         zero: Of the scale's shape; None for 0.
+        positions: i32 or i64 [M], of the outliers in the flat [N, K], rising; None for no outliers.
+        values: f32 or f16 [M], what they add.
     """
 
     indices: Tensor
     codebook: Tensor
     scale: Tensor | None = None
     zero: Tensor | None = None
+    positions: Tensor | None = None
+    values: Tensor | None = None
+
+    @property
+    def coded(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The arrays but for the outliers', as operators take them in the place of a weight."""
+        return self[:4]
+
+    @property
+    def outliers(self) -> tuple[Tensor | None, Tensor | None]:
+        """Positions and values, as operators take them at their end."""
+        return self[4:]
 
     @property
     def bits(self) -> int:
@@ -45,41 +64,83 @@ class WeightTensors(NamedTuple):
         """As ``Weight.group``."""
         return checks.group_size(self.indices[0].numel(), self.groups)
 
+    def packed_bytes(self, activation: str) -> int:
+        """What it takes once it is packed for kernels: see ``weight.packed_bytes``."""
+        types = {
+            name: str(array.dtype).removeprefix("torch.")
+            for name, array in (("scale", self.scale), ("zero", self.zero))
+            if array is not None
+        }
+        return packed_bytes(
+            len(self.indices),
+            self.indices[0].numel(),
+            self.bits,
+            activation,
+            groups=self.groups,
+            tables=self.codebook.shape[-2],
+            **types,
+        )
+
     def check(self, op: str, ndim: int = 2, values: bool = True) -> None:
         """Refuse what no operator takes; ``values=False`` leaves out what fake tensors lack.
 
         Raises:
             Error: a shape, a dtype or an index is wrong.
         """
-        checks.check_weight(op, *self, ndim=ndim)
+        checks.check_weight(op, *self.coded, ndim=ndim)
+        checks.check_outliers(op, *self.outliers)
         if values and self.bits < 8 and self.indices.numel():
             checks.check_largest_index(op, int(self.indices.max()), self.bits)
+        if values and self.positions is not None and self.positions.numel():
+            at = self.positions
+            rising = bool((at[1:] > at[:-1]).all())
+            checks.check_positions(op, int(at[0]), int(at[-1]), rising, self.indices.numel())
 
     @staticmethod
     def of(weight: Weight | WeightTensors) -> WeightTensors:
-        """The arrays of a weight as tensors; outliers are left behind."""
+        """The arrays of a weight as tensors."""
         if isinstance(weight, WeightTensors):
             return weight
-        zero = None if weight.zero is None else torch.from_numpy(weight.zero)
-        indices, codebook, scale = map(
-            torch.from_numpy, (weight.indices, weight.codebook, weight.scale)
-        )
-        return WeightTensors(indices, codebook, scale, zero)
+        arrays = (weight.indices, weight.codebook, weight.scale, weight.zero)
+        tensors: list[Any] = [
+            None if one is None else torch.from_numpy(one)
+            for one in (*arrays, *(weight.outliers or ()))
+        ]
+        return WeightTensors(*tensors)
 
     def numpy(self) -> Weight:
         """The weight they are of."""
         scale = torch.ones(1) if self.scale is None else self.scale
-        zero = None if self.zero is None else self.zero.detach().cpu().numpy()
-        indices, codebook = self.indices.cpu().numpy(), self.codebook.detach().cpu().numpy()
-        return Weight(indices, codebook, scale.detach().cpu().numpy(), zero)
+        arrays: list[Any] = [
+            None if one is None else one.detach().cpu().numpy()
+            for one in self._replace(scale=scale)
+        ]
+        *coded, positions, values = arrays
+        weight = Weight(*coded)
+        if positions is None:
+            return weight
+        return replace(weight, outliers=Outliers(positions, values))
 
     def take_rows(self, rows: Tensor) -> WeightTensors:
         """The weight of the rows named, i64 [m]."""
-        indices, codebook, scale, zero = self
+        indices, codebook, scale, zero, positions, values = self
         if codebook.dim() == 2 and len(codebook) > 1:
             codebook = codebook[_tables(self)[rows, 0]]
         scale, zero = (a if a is None or a.shape == (1,) else a[rows] for a in (scale, zero))
-        return WeightTensors(indices[rows], codebook, scale, zero)
+        if positions is not None and values is not None:
+            width = indices[0].numel()
+            first, last = (
+                torch.searchsorted(positions, (edge * width).to(positions.dtype))
+                for edge in (rows, rows + 1)
+            )
+            counts = last - first
+            row = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
+            # The outliers of a row lie together: those of the k-th row asked for begin at first[k].
+            found = torch.arange(len(row), device=rows.device)
+            found = found + (first - counts.cumsum(0) + counts)[row]
+            positions = positions[found] + ((row - rows[row]) * width).to(positions.dtype)
+            values = values[found]
+        return WeightTensors(indices[rows], codebook, scale, zero, positions, values)
 
     def split_rows(self, parts: int) -> list[WeightTensors]:
         """``parts`` weights of N / parts rows each, with memory of their own."""
@@ -104,6 +165,8 @@ class IntegerWeight(NamedTuple):
         zero: f32 [1 or N, J], each group's scale times its zero point, or None.
         group: inputs of a group, 0 for one group.
         activation: how rows are rounded, ``"int8"``, ``"int2"`` or ``"int1"``.
+        outliers: f32 [N, K], what they add, zero elsewhere; it meets rows as they were. None for
+            none.
     """
 
     grid: Tensor
@@ -111,6 +174,7 @@ class IntegerWeight(NamedTuple):
     zero: Tensor | None
     group: int
     activation: str
+    outliers: Tensor | None = None
 
 
 # What a matrix product needs of a weight: its floats, or its integers.
@@ -119,7 +183,7 @@ Operand = Tensor | IntegerWeight
 
 def expand(weight: WeightTensors) -> Tensor:
     """``Weight.expand``: f32, the shape of the indices."""
-    indices, codebook, scale, zero = weight
+    indices, codebook, scale, zero, positions, added = weight
     values = _looked_up(weight, codebook if codebook.dim() == 2 else codebook[0])
     rows, width = values.shape
     whole = weight.groups > 1 and width % weight.group == 0
@@ -131,6 +195,8 @@ def expand(weight: WeightTensors) -> Tensor:
         spread = _per_group(array)
         spread = spread.unsqueeze(-1) if whole else _by_input(spread, weight.group, width)
         values = values - spread if name == "zero" else values * spread
+    if positions is not None and added is not None:
+        values = values.flatten().index_add(0, positions, added.float())
     return values if values.shape == indices.shape else values.reshape(indices.shape)
 
 
@@ -180,7 +246,11 @@ def operand(weight: WeightTensors, activation: str) -> Operand:
     scale = torch.ones_like(steps[:1]) if weight.scale is None else _per_group(weight.scale)
     zero = None if weight.zero is None else scale * _per_group(weight.zero)
     scale = scale * (steps if len(steps) == 1 else steps[:, 0][_tables(weight)])
-    return IntegerWeight(_looked_up(weight, grid), scale, zero, weight.group, activation)
+    outliers, integers = None, _looked_up(weight, grid)
+    if weight.positions is not None and weight.values is not None:
+        outliers = torch.zeros_like(integers)
+        outliers.view(-1)[weight.positions.long()] = weight.values.float()
+    return IntegerWeight(integers, scale, zero, weight.group, activation, outliers)
 
 
 def split_rows(weight: Operand, parts: int) -> list[Operand]:
@@ -191,14 +261,21 @@ def split_rows(weight: Operand, parts: int) -> list[Operand]:
     def split(array: Any) -> list[Any]:
         return [array] * parts if array is None or len(array) == 1 else list(array.chunk(parts))
 
-    each = zip(weight.grid.chunk(parts), split(weight.scale), split(weight.zero), strict=True)
-    return [weight._replace(grid=g, scale=s, zero=z) for g, s, z in each]
+    grids, outliers = weight.grid.chunk(parts), split(weight.outliers)
+    each = zip(grids, split(weight.scale), split(weight.zero), outliers, strict=True)
+    return [weight._replace(grid=g, scale=s, zero=z, outliers=o) for g, s, z, o in each]
 
 
 def product(x: Tensor, weight: Operand) -> Tensor:
     """``reference.product``: x f32 [..., K] -> f32 [..., N]."""
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
+    sums = _integer_product(x, weight)
+    return sums if weight.outliers is None else sums + F.linear(x, weight.outliers)
+
+
+def _integer_product(x: Tensor, weight: IntegerWeight) -> Tensor:
+    """The product of rounded rows with what the indices stand for."""
     q, scale_x = quantize_activations(x, weight.activation)
     if weight.scale.shape[1] == 1 and weight.zero is None:
         return _integer_sums(q, weight.grid) * (scale_x * weight.scale[:, 0])

@@ -3,7 +3,8 @@
 A weight W [N, K] is ``scale * (codebook[index] - zero)``, element by element. Its scales and zero
 points belong to the tensor, to a row, or to a group of 16, 32, 64 or 128 inputs of a row; the last
 group of a row may be short. Its codebook is one table or several, which share out the rows or are
-one for each group of inputs.
+one for each group of inputs. A few of its elements, the outliers, may have a float of their own
+added.
 """
 
 from __future__ import annotations
@@ -31,15 +32,21 @@ class OnGrid(NamedTuple):
         grid: i8 [T, 2^bits], each table on an int8 grid.
         scale: f32 [N, J], each group's scale times that of its table.
         zero: f32 [N, J], each group's scale times its zero point, or None.
+        step: f32 [T], the scale of each table.
     """
 
     grid: NDArray[np.int8]
     scale: F32
     zero: F32 | None
+    step: F32
 
 
 class Outliers(NamedTuple):
-    """Weights kept beside the codebook, in the place of what their indices stand for.
+    """Single weights kept apart: what is added to what their indices stand for.
+
+    They are a sparse matrix beside that of the codebook (SqueezeLLM, arXiv 2306.07629, section 4.2;
+    SpQR, arXiv 2306.03078). An index under one keeps its meaning, so integer sums stay sums of all
+    indices.
 
     Attributes:
         positions: i32 or i64 [M], into the flat [N, K], rising.
@@ -62,7 +69,7 @@ class Weight:
         scale: [1], [N] or [N, J], a factor for the tensor, each row or each of the J groups of
             each row; f32, f16, or u8 (0 to 255, the size of a step being the codebook's).
         zero: like ``scale``, of its shape, in units of the codebook; None for 0.
-        outliers: What replaces single weights, or None.
+        outliers: What is added to single weights, or None.
     """
 
     indices: U8
@@ -121,7 +128,14 @@ class Weight:
             if array is not None and not np.isfinite(array).all():
                 raise Error(f"{op}: {name} holds NaN or infinity.")
         if self.outliers is not None:
-            _check_outliers(op, self.outliers, self.indices.size)
+            positions, values = self.outliers
+            checks.check_outliers(op, positions, values)
+            if positions.size:
+                first, last = int(positions[0]), int(positions[-1])
+                rising = bool((np.diff(positions) > 0).all())
+                checks.check_positions(op, first, last, rising, self.indices.size)
+            if not np.isfinite(values).all():
+                raise Error(f"{op}: an outlier is NaN or infinite.")
 
     def scales(self) -> F32:
         """The scale of each group of each row: f32 [N, J]."""
@@ -130,6 +144,18 @@ class Weight:
     def zeros(self) -> F32 | None:
         """The zero point of each group of each row, f32 [N, J], or None."""
         return None if self.zero is None else _spread(self.zero, self.rows, self.groups)
+
+    @property
+    def kept_as(self) -> tuple[str, str]:
+        """The dtypes in which kernels read the scales and the zero points."""
+        groups = self.groups
+        return checks.kept_as(self.scale, groups), checks.kept_as(self.zero, groups)
+
+    def kept(self) -> tuple[NDArray, NDArray | None]:
+        """`scales` and `zeros` in these dtypes."""
+        scale, zero = self.kept_as
+        zeros = self.zeros()
+        return self.scales().astype(scale), None if zeros is None else zeros.astype(zero)
 
     def tables(self) -> NDArray[np.int64]:
         """The table of each group of each row: i64 [N, J] into the axis before the codebook's last.
@@ -158,9 +184,8 @@ class Weight:
         """Each table on its int8 grid, for rows of integers."""
         grid, steps = quantize_codebook(self.codebook.reshape(-1, self.codebook.shape[-1]))
         scales, zeros = self.scales(), self.zeros()
-        return OnGrid(
-            grid, scales * steps[self.tables()], None if zeros is None else scales * zeros
-        )
+        zeros = None if zeros is None else scales * zeros
+        return OnGrid(grid, scales * steps[self.tables()], zeros, steps)
 
     def expand(self) -> F32:
         """The weight itself, f32 of the shape of the indices, each step rounded to f32."""
@@ -170,7 +195,8 @@ class Weight:
             values = values - self.by_input(zeros)
         values = values * self.by_input(self.scales())
         if self.outliers is not None:
-            values.reshape(-1)[self.outliers.positions] = self.outliers.values
+            positions, added = self.outliers
+            values.reshape(-1)[positions] += added.astype(np.float32)
         return values.reshape(self.indices.shape)
 
     def fold(self, factor: F32) -> Weight:
@@ -260,39 +286,37 @@ def packed_bytes(
     *,
     groups: int = 1,
     tables: int = 1,
-    zero: bool = False,
+    scale: str = "float32",
+    zero: str | None = None,
 ) -> int:
-    """Bytes of a weight [N, K] once it is packed for kernels, whatever its scale was stored as.
+    """Bytes of a weight [N, K] once it is packed for kernels.
 
     Indices of ``bits`` bits; tables in whole cache lines, of floats for ``"fp32"`` and of bytes
     otherwise, where 8-bit indices are packed as the centroids they name; and for each group of each
-    row a float for the scale and for the zero point. What a device adds is left out: copies of a
-    table for its instructions, rows and inputs up to a whole tile.
+    row the scale and the zero point as they are stored. One group a row has a float for either,
+    whatever they were stored as; where scales or zero points of groups are not floats of 32 bits
+    and activations are integers, each table has a float more, its step. What a device adds is left
+    out: copies of a table for its instructions, rows and inputs up to a whole tile.
+
+    Args:
+        rows: N.
+        width: K.
+        bits: Of an index.
+        activation: One of ``checks.ACTIVATIONS``.
+        groups: Groups of a row.
+        tables: Of the codebook.
+        scale: dtype of the scales.
+        zero: dtype of the zero points; None if there are none.
     """
     entries = 2**bits * tables
     table = 4 * entries if activation == "fp32" else entries if bits < 8 else 1
-    scales = 4 * rows * groups * (2 if zero else 1)
-    return -(-rows * width * bits // 8) + -(-table // _LINE) * _LINE + scales
+    size = -(-rows * width * bits // 8) + -(-table // _LINE) * _LINE
+    stored = ["float32" if groups == 1 else one for one in (scale, zero) if one]
+    size += rows * groups * sum(np.dtype(one).itemsize for one in stored)
+    return size + (0 if activation == "fp32" or {*stored} == {"float32"} else 4 * tables)
 
 
 def _spread(values: NDArray, rows: int, columns: int) -> F32:
     """Values [1], [N] or [N, J] as f32 [N, columns]."""
     values = values.astype(np.float32)
     return np.broadcast_to(values if values.ndim == 2 else values[:, None], (rows, columns))
-
-
-def _check_outliers(op: str, outliers: Outliers, size: int) -> None:
-    positions, values = outliers
-    if str(positions.dtype) not in ("int32", "int64"):
-        raise Error(f"{op}: positions of outliers must be int32 or int64, got {positions.dtype}.")
-    if str(values.dtype) not in ("float32", "float16"):
-        raise Error(f"{op}: values of outliers must be float32 or float16, got {values.dtype}.")
-    checks.check_shape(op, "positions of outliers", positions.shape, (None,))
-    checks.check_shape(op, "values of outliers", values.shape, positions.shape)
-    if positions.size and (positions[0] < 0 or positions[-1] >= size):
-        wrong = positions[0] if positions[0] < 0 else positions[-1]
-        raise Error(f"{op}: an outlier at {wrong} is outside the {size} weights.")
-    if (np.diff(positions) <= 0).any():
-        raise Error(f"{op}: positions of outliers must rise.")
-    if not np.isfinite(values).all():
-        raise Error(f"{op}: an outlier is NaN or infinite.")

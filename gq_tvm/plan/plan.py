@@ -30,6 +30,8 @@ class Use:
         group: Inputs that share a scale; 0 where a row has one.
         zero: Whether each group has a zero point.
         tables: Codebooks that share out its rows; 0 where each group of inputs has one.
+        scale_type: dtype of the scales in memory.
+        zero_type: dtype of the zero points in memory.
     """
 
     activation: str
@@ -39,6 +41,8 @@ class Use:
     group: int = 0
     zero: bool = False
     tables: int = 1
+    scale_type: str = "float32"
+    zero_type: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import SCALES
 from gq_tvm.plan.plan import KINDS, Call, Content, Function, Layer, Operand, Plan, Use, Value
 from gq_tvm.plan.size import OPERATIONS, Named, Size, computed
-from gq_tvm.plan.text import CHECKSUM, FIRST_LINE, NONE, plain
+from gq_tvm.plan.text import CHECKSUM, FIRST_LINE, NONE, USE_WORDS, plain
 
 
 def read(data: bytes, where: str) -> Plan:
@@ -285,7 +286,11 @@ def _content(words: Sequence[str]) -> Content:
 def _use(word: str) -> Use | None:
     if word == NONE:
         return None
-    activation, rows, gates, glu, group, zero, tables = word.split(",")
+    words = word.split(",")
+    activation, rows, gates, glu, group, zero, tables = words[: len(USE_WORDS)]
+    more = dict(one.split("=") for one in words[len(USE_WORDS) :])
+    if not (more.keys() <= {"scale_type", "zero_type"} and set(more.values()) <= set(SCALES)):
+        raise Error(f"says {word[-40:]} where what a product is belongs")
     return Use(
         activation,
         None if rows == NONE else _whole(rows),
@@ -294,6 +299,7 @@ def _use(word: str) -> Use | None:
         _whole(group),
         bool(_whole(zero, 0, 1)),
         _whole(tables),
+        **more,
     )
 
 

@@ -7,16 +7,19 @@ stands for none. Sizes are registers: an input tells one, or it is computed from
 from __future__ import annotations
 
 import zlib
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from gq_tvm.plan.plan import Call, Content, Function, Layer, Operand, Plan, Value
+from gq_tvm.plan.plan import Call, Content, Function, Layer, Operand, Plan, Use, Value
 from gq_tvm.plan.size import Computed, Size
 
 FIRST_LINE = "gq-plan 3"
 CHECKSUM = "checksum"
 _PLAIN = "".join(chr(code) for code in range(33, 127) if chr(code) != "%")
 NONE = "-"  # a word
+#: The fields of a `Use` that are always there, in their order; others are written ``name=value``.
+USE_WORDS = ("activation", "rows", "gates", "glu", "group", "zero", "tables")
 
 
 def write(plan: Plan) -> str:
@@ -84,10 +87,19 @@ def _layer(layer: Layer, number: int) -> str:
     if layer.use is None:
         words.append(NONE)
     else:
-        activation, rows, *numbers = vars(layer.use).values()
-        rows = NONE if rows is None else str(rows)
-        words.append(",".join([activation, rows, *(str(int(one)) for one in numbers)]))
+        words.append(_use(layer.use))
     return " ".join(["layer", str(number), *words, *map(_word, layer.parameters)])
+
+
+def _use(use: Use) -> str:
+    """Its fields up to the tables; of the others, those that are not as they mostly are."""
+    activation, rows, *numbers = (getattr(use, name) for name in USE_WORDS)
+    words = [activation, NONE if rows is None else str(rows), *(str(int(one)) for one in numbers)]
+    for one in fields(Use)[len(USE_WORDS) :]:
+        value = getattr(use, one.name)
+        if value != one.default:
+            words.append(f"{one.name}={value}")
+    return ",".join(words)
 
 
 class _Writer:

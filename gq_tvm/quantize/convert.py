@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def _(module: QuantEmbedding, weights: dict[str, WeightTensors]) -> None:
 
 @_deploy.register
 def _(module: QuantLSTM, weights: dict[str, WeightTensors]) -> None:
-    biases = {f"bias_l{n}": _detached(module.summed_bias(n)) for n in range(module.num_layers)}
+    biases = {f"bias_l{n}": _detached(module.summed_bias(n)) for n in module.quantised_layers()}
     _become(module, CodebookLSTM, weights, biases)
 
 
@@ -111,7 +112,7 @@ def _(module: QuantLSTM, weights: dict[str, WeightTensors]) -> None:
 def _(module: QuantGRU, weights: dict[str, WeightTensors]) -> None:
     biases = {
         f"bias_{kind}_l{n}": _detached(bias)
-        for n in range(module.num_layers)
+        for n in module.quantised_layers()
         for kind, bias in zip(("ih", "hh"), module.biases(n) or (None, None), strict=True)
     }
     _become(module, CodebookGRU, weights, biases)
@@ -119,19 +120,32 @@ def _(module: QuantGRU, weights: dict[str, WeightTensors]) -> None:
 
 @_deploy.register
 def _(module: QuantMultiheadAttention, weights: dict[str, WeightTensors]) -> None:
+    parts: list[Any]  # each WeightTensors, or a Tensor that was left in float
     if module.in_proj_weight is None:
-        parts = [weights[name] for name in PROJECTIONS]
+        parts = [weights.get(name, getattr(module, name)) for name in PROJECTIONS]
+    elif "in_proj_weight" in weights:
+        parts = [*weights["in_proj_weight"].split_rows(3)]
     else:
-        parts = weights["in_proj_weight"].split_rows(3)
+        parts = [*module.in_proj_weight.chunk(3)]
     biases = [None if bias is None else bias.detach().clone() for bias in module.biases()]
     projections = [
-        CodebookLinear(part, bias, module.activation)
-        for part, bias in zip(parts, biases, strict=True)
+        _projection(part, bias, module.activation) for part, bias in zip(parts, biases, strict=True)
     ]
     module.detach()
     become(module, CodebookMultiheadAttention)
     assert isinstance(module, CodebookMultiheadAttention)
     module.hold_projections(projections)
+
+
+def _projection(weight: WeightTensors | Tensor, bias: Tensor | None, activation: str) -> nn.Linear:
+    if isinstance(weight, WeightTensors):
+        return CodebookLinear(weight, bias, activation)
+    rows, columns = weight.shape
+    linear = nn.Linear(columns, rows, bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
 
 
 def _become(

@@ -14,7 +14,7 @@ from gq_tvm.columns import columns
 from gq_tvm.ops.weight import packed_bytes
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.copying import check_is_model
-from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights
+from gq_tvm.quantize.drop_in.supported import LEFT_IN_FLOAT, WeightPlace, find_weights
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 _LARGE_BUFFER = 2**16  # bytes
@@ -95,21 +95,13 @@ def describe(model: nn.Module) -> Report:
                 size = packed_bytes(shape[0], prod(shape[1:]), *form)
                 add(w.parameter, w.name, shape, (*form, size, ""))
             else:
-                asked = "left in float as asked" if quantised else "not prepared"
+                asked = LEFT_IN_FLOAT if quantised else "not prepared"
                 add(w.parameter, w.name, shape, (32, "fp32", 4 * prod(shape), w.obstacle or asked))
         if isinstance(module, CodebookLayer):
             for attribute, cw in module.codebook_weights():
                 name = f"{module_name}.{attribute}" if module_name else attribute
-                shape, form = cw.indices.shape, (cw.bits, module.activation)
-                size = packed_bytes(
-                    shape[0],
-                    prod(shape[1:]),
-                    *form,
-                    groups=cw.groups,
-                    tables=cw.codebook.shape[-2],
-                    zero=cw.zero is not None,
-                )
-                add(cw.indices, name, shape, (*form, size, ""))
+                form, size = (cw.bits, module.activation), cw.packed_bytes(module.activation)
+                add(cw.indices, name, cw.indices.shape, (*form, size, ""))
             continue
         for attribute, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point() and buffer.dim() >= 2 and buffer.nbytes >= _LARGE_BUFFER:

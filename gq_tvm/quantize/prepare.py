@@ -17,7 +17,7 @@ from gq_tvm.ops.checks import check_activation
 from gq_tvm.quantize.drop_in.arguments import check_flags, check_numbers, check_patterns
 from gq_tvm.quantize.drop_in.computed_weights import fold
 from gq_tvm.quantize.drop_in.copying import check_is_model
-from gq_tvm.quantize.drop_in.replacement import become
+from gq_tvm.quantize.drop_in.replacement import Replacement, become
 from gq_tvm.quantize.drop_in.supported import (
     LAYERS,
     WeightPlace,
@@ -75,7 +75,8 @@ def prepare(
         bits: 1 to 8 for every weight; None or 32 leaves a weight in float.
         overrides: bits by pattern (``fnmatch``) of a parameter's or module's name, such as
             ``{"encoder.lstm.*": 2, "joint": 8}``; a module's name covers all inside it, and the
-            last pattern that matches counts.
+            last pattern that matches counts. Layers of an LSTM or GRU may be left in float, both
+            weights together: ``{"lstm.weight_*_l0": None}``.
         activation: ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row; meanings in
             ``ops.reference``) or ``"fp32"``; or kinds by pattern as in ``overrides``, such as
             ``{"*": "int8", "encoder.lstm": "int1"}``, ``"int8"`` where none matches. Grouped
@@ -97,9 +98,9 @@ def prepare(
 
     Raises:
         Error: a pattern matches nothing, bits or options are out of range, a weight is not
-            finite, an LSTM, GRU or MultiheadAttention would be quantised in part, a layer with
-            two kinds of activations, nothing can be quantised, or an option is given that the
-            method does not have.
+            finite, one of the two weights of a layer of an LSTM or GRU would stay in float, a
+            layer would have two kinds of activations, nothing can be quantised, or an option is
+            given that the method does not have.
     """
     options: dict[str, Any] = {
         "mu": mu, "learn_mu": learn_mu, "learn_centroids": learn_centroids, "start": start,
@@ -138,7 +139,7 @@ def attach(
     _check_options(model, overrides, default, patterns)
     weights = find_weights(model)
     chosen = _choose_bits(weights, bits, overrides or {})
-    _check_whole_layers(weights, chosen)
+    _check_pairs(weights, chosen)
     kinds = _choose_activations(weights, chosen, default, patterns)
     if not kinds:
         raise Error(f"prepare: the model has no weight to quantise: {why_none(model, weights)}.")
@@ -154,13 +155,17 @@ def attach(
     layers: dict[nn.Module, list[WeightPlace]] = defaultdict(list)
     for w in kinds:
         layers[w.module].append(w)
+        if isinstance(w.whole, nn.MultiheadAttention) and not isinstance(w.whole, Replacement):
+            layers[w.whole]  # PyTorch's reads the weights of the layers inside it
+    names = {module: name for name, module in model.named_modules()}
     folded = []
     for module, held in layers.items():
-        inside = f"{held[0].module_name}." if held[0].module_name else ""
+        inside = f"{names[module]}." if names[module] else ""
         folded += [f"{inside}{attribute} ({by})" for attribute, by in fold(module).items()]
         become(module, LAYERS[layer_kind(module) or type(module)][0])
         assert isinstance(module, QuantLayer)
-        module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kinds[held[0]])
+        kind = kinds[held[0]] if held else "fp32"
+        module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kind)
     _read_no_weights_directly(model)
     if folded:
         warnings.warn(
@@ -277,15 +282,19 @@ def _check_quantisable(pattern: str, matched: list[WeightPlace]) -> None:
         )
 
 
-def _check_whole_layers(weights: list[WeightPlace], chosen: dict[int, int]) -> None:
-    for whole in {w.whole: None for w in weights if w.whole is not None}:
-        held = [w for w in weights if w.whole is whole and w.obstacle is None]
-        floats = [w for w in held if id(w.parameter) not in chosen]
-        if floats and len(floats) < len(held):
-            kind = type(whole).__name__
+def _check_pairs(weights: list[WeightPlace], chosen: dict[int, int]) -> None:
+    """Refuse one weight in float beside a quantised one of the same layer of an LSTM or GRU."""
+    pairs: dict[tuple[nn.Module, int], list[WeightPlace]] = defaultdict(list)
+    for w in weights:
+        if w.layer is not None and w.obstacle is None:
+            pairs[w.module, w.layer].append(w)
+    for pair in pairs.values():
+        floats = [w for w in pair if id(w.parameter) not in chosen]
+        if floats and len(floats) < len(pair):
+            other = next(w for w in pair if w not in floats)
             raise Error(
-                f"prepare: {floats[0].name} would stay in float beside quantised weights of the "
-                f"same {kind}; quantise {held[0].module_name or 'it'} whole or leave it whole."
+                f"prepare: {floats[0].name} would stay in float beside {other.name} in the same "
+                f"layer of the {type(other.module).__name__}; give both bits or neither."
             )
 
 

@@ -12,6 +12,7 @@ from tvm_ffi import structural_hash
 from gq_tvm import targets
 from gq_tvm.schedules import Choice, Product, Schedule, family
 from gq_tvm.schedules.choosing.threads import worth_threads
+from gq_tvm.schedules.family import written
 
 _KINDS = {3: ", GRU", 4: ", LSTM"}  # by gates
 
@@ -54,7 +55,7 @@ class Task:
     def key(self) -> str:
         """The task as JSON, which `parse` reads: all but what is taken untuned."""
         fields = {"target": self.target, "family": self.family, "threads": self.threads}
-        return json.dumps({**fields, "product": asdict(self.product)}, sort_keys=True)
+        return json.dumps({**fields, "product": written(asdict(self.product))}, sort_keys=True)
 
     @staticmethod
     @lru_cache

@@ -12,8 +12,6 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from gq_tvm.ops.checks import ACTIVATIONS
-
 # Operators that sum, in an order of their own: where compiled code differs from PyTorch.
 _SUMS = {
     *(
@@ -71,19 +69,27 @@ def activations(program: ExportedProgram, override: str | None = None) -> Counte
     found: Counter[str] = Counter()
     for node in program.graph.nodes:
         if node.op == "call_function" and str(node.target).startswith("gq."):
-            names = [one.name for one in node.target._schema.arguments]
+            names = _names(node.target)
             if "activation" in names:
                 weights = sum(name.startswith("indices") for name in names)
-                found[_overridden(node.target, node.args, override)[-1]] += weights
+                at = names.index("activation")
+                found[_overridden(node.target, node.args, override)[at]] += weights
     return found
+
+
+def _names(target: Any) -> list[str]:
+    """What an operator calls its arguments."""
+    return [one.name for one in target._schema.arguments]
 
 
 def _overridden(target: Any, args: tuple[Any, ...], activation: str | None) -> tuple[Any, ...]:
     """The arguments of a codebook layer with other activations, as ``build`` compiles it."""
-    grouped = "codebook_conv1d" in str(target) and args[-2] != 1
-    if activation is None or grouped or args[-1] not in ACTIVATIONS:
+    names = _names(target)
+    grouped = "groups" in names and args[names.index("groups")] != 1
+    if activation is None or grouped or "activation" not in names:
         return args
-    return (*args[:-1], activation)
+    at = names.index("activation")
+    return (*args[:at], activation, *args[at + 1 :])
 
 
 class _Run(fx.Interpreter):

@@ -19,7 +19,7 @@ from typing import Any
 
 from gq_tvm import cache, files
 from gq_tvm.errors import Error
-from gq_tvm.schedules.family import Family, Product
+from gq_tvm.schedules.family import Family, Product, written
 from gq_tvm.schedules.schedule import Schedule
 from gq_tvm.targets import TARGETS, Target
 
@@ -59,6 +59,8 @@ class Entry:
         group: The same.
         zero: The same.
         tables: The same.
+        scale_type: The same.
+        zero_type: The same.
     """
 
     family: str
@@ -80,6 +82,8 @@ class Entry:
     group: int = 0
     zero: bool = False
     tables: int = 1
+    scale_type: str = "float32"
+    zero_type: str = "float32"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -187,9 +191,9 @@ def _kind(of: Entry | Product) -> tuple[int, bool]:
     return of.gates, of.glu
 
 
-def _form(of: Entry | Product) -> tuple[int, bool, int]:
+def _form(of: Entry | Product) -> tuple[int, bool, int, str, str]:
     """What a weight has more of than one table and a scale for each row."""
-    return of.group, of.zero, of.tables
+    return of.group, of.zero, of.tables, of.scale_type, of.zero_type
 
 
 def _distance(entry: Entry, family: Family, product: Product, threads: int) -> float:
@@ -275,6 +279,6 @@ def add(path: Path, target: Target, entries: Sequence[Entry]) -> None:
         if one.key not in kept or kept[one.key].modelled or not one.modelled:
             kept[one.key] = one
     order = sorted(kept.values(), key=lambda one: str(one.key))
-    lines = ",\n".join(json.dumps(asdict(one)) for one in order)
+    lines = ",\n".join(json.dumps(written(asdict(one))) for one in order)
     head = json.dumps({"format": FORMAT, "version": VERSION, "target": target.name})[:-1]
     files.write_text(path, f'{head}, "entries": [\n{lines}\n]}}\n', "name another --database")

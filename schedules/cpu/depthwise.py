@@ -84,7 +84,7 @@ class Depthwise:
 
 
 def pack(weight: Weight) -> dict[str, NDArray]:
-    """Operands: weights i32 [words, C], table f32 [T * 2^bits], scale and zero f32 [J, C].
+    """Operands: weights i32 [words, C], table f32 [T * 2^bits], scale and zero [J, C].
 
     Tap p of a channel is in its words from bit p * bits on. T is 1, or the tables of J groups of
     taps, or of C channels. Without zero points there is no ``zero``.
@@ -101,12 +101,12 @@ def pack(weight: Weight) -> dict[str, NDArray]:
     table = weight.codebook
     if table.ndim == 2 and len(table) > 1:
         table = table[weight.tables()[:, 0]]
-    zeros = weight.zeros()
+    scale, zero = weight.kept()
     operands = {
         "weights": words.T,
         "table": table.reshape(-1),
-        "scale": weight.scales().T,
-        "zero": None if zeros is None else zeros.T,
+        "scale": scale.T,
+        "zero": None if zero is None else zero.T,
     }
     return {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
 
@@ -128,8 +128,8 @@ def depthwise(lanes: int, of: Depthwise) -> tirx.PrimFunc:
         weights = T.arg("weights", T.buffer((of.words, of.channels), "int32"))
         table = T.arg("table", T.buffer((of.tables * 2**of.bits,), "float32"))
         scales = (of.product.groups, of.channels)
-        scale = T.arg("scale", T.buffer(scales, "float32"))
-        zero = T.arg("zero", T.buffer(scales, "float32")) if of.product.zero else None
+        scale = T.arg("scale", T.buffer(scales, of.product.scale_type))
+        zero = T.arg("zero", T.buffer(scales, of.product.zero_type)) if of.product.zero else None
         bias = T.arg("bias", T.buffer((of.channels,), "float32"))
         y = T.arg("y", T.buffer((batch, frames_out, of.channels), "float32"))
 
@@ -204,8 +204,8 @@ class _Strip:
             index = index + spread(T.int32(group * 2**of.bits))
         value = self.table[index]
         if self.zero is not None:
-            value = value - self.zero[group, channel]
-        return value * self.scale[group, channel]
+            value = value - self.math.widened(self.zero[group, channel], of.product.zero_type)
+        return value * self.math.widened(self.scale[group, channel], of.product.scale_type)
 
     def _sums(self, first: Expr, frames: int) -> list[list[Buffer]]:
         """Small buffers [frame][vector], which LLVM keeps in registers, holding the bias."""

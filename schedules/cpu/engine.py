@@ -57,7 +57,7 @@ class Engine(ABC):
         self.lanes = isa.lanes
         self.outputs = self.vectors * isa.lanes
         self.tiles = -(-self.n // self.outputs)
-        self.math = VectorMath(isa.lanes, isa.rounds)
+        self.math = VectorMath(isa.lanes, isa.rounds, isa.halves)
 
     @classmethod
     def supports(cls, isa: Any, product: Product) -> bool:
@@ -121,11 +121,23 @@ class Engine(ABC):
 
     def pack_scales(self, levels: Levels) -> dict[str, np.ndarray]:
         """Lay scales and zero points out as the operands of ``declare_scales``."""
-        return {
+        made = {
             name: self._pack_scale(value)
             for name, value in (("scale", levels.scale), ("zero", levels.zero))
             if value is not None
         }
+        if self._own_steps:
+            assert levels.step is not None
+            made["step"] = levels.step
+        return made
+
+    @property
+    def _own_steps(self) -> int:
+        """The steps of tables that stand apart from the scales."""
+        product = self.product
+        if not product.narrow or product.activation == "fp32":
+            return 0
+        return product.tables or product.groups
 
     def _pack_scale(self, values: np.ndarray) -> np.ndarray:
         """A row's scale behind the other's; those of groups as a tile meets them."""
@@ -140,19 +152,33 @@ class Engine(ABC):
         shape: tuple[int, ...] = (self.padded_n,)
         if self.product.parted:
             shape = (self.tiles, self.product.groups, self.outputs)
-        self._scale = T.arg("scale", T.buffer(shape, "float32"))
+        self._scale = T.arg("scale", T.buffer(shape, self.product.scale_type))
         if self.product.zero:
-            self._zero = T.arg("zero", T.buffer(shape, "float32"))
+            self._zero = T.arg("zero", T.buffer(shape, self.product.zero_type))
+        if self._own_steps:
+            self._step = T.arg("step", T.buffer((self._own_steps,), "float32"))
 
     def scales(self, tile: Expr, v: int) -> Expr:
         """Emit the scales of an output vector of a tile: one a row."""
         return emit.span(self._scale, tile * self.outputs + v * self.lanes, self.lanes)
 
     def group_scales(self, tile: Expr, group: Expr, v: int) -> tuple[Expr, Expr | None]:
-        """Emit the scales and the zero points, if any, of a group of an output vector."""
-        at = [tile, group, emit.ramp(v * self.lanes, self.lanes)]
-        zero = T.bind(self._zero[tuple(at)]) if self.product.zero else None
-        return T.bind(self._scale[tuple(at)]), zero
+        """Emit what a group's sums, and those of its activations, are multiplied by."""
+        at = (tile, group, emit.ramp(v * self.lanes, self.lanes))
+        product, widened = self.product, self.math.widened
+        scale = T.bind(widened(self._scale[at], product.scale_type))
+        zero = T.bind(widened(self._zero[at], product.zero_type)) if product.zero else None
+        if not product.narrow:
+            return scale, zero
+        if zero is not None:
+            zero = T.bind(scale * zero)
+        if self._own_steps:
+            scale = T.bind(scale * self.math.spread(self._step[self.table_of(tile, group, v)]))
+        return scale, zero
+
+    def table_of(self, tile: Expr, group: Expr, v: int) -> Expr:
+        """Emit the number of the table of a group of an output vector."""
+        return T.int32(0)
 
     def each_group(self, units: int, depth: int, body: Callable[[Expr, Expr, int], None]) -> None:
         """Emit ``body(group, first unit, how many)`` for every group of inputs.

@@ -30,10 +30,11 @@ class VectorMath:
     Attributes:
         lanes: Of a vector.
         rounds: Whether there is an instruction that rounds to whole numbers.
+        halves: Whether there is one that widens floats of 16 bits.
     """
 
-    def __init__(self, lanes: int, rounds: bool = True) -> None:
-        self.lanes, self.rounds = lanes, rounds
+    def __init__(self, lanes: int, rounds: bool = True, halves: bool = False) -> None:
+        self.lanes, self.rounds, self.halves = lanes, rounds, halves
         self._type = "float32" if lanes == 1 else f"float32x{lanes}"
         self._integers = "int32" if lanes == 1 else f"int32x{lanes}"
         self._suffix = "f32" if lanes == 1 else f"v{lanes}f32"
@@ -45,6 +46,9 @@ class VectorMath:
     def spread(self, value: Expr) -> Expr:
         """A vector with the scalar ``value`` in every lane."""
         return value if self.lanes == 1 else T.broadcast(value, self.lanes)
+
+    def _shift(self, by: int) -> Expr:
+        return self.spread(T.int32(by))
 
     def clamp(self, x: Expr, low: float, high: float) -> Expr:
         """Limit to [low, high]; NaN stays NaN."""
@@ -75,7 +79,7 @@ class VectorMath:
         for coefficient in _SERIES[-2::-1]:
             series = series * r + self.constant(coefficient)
         q = T.bind(series * r)
-        shifted = T.shift_left(bits, self.spread(T.int32(23)))  # the exponent 127 + n
+        shifted = T.shift_left(bits, self._shift(23))  # the exponent 127 + n
         scale = T.bind(T.reinterpret(self._type, shifted))
         return T.bind(scale * q + (scale + self.constant(addend)))
 
@@ -93,6 +97,39 @@ class VectorMath:
             return T.cast(self.round(x), self._integers)
         bits = T.reinterpret(self._integers, self.rounded(x) + self.constant(_ROUNDER - 127))
         return bits - self.spread(T.int32(_ROUNDER_BITS))
+
+    def widened(self, x: Expr, dtype: str) -> Expr:
+        """A scale or zero point as fp32, exactly; those of 16 bits are finite.
+
+        Args:
+            x: It, as it is stored.
+            dtype: ``"float32"``, ``"float16"`` or ``"uint8"``.
+        """
+        if dtype == "float32":
+            return x
+        if dtype == "float16" and not self.halves:
+            return self._widened_by_bits(x)
+        return T.cast(x, self._type)
+
+    def _widened_by_bits(self, x: Expr) -> Expr:
+        """Moving the bits makes a number 2^112 too small, which its exponent makes up for.
+
+        That is right but for subnormal ones, which get a leading 1 they do not have: they are the
+        difference to 2^-14 of what has an exponent larger by one. Of normal ones this difference is
+        no smaller than they are, so the smaller of both is right. No step sees a subnormal float32,
+        which some CPUs take for zero.
+        """
+        bits = T.bind(
+            T.cast(T.reinterpret(self._integers.replace("int32", "uint16"), x), self._integers)
+        )
+        sign = T.shift_left(T.bitwise_and(bits, self.spread(T.int32(0x8000))), self._shift(16))
+        size = T.bind(
+            T.shift_left(T.bitwise_and(bits, self.spread(T.int32(0x7FFF))), self._shift(13))
+        )
+        normal = size + self.spread(T.int32(112 << 23))
+        larger = T.reinterpret(self._type, size + self.spread(T.int32(113 << 23)))
+        subnormal = T.reinterpret(self._integers, larger - self.constant(2.0**-14))
+        return T.reinterpret(self._type, T.bitwise_or(T.min(normal, subnormal), sign))
 
     def relu(self, x: Expr) -> Expr:
         """``max(x, 0)``."""

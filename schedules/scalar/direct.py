@@ -24,17 +24,17 @@ NAME = "direct"  # what the table of layers calls these kernels
 
 
 def pack(weight: Weight) -> dict[str, NDArray]:
-    """Operands: weights u8 [N * row_bytes + 1], table f32 [T, 2^bits], scale, zero f32 [N, J].
+    """Operands: weights u8 [N * row_bytes + 1], table f32 [T, 2^bits], scale and zero [N, J].
 
     Args:
         weight: [N, ...]; the trailing axes form one row. Without zero points there is no ``zero``.
     """
-    rows = weight.indices.reshape(weight.rows, weight.width)
+    rows, (scale, zero) = weight.indices.reshape(weight.rows, weight.width), weight.kept()
     operands = {
         "weights": pack_rows(rows, weight.bits),
         "table": weight.codebook.reshape(-1, 2**weight.bits),
-        "scale": weight.scales(),
-        "zero": weight.zeros(),
+        "scale": scale,
+        "zero": zero,
     }
     return {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
 
@@ -49,8 +49,8 @@ class _Operands:
         scales = (product.n, product.groups)
         self._weights = T.arg("weights", T.buffer((size,), "uint8"))
         self._table = T.arg("table", T.buffer((self.tables, 2**product.bits), "float32"))
-        self._scale = T.arg("scale", T.buffer(scales, "float32"))
-        self._zero = T.arg("zero", T.buffer(scales, "float32")) if product.zero else None
+        self._scale = T.arg("scale", T.buffer(scales, product.scale_type))
+        self._zero = T.arg("zero", T.buffer(scales, product.zero_type)) if product.zero else None
 
     def value(self, row: Expr, column: Expr) -> Expr:
         """The weight at a place, to the bit what ``Weight.expand`` says."""
@@ -60,8 +60,8 @@ class _Operands:
         index = index_at(self._weights, row, column, product.k, product.bits)
         found = self._table[table if self.tables > 1 else 0, index]
         if self._zero is not None:
-            found = found - self._zero[row, group]
-        return found * self._scale[row, group]
+            found = found - SCALAR_MATH.widened(self._zero[row, group], product.zero_type)
+        return found * SCALAR_MATH.widened(self._scale[row, group], product.scale_type)
 
 
 def embedding(product: Product) -> tirx.PrimFunc:

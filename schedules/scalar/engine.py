@@ -103,7 +103,7 @@ class ScalarEngine(Engine):
         totals = self.accumulators(len(slots), "float32") if self.product.parted else sums
 
         def group(number: Expr, count: int) -> None:
-            each(count, lambda i: self._step(tile, number, number * size + i, slots, sums))
+            each(count, lambda i: self._products(tile, number, number * size + i, slots, sums))
             if self.product.parted:
                 self._add_group(tile, number, slots, sums, totals)
 
@@ -115,7 +115,12 @@ class ScalarEngine(Engine):
             for v in range(self.vectors):
                 store(row, v, self._scaled(tile, v, slot, self.read(totals[row][v][0])))
 
-    def _step(self, tile: Expr, group: Expr, k: Expr, slots: Sequence[Expr], sums: Any) -> None:
+    def table_of(self, tile: Expr, group: Expr, v: int) -> Expr:
+        if self.product.tables > 1:
+            return self._first[tile * self.vectors + v] // T.int32(2**self.bits)
+        return group if self.product.tables == 0 else T.int32(0)
+
+    def _products(self, tile: Expr, group: Expr, k: Expr, slots: Sequence[Expr], sums: Any) -> None:
         """Emit the products of a weight of each output with all rows."""
         for v in range(self.vectors):
             output = tile * self.vectors + v

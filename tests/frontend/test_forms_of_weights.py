@@ -18,7 +18,10 @@ from gq_tvm.quantize import CodebookConv1d, CodebookEmbedding, CodebookLinear, C
 def small(rows: int, width: int, **form: Any):
     """A weight of about the size that keeps a network's values about 1."""
     made = weight(rows, width, 4, **form)
-    return replace(made, scale=(made.scale / width**0.5).astype(np.float32))
+    factor = np.float32(width**-0.5 / (100 if made.scale.dtype == np.uint8 else 1))
+    if made.scale.dtype == np.uint8:
+        return replace(made, codebook=made.codebook * factor)
+    return replace(made, scale=made.scale * made.scale.dtype.type(factor))
 
 
 class Grouped(nn.Module):
@@ -26,15 +29,17 @@ class Grouped(nn.Module):
 
     def __init__(self, activation: str) -> None:
         super().__init__()
-        self.ids = CodebookEmbedding(small(11, 40, scale="group", group=16, zero=True))
-        held = small(24, 120, scale="group", group=32)
+        self.ids = CodebookEmbedding(
+            small(11, 40, scale="group", group=16, zero=True, stored="float16")
+        )
+        held = small(24, 120, scale="group", group=32, stored="uint8")
         held = replace(held, indices=held.indices.reshape(24, 40, 3))
         self.front = CodebookConv1d(held, torch.randn(24), activation, padding=1)
-        deep = small(24, 17, scale="group", group=16, zero=True)
+        deep = small(24, 17, scale="group", group=16, zero=True, stored="float16")
         deep = replace(deep, indices=deep.indices.reshape(24, 1, 17))
         self.deep = CodebookConv1d(deep, None, "fp32", padding=8, groups=24)
         pair = (
-            small(64, 24, scale="group", group=16, seed=1),
+            small(64, 24, scale="group", group=16, seed=1, stored="float16"),
             small(64, 16, scale="row", zero=True, seed=2),
         )
         self.lstm = CodebookLSTM([pair], [torch.randn(64)], activation, batch_first=True)

@@ -2,7 +2,7 @@
 
 LLVM cuts vectors of 512 bits into what the CPU has; the few instructions that are asked for by name
 are functions in C instead, as the manual defines them (Intel SDM vol. 2, VPERMB, VPERMPS, VPERMI2B,
-VPERMI2PS, VPTERNLOGD, VPDPBUSD). What is tried so is our code, and not LLVM's choice of
+VPERMI2PS, VPTERNLOGD, VPDPBUSD, VCVTPH2PS). What is tried so is our code, and not LLVM's choice of
 instructions.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from gq_tvm import cache
 from gq_tvm.toolchain.zig import compile_native
 
-_BYTES, _WORDS, _FLOATS = "<64 x i8>", "<16 x i32>", "<16 x float>"
+_BYTES, _WORDS, _FLOATS, _HALVES = "<64 x i8>", "<16 x i32>", "<16 x float>", "<16 x i16>"
 
 #: The intrinsics by name: types of the result and the operands, and the body over their arrays.
 _INTRINSICS = {
@@ -44,8 +44,11 @@ _INTRINSICS = {
         "EACH(16) { r[i] = a[i]; for (int k = 4 * i; k < 4 * i + 4; ++k)"
         " r[i] += (uint32_t)(b[k] * (int8_t)c[k]); }",
     ),
+    # TVM asks for it by name; its mask says all, its rounding does not matter.
+    "mask.vcvtph2ps.512": (_FLOATS, [_HALVES, _FLOATS, "i16", "i32"], "EACH(16) r[i] = a[i];"),
 }
-_C_TYPES = {_BYTES: "uint8_t *", _WORDS: "uint32_t *", _FLOATS: "float *", "i32": "uint32_t "}
+_C_TYPES = {_BYTES: "uint8_t *", _WORDS: "uint32_t *", _FLOATS: "float *", _HALVES: "_Float16 *"}
+_C_TYPES |= {"i16": "uint16_t ", "i32": "uint32_t "}
 _FEATURES = re.compile(r'"target-cpu"="x86-64-v4" "target-features"="[^"]*"')
 
 
@@ -84,14 +87,14 @@ def _wrapper(name: str) -> str:
     result, operands, _ = _INTRINSICS[name]
     lines, passed = [], []
     for letter, kind in zip("abcd", operands, strict=False):
-        if kind == "i32":
-            passed.append(f"i32 %{letter}")
+        if not kind.startswith("<"):
+            passed.append(f"{kind} %{letter}")
             continue
         lines += [f"%p{letter} = alloca {kind}", f"store {kind} %{letter}, ptr %p{letter}"]
         passed.append(f"ptr %p{letter}")
     taken = ", ".join(f"{kind} %{letter}" for letter, kind in zip("abcd", operands, strict=False))
     symbol, given = _symbol(name), ", ".join(passed)
-    kinds = ", ".join("i32" if kind == "i32" else "ptr" for kind in operands)
+    kinds = ", ".join("ptr" if kind.startswith("<") else kind for kind in operands)
     return "\n".join(
         [
             f"declare void @{symbol}(ptr, {kinds})",

@@ -17,7 +17,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops import reference, reference_recurrent, rounding, torch_rounding, torch_weight
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.ops.torch_weight import WeightTensors, expand
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops.weight import Outliers, Weight
 
 BITS = range(1, 9)
 INTEGERS = tuple(rounding.ROW_QUANTIZERS)
@@ -252,15 +252,16 @@ def test_embedding(bits, per_row):
 @settings(max_examples=60, deadline=None)
 @given(FORMS, st.sampled_from(ACTIVATIONS), st.integers(0, 2**31))
 def test_any_form_of_a_weight(held, activation, seed):
-    """Groups of inputs, zero points, several tables, scales of any dtype."""
+    """Groups of inputs, zero points, several tables, scales of any dtype, outliers."""
     rng = np.random.default_rng(seed)
-    held = replace(held, outliers=None)
     tensor = WeightTensors.of(held)
     np.testing.assert_array_equal(expand(tensor).numpy(), held.expand())
     x, bias = floats(rng, 2, held.width), floats(rng, held.rows)
     wanted = reference.codebook_linear(x, held, bias, activation)
-    got = torch.ops.gq.codebook_linear(*tensors(x), *tensor, *tensors(bias), activation)
-    if activation == "fp32":
+    got = torch.ops.gq.codebook_linear(
+        *tensors(x), *tensor.coded, *tensors(bias), activation, *tensor.outliers
+    )
+    if activation == "fp32" or held.outliers:
         close(got, wanted)
     else:
         np.testing.assert_array_equal(got.numpy(), wanted)
@@ -274,27 +275,33 @@ def test_any_form_of_a_weight(held, activation, seed):
 
 
 class Everything(nn.Module):
+    with_outliers = "emb", "conv", "hh", "out"
+
     def __init__(self, stride):
         super().__init__()
         self.stride = stride
         rng = np.random.default_rng(0)
         shapes = {"emb": (9, 6), "conv": (6, 6, 3), "ih": (16, 6), "hh": (16, 4), "out": (5, 4)}
         for name, shape in shapes.items():
-            held = WeightTensors.of(weight(rng, shape, 4, per_row=name == "out"))
-            for kind, tensor in held._asdict().items():
+            held = weight(rng, shape, 4, per_row=name == "out")
+            if name in self.with_outliers:
+                held = replace(held, outliers=Outliers(np.array([1, 5]), floats(rng, 2)))
+            for kind, tensor in WeightTensors.of(held)._asdict().items():
                 setattr(self, f"{name}_{kind}", None if tensor is None else nn.Buffer(tensor))
 
     def held(self, name):
-        return [getattr(self, f"{name}_{kind}") for kind in WeightTensors._fields]
+        return WeightTensors(*(getattr(self, f"{name}_{kind}") for kind in WeightTensors._fields))
 
     def forward(self, ids, h, c):
         gq = torch.ops.gq
-        x = gq.codebook_embedding(ids, *self.held("emb"))
+        emb, conv, ih, hh, out = map(self.held, ("emb", "conv", "ih", "hh", "out"))
+        x = gq.codebook_embedding(ids, *emb)
         options = None, self.stride, 1, 1, 1, "int8"
-        x = gq.codebook_conv1d(x.transpose(1, 2), *self.held("conv"), *options)
-        both = *self.held("ih"), *self.held("hh")
-        y, h, c = gq.codebook_lstm(x.transpose(1, 2), h, c, *both, None, "int8")
-        return gq.codebook_linear(y, *self.held("out"), None, "fp32"), h, c
+        x = gq.codebook_conv1d(x.transpose(1, 2), *conv.coded, *options, *conv.outliers)
+        both = *ih.coded, *hh.coded
+        outliers = *ih.outliers, *hh.outliers
+        y, h, c = gq.codebook_lstm(x.transpose(1, 2), h, c, *both, None, "int8", *outliers)
+        return gq.codebook_linear(y, *out.coded, None, "fp32", *out.outliers), h, c
 
 
 @pytest.mark.parametrize(("stride", "shortest"), [(1, 1), (2, 3)])
@@ -327,6 +334,8 @@ def test_operators_pass_pytorchs_own_checks():
     ih, hh = tensors(*of(weight(rng, (12, 6), 4))), tensors(*of(weight(rng, (12, 3), 4)))
     arguments = (*state, *ih, *hh, None, "int8")
     torch.library.opcheck(torch.ops.gq.codebook_lstm.default, arguments)
+    outliers = None, None, torch.tensor([3]), torch.ones(1, dtype=torch.float16)
+    torch.library.opcheck(torch.ops.gq.codebook_lstm.default, (*arguments, *outliers))
 
 
 LINEAR = {

@@ -33,13 +33,13 @@ def one_by_one(made: Weight) -> np.ndarray:
             zero = 0.0 if made.zero is None else float(made.zero[at])
             found[n, k] = float(made.scale[at]) * (float(table[made.indices[n, k]]) - zero)
     for position, value in zip(*(made.outliers or ([], [])), strict=True):
-        found.reshape(-1)[position] = value
+        found.reshape(-1)[position] += float(value)
     return found
 
 
 @settings(max_examples=60, deadline=None)
 @given(FORMS)
-def test_it_is_scale_times_centroid_less_zero(made):
+def test_it_is_scale_times_centroid_less_zero_and_outliers(made):
     made.check("weight")
     np.testing.assert_allclose(made.expand(), one_by_one(made), rtol=1e-6, atol=1e-5)
 
@@ -67,17 +67,17 @@ def test_a_factor_of_any_sign_folds_into_the_scale(made):
 @settings(max_examples=60, deadline=None)
 @given(FORMS, st.sampled_from(ACTIVATIONS))
 def test_a_product_is_that_of_the_floats(made, activation):
-    """Of integers where the tables lie on int8 grids."""
+    """Of integers where the tables lie on int8 grids; outliers meet floats."""
     rng = np.random.default_rng(0)
     made = replace(made, codebook=rng.integers(-127, 128, made.codebook.shape).astype(np.float32))
-    made = replace(made, outliers=None)
     made.codebook[..., 0] = 127
     x = rounded = rng.standard_normal((2, made.width)).astype(np.float32)
     if activation != "fp32":
         q, step = ROW_QUANTIZERS[activation](x)
         rounded = q * step[:, None]
     got = reference.product(x, made, activation)
-    wanted = rounded.astype(np.float64) @ made.expand().astype(np.float64).T
+    coded = replace(made, outliers=None).expand().astype(np.float64)
+    wanted = rounded.astype(np.float64) @ coded.T + x @ (made.expand() - coded).T
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
 
 
@@ -92,6 +92,19 @@ def test_groups_are_added_in_rising_order_in_float32():
     np.testing.assert_allclose(y, [[1]], rtol=1e-6)
     turned = Weight(indices, codebook, np.ascontiguousarray(scale[:, ::-1]))
     assert reference.product(x, turned, "int8") == 0
+
+
+def test_outliers_are_added_in_rising_order_in_float32():
+    """By hand: products that only this order adds up to 1."""
+    x = np.array([[1, 1, 1, 0.5]], np.float32)
+    weight = Weight(
+        np.zeros((1, 4), np.uint8), np.zeros((1, 2), np.float32), np.ones(1, np.float32)
+    )
+    values = np.array([2.0**30, -(2.0**30), 0.5, 1], np.float32)
+    weight = replace(weight, outliers=Outliers(np.arange(4), values))
+    np.testing.assert_array_equal(reference.product(x, weight, "int8"), [[1]])
+    turned = replace(weight, outliers=Outliers(np.arange(4), values[[0, 2, 1, 3]]))
+    np.testing.assert_array_equal(reference.product(x, turned, "int8"), [[0.5]])
 
 
 def test_its_bytes_are_those_of_its_parts():
@@ -122,6 +135,15 @@ def test_its_bytes_are_those_of_its_parts():
             "280 is outside the 280",
         ),
         ({"outliers": Outliers(np.array([1, 1]), np.zeros(2, np.float32))}, "must rise"),
+        (
+            {"outliers": Outliers(np.array([1], np.int16), np.zeros(1, np.float32))},
+            "positions of outliers must be int32 or int64, got int16",
+        ),
+        (
+            {"outliers": Outliers(np.array([1]), np.zeros(2, np.float32))},
+            r"values of outliers must have shape \[1\], got \[2\]",
+        ),
+        ({"outliers": Outliers(np.array([1]), np.full(1, np.inf, np.float32))}, "is NaN or inf"),
     ],
 )
 def test_what_makes_no_weight_is_refused(change, message):

@@ -45,10 +45,10 @@ def test_scales_and_bias_are_multiplied(groups, activation, sign):
         module([x], lambda emit: normed(emit, emit(convolution(x, groups, activation)), constants))
     )
     factor, shift = factor_and_shift(*constants)
-    indices, codebook, _, zero, bias = weight(6, 6 // groups, 4, taps=3)
+    indices, codebook, _, *rest, bias = weight(6, 6 // groups, 4, taps=3)
     shifted = (bias.value.numpy() * factor + shift).astype(np.float32)
     scale = relax.const(factor.astype(np.float32))
-    folded = [indices, codebook, scale, zero, relax.const(shifted)]
+    folded = [indices, codebook, scale, *rest, relax.const(shifted)]
     assert_same(got, module([x], lambda emit: convolution(x, groups, activation, folded)))
 
 

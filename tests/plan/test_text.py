@@ -18,7 +18,7 @@ FRAMES = Named("frames", 0, 1, least=1, most=64)
 HALF = computed("div", computed("add", FRAMES, 1), 2)
 LAYER = Layer(
     "a layer", "linear", (8, 16), 4, "int8", "lookup", ("w", "t"), "rows=2 block=16",
-    "nearest: 9x9, any rows", Use("int8", None, 0, True, 32, True),
+    "nearest: 9x9, any rows", Use("int8", None, 0, True, 32, True, 1, "float16"),
 )  # fmt: skip
 PLAN = Plan(
     machine="x86_64",
@@ -63,7 +63,7 @@ kernels 4096 00000007
 runtime tvm.contrib.sort.argsort
 metadata tokens % %20 %2D %25 %C3%A4 a
 layer 0 a%20layer linear 8x16 4 int8 lookup rows=2%20block=16 nearest:%209x9,%20any%20rows \
-int8,-,0,1,32,1,1 w t
+int8,-,0,1,32,1,1,scale_type=float16 w t
 function main 3 1
 size 0 0 1 1 64 frames
 let 1 add r0 1
@@ -119,6 +119,8 @@ def test_any_text_is_a_word(text, field):
         ("size 0 0 1 1 64", "size 0 0 3 1 64", "function main lacks an input"),
         ("a%20layer 0 0 1", "a%20layer 4 0 1", "has a word that does not belong there"),
         (" 5 3 >6", " 5 3 >16", "says 16 where a whole number from 0 to 6 belongs"),
+        (",scale_type=float16", ",scale_type=float8", "where what a product is belongs"),
+        (",scale_type=float16", ",scales=float16", "where what a product is belongs"),
         ("output 6\n", "", "function main returns nothing"),
         ("8x16 4 int8", "8x16 9 int8", "says 9 where a whole number from 1 to 8 belongs"),
         ("weights 256", f"weights {2**63}", f"says {2**63} where a whole number from 0"),

@@ -29,15 +29,37 @@ def test_an_embedding_takes_ids_of_both_widths():
 
 
 def test_a_layer_of_a_weight_gives_it_back():
-    held = weight(12, 70, 3, "group", 32, zero=True)
+    held = weight(12, 70, 3, "group", 32, zero=True, outliers=4)
     layer = CodebookLinear(held, torch.zeros(12), "fp32")
     back = layer.codebook_weight("weight").numpy()
     for name in ("indices", "codebook", "scale", "zero"):
         assert getattr(back, name) is not None
         assert (getattr(back, name) == getattr(held, name)).all()
+    assert back.outliers
+    assert held.outliers
+    for ours, theirs in zip(back.outliers, held.outliers, strict=True):
+        assert (ours == theirs).all()
     assert torch.equal(layer.weight, torch.from_numpy(held.expand()))
     x = torch.randn(4, 70)
     torch.testing.assert_close(layer(x), x @ layer.weight.T)
+
+
+def test_outliers_are_saved_and_loaded(tmp_path):
+    held, plain = weight(12, 70, 3, outliers=4), weight(12, 70, 3)
+    layer = CodebookLinear(held, None, "fp32")
+    other = CodebookLinear(weight(12, 70, 3, outliers=4, seed=1), None, "fp32")
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.weight, layer.weight)
+    assert "outlier_values" not in CodebookLinear(plain, None, "fp32").state_dict()
+    torch.save(layer, tmp_path / "layer.pt")
+    again = torch.load(tmp_path / "layer.pt", weights_only=False)
+    assert torch.equal(again.weight, layer.weight)
+
+
+def test_a_layer_pickled_before_there_were_outliers_computes():
+    layer = CodebookLinear(weight(12, 70, 3), None, "int8")
+    del layer.outlier_positions, layer.outlier_values
+    assert layer(torch.randn(2, 70)).shape == (2, 12)
 
 
 @pytest.mark.parametrize("per_row", [False, True])
@@ -65,8 +87,7 @@ def test_a_checkpoint_from_before_weights_had_scales_loads(per_row):
 
 def packed(where, activation, held: Weight) -> dict[str, int]:
     """The bytes of each operand of the best kernel there is."""
-    form: Any = {"group": held.group, "zero": held.zero is not None}
-    product = Product(held.rows, held.width, held.bits, activation, 1, **form)
+    product = Product(held.rows, held.width, held.bits, activation, 1).of(held)
     chosen = family("lookup_f32" if activation == "fp32" else "lookup")
     space = chosen.space(where, product)
     operands = chosen.pack(Choice(where, product, chosen, space[0]), held)
@@ -82,10 +103,14 @@ def packed(where, activation, held: Weight) -> dict[str, int]:
     activation=st.sampled_from(["fp32", "int8"]),
     scale=st.sampled_from(["tensor", "row", "group"]),
     zero=st.booleans(),
+    stored=st.sampled_from(["float32", "float16", "uint8"]),
 )
-def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation, scale, zero):
+def test_described_bytes_are_packed_bytes(
+    where, tiles, units, bits, activation, scale, zero, stored
+):
     """Of whole tiles; but for the copies of a table that an instruction set wants."""
-    held = weight(128 * tiles, 128 * units, bits, scale, 32 if units < 3 else 128, zero)
+    size = 32 if units < 3 else 128
+    held = weight(128 * tiles, 128 * units, bits, scale, size, zero, stored=stored)
     layer = CodebookLinear(held, None, activation)
     (described,) = quantize.describe(layer)
     sizes = packed(targets.get(where), activation, held)
@@ -95,6 +120,14 @@ def test_described_bytes_are_packed_bytes(where, tiles, units, bits, activation,
     )
     assert described.size == sum(sizes.values()) + max(64, least)
     assert table == max(64, least) or (activation == "int8" and table <= 384)
+
+
+@pytest.mark.parametrize(("stored", "more"), [("float32", 1), ("float16", 0.5), ("uint8", 0.25)])
+def test_scales_of_groups_of_32_cost_their_bits(stored, more):
+    held = weight(512, 1024, 4, "group", stored=stored)
+    (described,) = quantize.describe(CodebookLinear(held, None, "int8"))
+    assert described.size == 512 * 1024 * (4 + more) // 8 + 64 + (0 if stored == "float32" else 4)
+    assert sum(packed(targets.get("cortex-a76"), "int8", held).values()) == described.size
 
 
 def test_a_scale_for_each_row_costs_four_bytes():

@@ -124,7 +124,7 @@ def test_operator_refuses():
     gru = quantize.prepare(nn.GRU(6, 10), 3)
     with pytest.raises(Error, match=r"state h must have shape \[1, batch, 10\]"):
         gru(torch.zeros(3, 2, 6), torch.zeros(2, 2, 10))
-    with pytest.raises(Error, match=r"weight_hh_l0 would stay in float .* same GRU"):
+    with pytest.raises(Error, match=r"weight_hh_l0 would stay in float .* layer of the GRU"):
         quantize.prepare(nn.GRU(6, 10), 3, {"weight_hh_l0": 32})
 
 

@@ -69,7 +69,7 @@ def deployed(layer, name="weight"):
     """The float weight that a kernel multiplies by."""
     weight = layer.codebook_weight(name).numpy()
     if layer.activation != "fp32":
-        grid, scale, _ = weight.on_grid()
+        grid, scale, *_ = weight.on_grid()
         weight = replace(weight, codebook=grid.astype(np.float32), scale=scale[:, 0])
     return torch.from_numpy(weight.expand())
 

@@ -127,7 +127,7 @@ def test_soft_is_the_softmax_over_the_nearest_two(bits):
 def test_the_nearest_centroid_is_that_of_the_weight_itself(bits, mu):
     weight = gaussian(30, 20)
     quantizer = GQ(weight, bits, mu=mu)
-    indices, codebook, scale, _ = quantizer.harden(weight)
+    indices, codebook, scale, _ = quantizer.harden(weight).coded
     assert scale is not None
     distance = (weight[..., None] - scale * codebook[0]).abs()
     torch.testing.assert_close(
@@ -177,7 +177,7 @@ def test_hard_values_are_the_deployed_ones(kind, bits, per_row, int8_grid):
 def test_one_bit_does_not_collapse_to_the_extremes(int8_grid):
     weight = gaussian(128, 64)
     for mu in (0.0, 63.0, 255.0):
-        _, codebook, scale, _ = GQ(weight, 1, int8_grid, mu=mu).harden(weight)
+        _, codebook, scale, _ = GQ(weight, 1, int8_grid, mu=mu).harden(weight).coded
         assert scale is not None
         size = scale * codebook.abs()
         assert (size < 0.5 * weight.abs().max()).all()

@@ -67,6 +67,22 @@ def test_every_layer_compiles(tmp_path):
             assert np.median(np.abs(one - wanted.numpy())) < 1e-4
 
 
+def test_parts_in_float_compile(tmp_path):
+    torch.manual_seed(0)
+    left = {"gru.weight_*_l1": None, "attention.in_proj_weight": None, "lstm": None}
+    model = quantize.compress(Everything(), 4, left)
+    program = torch.export.export(model, inputs(3, 1))
+    gq_tvm.build(program, target="native").save(str(tmp_path / "model.gq"))
+    net = gq_tvm.load(str(tmp_path / "model.gq"))
+    names = {layer.name for layer in net.layers}
+    assert {"gru.ih", "gru.hh", "attention.out_proj"} <= names
+    assert not {name for name in names if "lstm" in name or "q_proj" in name}
+    got = net(*(x.numpy() for x in inputs(3, 1)))
+    for one, wanted in zip(got, model(*inputs(3, 1)), strict=True):
+        np.testing.assert_allclose(one, wanted.detach().numpy(), atol=2e-2)
+        assert np.median(np.abs(one - wanted.detach().numpy())) < 1e-4
+
+
 @pytest.mark.parametrize(("activation", "bits"), [("int1", 1), ("fp32", 3)])
 def test_a_gru_alone(tmp_path, activation, bits):
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ CASES = [  # batch, frames, channels, taps, bits, form of the weight, stride, pa
     (1, 13, 8, 9, 5, "tensor", 1, 30, 1),
     (1, 12, 19, 31, 4, "groups", 1, 15, 1),
     (1, 12, 19, 31, 3, "group tables", 1, 15, 1),
+    (1, 12, 19, 31, 2, "halves of groups", 1, 15, 1),
 ]
 ONE = np.ones(1, np.float32)
 
@@ -28,20 +29,19 @@ def weight_of(case):
     _, _, channels, taps, bits, form, *_ = case
     rng = np.random.default_rng([channels, taps, bits])
     rows = {"tables": (channels,), "halves": (2,), "group tables": (1, 2)}.get(form, (1,))
-    scales = {"row": (channels,), "groups": (channels, 2)}.get(form, (1,))
-    zero = rng.standard_normal(scales).astype(np.float32) if form == "groups" else None
+    scales = {"row": (channels,), "groups": (channels, 2), "halves of groups": (channels, 2)}
+    shape, stored = scales.get(form, (1,)), "float16" if "halves of" in form else "float32"
+    zero = rng.standard_normal(shape).astype(stored) if "groups" in form else None
     return Weight(
         rng.integers(0, 2**bits, (channels, 1, taps)).astype(np.uint8),
         rng.standard_normal((*rows, 2**bits)).astype(np.float32),
-        rng.standard_normal(scales).astype(np.float32),
+        rng.standard_normal(shape).astype(stored),
         zero,
     )
 
 
 def product_of(weight):
-    form = {"group": weight.group, "zero": weight.zero is not None}
-    tables = weight.codebook.shape[0] if weight.codebook.ndim == 2 else 0
-    return Product(weight.rows, weight.width, weight.bits, "fp32", tables=tables, **form)
+    return Product(weight.rows, weight.width, weight.bits, "fp32").of(weight)
 
 
 def shape_of(case, activation, symbolic):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,28 +30,40 @@ SHAPES = (
     (70, 300, 2, 128),
     (64, 130, 21, 64),
 )
-#: (bits, shape, zero points): between them every group with zero points and without.
-CASES = [(bits, SHAPES[bits % 4], bits in (1, 3, 6, 8)) for bits in range(1, 9)]
+#: dtypes of scales, and of zero points if there are any.
+F32, F16, U8 = "float32", "float16", "uint8"
+#: By bits: between them every dtype with every other, every group with zero points and without.
+STORED = ((F16, F16), (U8,), (U8, F32), (U8,), (F16,), (F16, U8), (F16,), (F32, F32))
+CASES = [(bits, SHAPES[bits % 4], stored) for bits, stored in enumerate(STORED, 1)]
 
 
-def drawn_weight(rng, shape, bits, group, zero, tables=1) -> Weight:
-    """Centroids on the int8 grid with the largest there are; scales of either sign."""
+def numbers(rng, shape, dtype, largest):
+    """Of either sign; those of 16 bits down to subnormal ones."""
+    if dtype == U8:
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    size = 10 ** rng.uniform(-7, -3, shape) if dtype == F16 else rng.uniform(0, largest, shape)
+    return (size * rng.choice([-1, 1], shape)).astype(dtype)
+
+
+def drawn_weight(rng, shape, bits, group, stored, tables=1) -> Weight:
+    """Centroids on an int8 grid with the largest there are."""
     n, k = shape
     groups = -(-k // group) if group else 1
     codebook = rng.integers(-127, 128, (tables or groups, 2**bits)).astype(np.float32)
     codebook[:, :2] = (-127, 127)
+    codebook *= 0.37 if F16 in stored or U8 in stored else 1
+    scales = (n, groups) if group else n
     return Weight(
         rng.integers(0, 2**bits, (n, k)).astype(np.uint8),
         codebook if tables else codebook[None],
-        rng.uniform(-2, 2, (n, groups) if group else n).astype(np.float32),
-        rng.normal(0, 50, (n, groups) if group else n).astype(np.float32) if zero else None,
+        *(numbers(rng, scales, *one) for one in zip(stored, (2, 50), strict=False)),
     )
 
 
-def case(bits, shape, zero, activation, tables=1, symbolic=False):
+def case(bits, shape, stored, activation, tables=1, symbolic=False):
     n, k, rows, group = shape
     rng = np.random.default_rng([*shape, bits])
-    weight = drawn_weight(rng, (n, k), bits, group, zero, tables)
+    weight = drawn_weight(rng, (n, k), bits, group, stored, tables)
     product = Product(n, k, bits, activation, None if symbolic else rows).of(weight)
     x = rng.standard_normal((rows, k)).astype(np.float32)
     x[-1] = np.abs(x[-1]).max()  # the largest sums there are
@@ -81,8 +94,8 @@ def some(where):
 @pytest.mark.parametrize(("where", "name"), INT8)
 def test_groups_of_integers_are_exact(where, name, emulated):
     cases = [
-        case(bits, shape, zero, "int8", symbolic=i % 3 == 0)
-        for i, (bits, shape, zero) in enumerate(some(where))
+        case(bits, shape, stored, "int8", symbolic=i % 3 == 0)
+        for i, (bits, shape, stored) in enumerate(some(where))
     ]
     run(where, name, cases, emulated)
 
@@ -90,8 +103,8 @@ def test_groups_of_integers_are_exact(where, name, emulated):
 @pytest.mark.parametrize(("where", "name"), FP32)
 def test_groups_of_floats_are_close(where, name, emulated):
     cases = [
-        case(bits, shape, zero, "fp32", symbolic=i % 3 == 0)
-        for i, (bits, shape, zero) in enumerate(some(where)[1::2])
+        case(bits, shape, stored, "fp32", symbolic=i % 3 == 0)
+        for i, (bits, shape, stored) in enumerate(some(where)[1::2])
     ]
     run(where, name, cases, emulated)
 
@@ -100,13 +113,13 @@ def test_groups_of_floats_are_close(where, name, emulated):
 def test_scalar_takes_every_form(where, emulated):
     """Tables of rows, of blocks of rows and of groups, all kinds of activations."""
     cases = [
-        case(bits, (32, 77, 3, group), zero, activation, tables)
+        case(bits, (32, 77, 3, group), stored, activation, tables)
         for i, activation in enumerate(("int8", "int2", "int1", "fp32"))
-        for bits, group, zero, tables in (
-            (1 + i, 0, False, 32),
-            (3 + i, 0, True, 4),
-            (2 + i, 16, False, 8),
-            (5 - i, 32, True, 0),
+        for bits, group, stored, tables in (
+            (1 + i, 0, (F32,), 32),
+            (3 + i, 0, (F32, F32), 4),
+            (2 + i, 16, (F16,), 8),
+            (5 - i, 32, (U8, F16), 0),
         )
     ]
     run(where, "scalar", cases, emulated)
@@ -114,7 +127,10 @@ def test_scalar_takes_every_form(where, emulated):
 
 @pytest.mark.parametrize("where", ["x86-64-v3", "cortex-a76", "arm", "cortex-a7"])
 def test_a_zero_point_of_each_row_is_exact(where, emulated):
-    cases = [case(bits, (37, 45, 3, 0), True, "int8") for bits in (2, 4, 8)]
+    cases = [
+        case(bits, (37, 45, 3, 0), stored, "int8")
+        for bits, stored in ((2, (F32, F32)), (4, (F16, F16)), (8, (U8, F32)))
+    ]
     run(where, "lookup", cases, emulated)
 
 
@@ -122,7 +138,7 @@ def test_a_zero_point_of_each_row_is_exact(where, emulated):
 def test_the_order_of_a_glu_moves_scales_too(where, emulated):
     where = target(where)
     chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
-    cases = [case(3, (74, 50, 3, 16), True, "int8"), case(4, (6, 40, 1, 32), False, "int8")]
+    cases = [case(3, (74, 50, 3, 16), (F16, F32), "int8"), case(4, (6, 40, 1, 32), (F32,), "int8")]
     results = run_weights(chosen, where, device_for(where, emulated), cases, "glu")
     for (product, x, weight, bias), got in zip(cases, results, strict=True):
         value, gate = np.split(reference.codebook_linear(x, weight, bias, product.activation), 2, 1)
@@ -131,16 +147,16 @@ def test_the_order_of_a_glu_moves_scales_too(where, emulated):
         )
 
 
-def layer(where, name, cell, activation, shape, zeros):
+def layer(where, name, cell, activation, shape, stored):
     """A recurrent layer whose parts have groups: its kernel, inputs, outputs, and definition."""
     width, hidden, batch, steps = shape
     gates, states = {"lstm": (4, 2), "gru": (3, 1)}[cell]
     rng = np.random.default_rng([*shape, gates])
     parts, weights = [], []
-    for k, group, zero in zip((width, hidden), (16, 32), zeros, strict=True):
-        weight = drawn_weight(rng, (gates * hidden, k), 3, group, zero)
-        factor = np.full(gates * hidden, 2e-4, np.float32)
-        weights.append(weight.fold(factor))
+    for k, group, dtypes in zip((width, hidden), (16, 32), stored, strict=True):
+        weight = drawn_weight(rng, (gates * hidden, k), 3, group, dtypes)
+        factor = np.float32(2e-4 / np.abs(weight.expand()).max() * 127)
+        weights.append(replace(weight, codebook=weight.codebook * factor))
         product = Product(gates * hidden, k, 3, activation, gates=gates).of(weights[-1])
         parts.append(Choice(where, product, family(name), Schedule()))
     biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
@@ -176,8 +192,8 @@ def layer(where, name, cell, activation, shape, zeros):
 def test_recurrent_layers_compute_their_definition(where, name, activation, emulated):
     where = target(where)
     layers = [
-        layer(where, name, "lstm", activation, (21, 37, 2, 3), (True, False)),
-        layer(where, name, "gru", activation, (40, 10, 1, 1), (False, True)),
+        layer(where, name, "lstm", activation, (21, 37, 2, 3), ((F32, F32), (F16,))),
+        layer(where, name, "gru", activation, (40, 10, 1, 1), ((U8,), (F16, F16))),
     ]
     functions = {f"f{i}": one[0] for i, one in enumerate(layers)}
     kernels = Kernels(where, device_for(where, emulated), functions)
@@ -194,12 +210,12 @@ def test_recurrent_layers_compute_their_definition(where, name, activation, emul
     rows=st.integers(1, 20),
     bits=st.integers(1, 8),
     group=st.sampled_from([16, 32, 64, 128]),
-    zero=st.booleans(),
+    stored=st.lists(st.sampled_from([F32, F16, U8]), min_size=1, max_size=2),
     symbolic=st.booleans(),
 )
-def test_any_shape_in_groups(n, k, rows, bits, group, zero, symbolic):
+def test_any_shape_in_groups(n, k, rows, bits, group, stored, symbolic):
     where = target("native")
-    drawn = case(bits, (n, k, rows, group), zero, "int8", symbolic=symbolic)
+    drawn = case(bits, (n, k, rows, group), stored, "int8", symbolic=symbolic)
     chosen = family("lookup" if where.instruction_set != "scalar" else "scalar")
     assert_computed([drawn], run_weights(chosen, where, LocalDevice(), [drawn]))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -38,35 +39,39 @@ class Converters:
         }
 
     def _dense(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        """A linear layer or, with numbers behind its bias, a convolution."""
-        x, *rest = importer.retrieve_args(node)
-        weight, (bias, *numbers, activation) = _weight(rest[:4]), rest[4:]
-        options = dict(zip(("stride", "padding", "dilation", "groups"), numbers, strict=False))
+        """A linear layer or a convolution."""
+        given = _arguments(node, importer)
+        weight, bias, activation = _weight(given), given["bias"], given["activation"]
+        names = ("stride", "padding", "dilation", "groups")
+        options = {name: given[name] for name in names if name in given}
         make: Any = operators.codebook_conv1d if options else operators.codebook_linear
         if options.get("groups", 1) == 1:
             activation = self.activation or activation
         layer = self._layer(node, 1)
-        call = make(x, weight, _bias(bias, weight), activation=activation, layer=layer, **options)
+        bias = _bias(bias, weight)
+        call = make(given["x"], weight, bias, activation=activation, layer=layer, **options)
         return importer.block_builder.emit(call)
 
     def _recurrent(self, node: fx.Node, importer: Importer) -> relax.Expr:
         operator = "relax.gq." + str(node.target).split(".")[1]
-        *inputs, activation = importer.retrieve_args(node)
-        at = operators.WEIGHTS[operator]["_ih"]
-        weights = [_weight(inputs[first : first + 4]) for first in (at, at + 4)]
+        given = _arguments(node, importer)
+        weights = [_weight(given, part) for part in operators.WEIGHTS[operator]]
+        biases = [given[name] for name in ("bias", "bias_ih", "bias_hh") if name in given]
         # An LSTM's one bias is behind both weights.
-        biases = [_bias(*both) for both in zip(inputs[at + 8 :], weights, strict=False)]
+        biases = [_bias(*both) for both in zip(biases, weights, strict=False)]
+        states = [given[name] for name in ("h0", "c0") if name in given]
         call = operators.codebook_recurrent(
             operator,
-            [*inputs[:at], *weights[0], *weights[1], *biases],
-            activation=self.activation or activation,
-            layer=self._layer(node, at),
+            [given["x"], *states, *weights[0], *weights[1], *biases],
+            activation=self.activation or given["activation"],
+            layer=self._layer(node, operators.WEIGHTS[operator]["_ih"]),
         )
         return importer.block_builder.emit(call)
 
     def _embedding(self, node: fx.Node, importer: Importer) -> relax.Expr:
-        ids, *weight = importer.retrieve_args(node)
-        call = operators.codebook_embedding(ids, _weight(weight), layer=self._layer(node, 1))
+        given = _arguments(node, importer)
+        weight = _weight(given)
+        call = operators.codebook_embedding(given["ids"], weight, layer=self._layer(node, 1))
         return importer.block_builder.emit(call)
 
     def _layer(self, node: fx.Node, indices: int) -> str:
@@ -105,15 +110,25 @@ def is_layer(node: fx.Node) -> bool:
     return len(stack) > 1 and str(stack[-1][1]).startswith(_LAYERS)
 
 
-def _weight(arrays: Sequence[relax.Expr | None]) -> list[relax.Expr]:
+def _arguments(node: fx.Node, importer: Importer) -> dict[str, Any]:
+    """What a node is called with, by name and in the operator's order; None for what is left out.
+
+    A program exported before an operator had its last arguments does not name them.
+    """
+    target: Any = node.target
+    names = [one.name for one in target._schema.arguments]
+    by_name = importer._retrieve_args(dict(node.kwargs))
+    return dict(zip_longest(names, importer.retrieve_args(node))) | by_name
+
+
+def _weight(given: Mapping[str, Any], part: str = "") -> list[relax.Expr]:
     """A weight's arguments, those that were left out as constants."""
-    indices, codebook, scale, zero = arrays
-    scale = relax.const(np.ones(1, np.float32)) if scale is None else scale
+    arrays = [given[f"{name}{part}"] for name in ("indices", "codebook", "scale", "zero")]
+    arrays += [given[f"outlier_{name}{part}"] for name in ("positions", "values")]
+    instead = (None, None, np.ones(1, np.float32), *operators.NO_ZERO_OR_OUTLIERS)
     return [
-        indices,
-        codebook,
-        scale,
-        relax.const(np.zeros(0, np.float32)) if zero is None else zero,
+        relax.const(constant) if one is None else one
+        for one, constant in zip(arrays, instead, strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 class CodebookMultiheadAttention(CodebookLayer, nn.MultiheadAttention):
-    """``nn.MultiheadAttention`` of four ``CodebookLinear``; no dropout.
+    """``nn.MultiheadAttention`` of four ``CodebookLinear``, some perhaps ``nn.Linear``; no dropout.
 
     Each projection is a layer, so query, key and value may differ. The products inside attention
     are ``F.scaled_dot_product_attention``, which compiles.
@@ -29,14 +29,14 @@ class CodebookMultiheadAttention(CodebookLayer, nn.MultiheadAttention):
     """
 
     replaced = nn.MultiheadAttention
-    q_proj: CodebookLinear
-    k_proj: CodebookLinear
-    v_proj: CodebookLinear
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
     _one_weight: bool
 
     def __init__(
         self,
-        projections: Sequence[CodebookLinear],
+        projections: Sequence[nn.Linear],
         embed_dim: int,
         heads: int,
         batch_first: bool = False,
@@ -49,7 +49,7 @@ class CodebookMultiheadAttention(CodebookLayer, nn.MultiheadAttention):
         self.add_module("out_proj", projections[3])
         self.hold_projections(projections[:3])
 
-    def hold_projections(self, projections: Sequence[CodebookLinear]) -> None:
+    def hold_projections(self, projections: Sequence[nn.Linear]) -> None:
         """Take those of query, key and value in the place of PyTorch's parameters."""
         self._one_weight = self._parameters["in_proj_weight"] is not None
         for name in ("in_proj_weight", *PROJECTIONS, "in_proj_bias"):
@@ -57,7 +57,8 @@ class CodebookMultiheadAttention(CodebookLayer, nn.MultiheadAttention):
         behind = self._modules.pop("out_proj")
         self.q_proj, self.k_proj, self.v_proj = projections
         self.add_module("out_proj", behind)
-        self.activation = projections[0].activation
+        inside = [one.activation for one in projections if isinstance(one, CodebookLinear)]
+        self.activation = inside[0] if inside else "fp32"
         # nn.TransformerEncoderLayer asks it before it reads weights past the layers.
         self._qkv_same_embed_dim = False
 

@@ -26,16 +26,22 @@ def looked_up(name: str) -> Any:
     """A property of a codebook layer: a weight as floats, looked up whenever it is asked for.
 
     Code that reads the weight of a layer finds it so. Multiplied by in ``F.linear`` it is compiled
-    as a codebook layer with float activations.
+    as a codebook layer with float activations. A weight left in float is found as it is.
     """
-    return property(lambda layer: expand(layer.codebook_weight(name)))
+
+    def value(layer: Any) -> Tensor:
+        left = layer._parameters.get(name)
+        return expand(layer.codebook_weight(name)) if left is None else left
+
+    return property(value)
 
 
 class CodebookLayer(Replacement):
     """Base of the codebook layers: buffers in the place of parameters.
 
-    A weight is the buffers ``indices``, ``codebook``, ``weight_scale`` and ``weight_zero`` (None
-    where it has no zero points); of a recurrent layer, with the endings of the weight's name.
+    A weight is the buffers ``indices``, ``codebook``, ``weight_scale``, ``weight_zero`` (None where
+    it has no zero points), ``outlier_positions`` and ``outlier_values`` (None where it has no
+    outliers); of a recurrent layer, with the endings of the weight's name.
     """
 
     activation: str
@@ -76,7 +82,9 @@ class CodebookLayer(Replacement):
 
     def codebook_weight(self, name: str) -> WeightTensors:
         """The weight of that name."""
-        return WeightTensors(*(getattr(self, buffer) for buffer in buffers_of(name)))
+        # A layer that was pickled before there were outliers lacks these attributes.
+        arrays: list[Any] = [getattr(self, buffer, None) for buffer in buffers_of(name)]
+        return WeightTensors(*arrays)
 
     def codebook_weights(self) -> Iterator[tuple[str, WeightTensors]]:
         """Each weight with the name it had in the PyTorch layer."""
@@ -90,7 +98,7 @@ class CodebookLayer(Replacement):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """As PyTorch's; of checkpoints made before weights had scales, too."""
         for name in self.weight_names():
-            indices, codebook, scale, _ = (prefix + buffer for buffer in buffers_of(name))
+            indices, codebook, scale, *_ = (prefix + buffer for buffer in buffers_of(name))
             if scale not in state_dict and {indices, codebook} <= state_dict.keys():
                 tables = state_dict[codebook].cpu().numpy()
                 weight = Weight.from_tables(
@@ -120,7 +128,8 @@ class CodebookLayer(Replacement):
 def buffers_of(name: str) -> list[str]:
     """The buffers that hold the weight of that name, in the order of ``WeightTensors``."""
     suffix = name.removeprefix("weight")
-    return [f"{one}{suffix}" for one in ("indices", "codebook", "weight_scale", "weight_zero")]
+    coded = ("indices", "codebook", "weight_scale", "weight_zero")
+    return [f"{one}{suffix}" for one in (*coded, "outlier_positions", "outlier_values")]
 
 
 class OneWeight(CodebookLayer):
@@ -130,6 +139,8 @@ class OneWeight(CodebookLayer):
     codebook: Tensor
     weight_scale: Tensor
     weight_zero: Tensor | None
+    outlier_positions: Tensor | None
+    outlier_values: Tensor | None
     weight = looked_up("weight")
 
     def weight_names(self) -> list[str]:
@@ -141,7 +152,7 @@ class CodebookLinear(OneWeight, nn.Linear):
     """``nn.Linear`` with its weight in a codebook: f32 [..., K] -> f32 [..., N].
 
     Args:
-        weight: [N, K], without outliers.
+        weight: [N, K].
         bias: f32 [N] or None.
         activation: ``"fp32"``, or ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row).
 
@@ -158,8 +169,9 @@ class CodebookLinear(OneWeight, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``input W^T + bias``."""
+        weight = self.codebook_weight("weight")
         return torch.ops.gq.codebook_linear(
-            input, *self.codebook_weight("weight"), self.bias, self.activation
+            input, *weight.coded, self.bias, self.activation, *weight.outliers
         )
 
 
@@ -167,7 +179,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
     """``nn.Conv1d`` with its weight in a codebook: f32 [B, C, T] or [C, T].
 
     Args:
-        weight: indices [N, C / groups, k], without outliers.
+        weight: indices [N, C / groups, k].
         bias: f32 [N] or None.
         activation: as in ``CodebookLinear``; ``"fp32"`` with more than one group.
         stride: frames between outputs.
@@ -212,9 +224,10 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
         x = input if input.dim() == 3 else input.unsqueeze(0)
         if pad is not None:
             x = F.pad(x, pad[:2], pad[2])
+        weight = self.codebook_weight("weight")
         y = torch.ops.gq.codebook_conv1d(
-            x, *self.codebook_weight("weight"), self.bias, self.stride[0], padding,
-            self.dilation[0], self.groups, self.activation,
+            x, *weight.coded, self.bias, self.stride[0], padding, self.dilation[0], self.groups,
+            self.activation, *weight.outliers,
         )  # fmt: skip
         return y if input.dim() == 3 else y.squeeze(0)
 
@@ -232,7 +245,7 @@ class CodebookEmbedding(OneWeight, nn.Embedding):
     """``nn.Embedding`` with its rows in a codebook: ids i64 or i32 [...] -> f32 [..., D].
 
     Args:
-        weight: [V, D], without outliers.
+        weight: [V, D].
         padding_idx: the id whose row is zero, or None; in ``weight`` the row is what the codebook
             has nearest to zero.
 

@@ -1,4 +1,7 @@
-"""``nn.LSTM`` and ``nn.GRU`` as they are deployed, one direction, their weights in codebooks."""
+"""``nn.LSTM`` and ``nn.GRU`` as they are deployed, one direction, their weights in codebooks.
+
+Layers may be left in float: these keep PyTorch's parameters, and PyTorch computes them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,14 @@ from torch import Tensor, nn
 
 from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, looked_up
-from gq_tvm.quantize.drop_in.recurrent import State, run_layers
+from gq_tvm.quantize.drop_in.recurrent import (
+    State,
+    biases_of_layer,
+    float_gru,
+    float_lstm,
+    run_layers,
+    weights_of_layer,
+)
 
 #: For each layer the weight before the input and the one before the state.
 Pairs = Sequence[tuple[AnyWeight, AnyWeight]]
@@ -23,8 +33,8 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
     def _settle(self) -> None:
         # PyTorch fills this list with weights at every move to a device: none is to be kept.
         self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
-        for name in [name for name in self._parameters if name.startswith("bias_")]:
-            del self._parameters[name]
+        for name in [b for n in self._quantised_layers() for b in biases_of_layer(n)]:
+            self._parameters.pop(name, None)
         self._offer_floats()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -34,16 +44,34 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
 
     def _offer_floats(self) -> None:
         """Give the class a property for each weight and bias: instances cannot have any."""
-        for name in self.weight_names():
+        for name in [name for n in range(self.num_layers) for name in weights_of_layer(n)]:
             setattr(type(self), name, looked_up(name))
 
-    def weight_names(self) -> list[str]:
-        """Two weights a layer."""
-        return [f"weight_{kind}_l{n}" for n in range(self.num_layers) for kind in ("ih", "hh")]
+    def _quantised_layers(self) -> list[int]:
+        return [n for n in range(self.num_layers) if not self._left_in_float(n)]
 
-    def _operands(self, number: int) -> list[Tensor | None]:
-        names = f"weight_ih_l{number}", f"weight_hh_l{number}"
-        return [array for name in names for array in self.codebook_weight(name)]
+    def _left_in_float(self, number: int) -> bool:
+        return weights_of_layer(number)[0] in self._parameters
+
+    def weight_names(self) -> list[str]:
+        """Two weights a layer that is not left in float."""
+        return [name for n in self._quantised_layers() for name in weights_of_layer(n)]
+
+    def _parameters_of(self, number: int) -> list[Tensor]:
+        """The weights and biases of a layer that was left in float."""
+        names = weights_of_layer(number) + biases_of_layer(number) * self.bias
+        return [getattr(self, name) for name in names]
+
+    def _operands(self, number: int) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Both weights of a layer as its operator takes them: coded, and their outliers."""
+        weights = [self.codebook_weight(name) for name in weights_of_layer(number)]
+        coded = [array for weight in weights for array in weight.coded]
+        return coded, [array for weight in weights for array in weight.outliers]
+
+    def extra_repr(self) -> str:
+        """As ``CodebookLayer``, with the layers that were left in float."""
+        floats = [n for n in range(self.num_layers) if self._left_in_float(n)]
+        return super().extra_repr() + (f", float_layers={floats}" if floats else "")
 
     def flatten_parameters(self) -> None:
         """Nothing to do: the operators read indices as they lie."""
@@ -58,6 +86,11 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
 def _sizes(pairs: Pairs) -> tuple[int, int, int]:
     """Input, hidden size and number of layers."""
     return pairs[0][0].indices.shape[1], pairs[0][1].indices.shape[1], len(pairs)
+
+
+def _left_or(name: str, value: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """A parameter of that name where the layer was left in float, else ``value``."""
+    return lambda layer: layer._parameters[name] if name in layer._parameters else value(layer)
 
 
 def _zeros_like(read: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
@@ -95,8 +128,9 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
         super()._offer_floats()
         for number in range(self.num_layers if self.bias else 0):
             summed = attrgetter(f"bias_l{number}")  # deployed as one
-            setattr(type(self), f"bias_ih_l{number}", property(summed))
-            setattr(type(self), f"bias_hh_l{number}", property(_zeros_like(summed)))
+            both: list[Callable[[Any], Tensor]] = [summed, _zeros_like(summed)]
+            for name, value in zip(biases_of_layer(number), both, strict=True):
+                setattr(type(self), name, property(_left_or(name, value)))
 
     def forward(  # type: ignore[override]
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
@@ -104,10 +138,12 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
         """As ``nn.LSTM``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+            if self._left_in_float(number):
+                return float_lstm(x, state, self._parameters_of(number))
+            coded, outliers = self._operands(number)
             y, h, c = torch.ops.gq.codebook_lstm(
-                x, *state, *self._operands(number), getattr(self, f"bias_l{number}"),
-                self.activation,
-            )  # fmt: skip
+                x, *state, *coded, getattr(self, f"bias_l{number}"), self.activation, *outliers
+            )
             return y, (h, c)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first
@@ -153,10 +189,11 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
         """As ``nn.GRU``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state h."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
-            y, h = torch.ops.gq.codebook_gru(
-                x, *state, *self._operands(number), getattr(self, f"bias_ih_l{number}"),
-                getattr(self, f"bias_hh_l{number}"), self.activation,
-            )  # fmt: skip
+            if self._left_in_float(number):
+                return float_gru(x, state, self._parameters_of(number))
+            biases = [getattr(self, name) for name in biases_of_layer(number)]
+            coded, outliers = self._operands(number)
+            y, h = torch.ops.gq.codebook_gru(x, *state, *coded, *biases, self.activation, *outliers)
             return y, (h,)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first

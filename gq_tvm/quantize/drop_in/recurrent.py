@@ -15,6 +15,46 @@ from gq_tvm.errors import Error
 State = tuple[Tensor, ...]
 
 
+def weights_of_layer(number: int) -> list[str]:
+    """What ``nn.LSTM`` and ``nn.GRU`` call the two weights of a layer."""
+    return [f"weight_{kind}_l{number}" for kind in ("ih", "hh")]
+
+
+def biases_of_layer(number: int) -> list[str]:
+    """What they call its two biases."""
+    return [f"bias_{kind}_l{number}" for kind in ("ih", "hh")]
+
+
+def float_lstm(
+    x: Tensor, state: State, parameters: list[Tensor], training: bool = False
+) -> tuple[Tensor, State]:
+    """One layer of ``nn.LSTM`` as PyTorch computes it.
+
+    Args:
+        x: f32 [B, T, I].
+        state: (h, c), each f32 [B, H].
+        parameters: its two weights, and its two biases if it has any.
+        training: whether a gradient is wanted.
+
+    Returns:
+        y f32 [B, T, H] and the state after.
+    """
+    parts = [part.unsqueeze(0) for part in state]
+    biased = len(parameters) > 2
+    y, h, c = torch._VF.lstm(x, parts, parameters, biased, 1, 0.0, training, False, True)
+    return y, (h.squeeze(0), c.squeeze(0))
+
+
+def float_gru(
+    x: Tensor, state: State, parameters: list[Tensor], training: bool = False
+) -> tuple[Tensor, State]:
+    """One layer of ``nn.GRU`` as PyTorch computes it; see ``float_lstm``."""
+    h = state[0].unsqueeze(0)
+    biased = len(parameters) > 2
+    y, h = torch._VF.gru(x, h, parameters, biased, 1, 0.0, training, False, True)
+    return y, (h.squeeze(0),)
+
+
 class Layer(Protocol):
     """One layer: x [B, T, I], its state, its number -> y [B, T, H] and its state after."""
 

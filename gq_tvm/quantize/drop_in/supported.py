@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ LAYERS: dict[type[nn.Module], tuple[type[QuantLayer], type[Replacement]]] = {
     nn.Embedding: (QuantEmbedding, CodebookEmbedding),
     nn.MultiheadAttention: (QuantMultiheadAttention, CodebookMultiheadAttention),
 }
+#: The remark on weights that nothing but their user keeps in float.
+LEFT_IN_FLOAT = "left in float as asked"
 _SUPPORTED = ", ".join(kind.__name__ for kind in LAYERS)
 
 
@@ -47,8 +50,8 @@ _SUPPORTED = ", ".join(kind.__name__ for kind in LAYERS)
 class WeightPlace:
     """A parameter of two or more axes, where it sits, and what keeps it from being quantised.
 
-    ``whole`` is the layer whose weights are quantised together or not at all: an LSTM, a GRU, or
-    the attention around its projections. Where a weight is computed, by a weight norm say,
+    ``whole`` is the layer whose weights can be quantised all or none: an LSTM, a GRU, or the
+    attention around its projections. Where a weight is computed, by a weight norm say,
     ``parameter`` is what it is at present, and no parameter of the model.
     """
 
@@ -63,6 +66,13 @@ class WeightPlace:
     def name(self) -> str:
         """The parameter's name as in ``state_dict``."""
         return f"{self.module_name}.{self.attribute}" if self.module_name else self.attribute
+
+    @property
+    def layer(self) -> int | None:
+        """The number of the layer of an LSTM or GRU, both weights of which are in float or none."""
+        numbered = re.fullmatch(r"weight_(?:ih|hh)_l(\d+)", self.attribute)
+        recurrent = isinstance(self.module, nn.LSTM | nn.GRU)
+        return int(numbered[1]) if numbered and recurrent else None
 
     @property
     def names(self) -> list[str]:
@@ -144,6 +154,8 @@ def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str
         return f"it is no weight of {base.__name__}"
     if isinstance(module, QuantLayer):
         return None
+    if isinstance(module, CodebookLayer):
+        return LEFT_IN_FLOAT
     if is_lazy(parameter):
         return "it has no values yet; call the model once first"
     if parameter.is_meta:

@@ -19,7 +19,7 @@ from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_expo
 class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
     """``nn.MultiheadAttention`` with quantised projections; ``out_proj`` is a ``QuantLinear``.
 
-    The products inside attention stay in float.
+    Projections may be left in float; the products inside attention always are.
     """
 
     replaced = nn.MultiheadAttention
@@ -51,17 +51,23 @@ class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
     def _train(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         biases = self.biases()
         alike = inputs[0] is inputs[1] and inputs[1] is inputs[2]
+        names = PROJECTIONS
         if self.in_proj_weight is None:
-            weights = [self.quantized(name) for name in PROJECTIONS]
+            weights = [self.quantized(name) for name in names]
         elif alike:
-            x = fake_quantize_rows(inputs[0], self.activation)
+            x = self._rounded(inputs[0], "in_proj_weight")
             whole = F.linear(x, self.quantized("in_proj_weight"), self.in_proj_bias)
             q, k, v = whole.chunk(3, dim=-1)
             return q, k, v
         else:
+            names = ("in_proj_weight",) * 3
             weights = list(self.quantized("in_proj_weight").chunk(3))
-        rows = [fake_quantize_rows(x, self.activation) for x in inputs]
+        rows = [self._rounded(x, name) for x, name in zip(inputs, names, strict=True)]
         return _each(F.linear, rows, weights, biases)
+
+    def _rounded(self, x: Tensor, name: str) -> Tensor:
+        """Rows as training rounds them for the named weight: not for one left in float."""
+        return fake_quantize_rows(x, self.activation) if name in self.quantizers else x
 
     def _deploy(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.in_proj_weight is None:

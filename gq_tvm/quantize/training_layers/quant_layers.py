@@ -53,16 +53,22 @@ class QuantLayer(Replacement):
         return cast(Quantizer, self.quantizers[name])
 
     def quantized(self, name: str) -> Tensor:
-        """The named weight as training sees it."""
-        return self.quantizer(name)(getattr(self, name))
+        """The named weight as training sees it; one left in float as it is."""
+        weight = getattr(self, name)
+        return self.quantizer(name)(weight) if name in self.quantizers else weight
 
     def hardened(self, name: str) -> torch_weight.WeightTensors:
         """The named weight in its codebook."""
         return self.quantizer(name).harden(getattr(self, name))
 
     def operand(self, name: str) -> torch_weight.Operand:
-        """The named weight as deployment sees it, kept until a tensor behind it changes."""
+        """The named weight as deployment sees it, kept until a tensor behind it changes.
+
+        One left in float as it is.
+        """
         weight = getattr(self, name)
+        if name not in self.quantizers:
+            return weight
         quantizer = self.quantizer(name)
         tensors = [weight, *quantizer.parameters(), *quantizer.buffers()]
         key = [(t.data_ptr(), t._version) for t in tensors]

@@ -3,6 +3,7 @@
 With integer activations the rows of x are rounded in training. The state h is rounded too, step by
 step, which leaves PyTorch's fused layers for a loop and is several times slower: always at 1 and 2
 bits; at 8 only with ``exact_state`` and once the quantisers are hard. ``eval`` always rounds both.
+Layers left in float round nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 
 from gq_tvm.ops import torch_recurrent
 from gq_tvm.ops.torch_weight import Operand
-from gq_tvm.quantize.drop_in.recurrent import State, run_layers
+from gq_tvm.quantize.drop_in.recurrent import (
+    State,
+    biases_of_layer,
+    float_gru,
+    float_lstm,
+    run_layers,
+    weights_of_layer,
+)
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_export
 
@@ -29,7 +37,12 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         """The two biases of a layer, f32 [gates * H] each, or None."""
         if not self.bias:
             return None
-        return getattr(self, f"bias_ih_l{number}"), getattr(self, f"bias_hh_l{number}")
+        ih, hh = (getattr(self, name) for name in biases_of_layer(number))
+        return ih, hh
+
+    def quantised_layers(self) -> list[int]:
+        """The numbers of those that are not left in float."""
+        return [n for n in range(self.num_layers) if weights_of_layer(n)[0] in self.quantizers]
 
     def detach(self) -> None:
         """As ``QuantLayer.detach``."""
@@ -45,20 +58,26 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
             return run_layers(self._deployed_layer, x, state, *sizes)
 
     def _deployed_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
-        weights = self.operand(f"weight_ih_l{number}"), self.operand(f"weight_hh_l{number}")
-        return self._loop(x, state, weights, number)
+        ih, hh = weights_of_layer(number)
+        if ih not in self.quantizers:
+            return self._float_layer(x, state, number)
+        return self._loop(x, state, (self.operand(ih), self.operand(hh)), number)
+
+    def _float_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        weights = [getattr(self, name) for name in weights_of_layer(number)]
+        return self._fused(x, state, [*weights, *(self.biases(number) or ())])
 
     def _training_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
         if number and self.dropout:
             x = F.dropout(x, self.dropout)
+        ih, hh = weights_of_layer(number)
+        if ih not in self.quantizers:
+            return self._float_layer(x, state, number)
         x = fake_quantize_rows(x, self.activation)
-        ih, hh = f"weight_ih_l{number}", f"weight_hh_l{number}"
         weights = [self.quantized(ih), self.quantized(hh)]
         if self._rounds_state(hh):
             return self._exact_layer(x, state, weights, number)
-        parameters = [*weights, *(self.biases(number) or ())]
-        y, *after = self._fused(x, [part.unsqueeze(0) for part in state], parameters)
-        return y, tuple(part.squeeze(0) for part in after)
+        return self._fused(x, state, [*weights, *(self.biases(number) or ())])
 
     def _rounds_state(self, hh: str) -> bool:
         if self.activation == "int8":
@@ -85,8 +104,8 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         """A layer as it is deployed."""
         raise NotImplementedError
 
-    def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-        """PyTorch's own layer: y and each part of the state [1, B, H]."""
+    def _fused(self, x: Tensor, state: State, parameters: list[Tensor]) -> tuple[Tensor, State]:
+        """PyTorch's own layer."""
         raise NotImplementedError
 
     def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
@@ -123,8 +142,8 @@ class QuantLSTM(QuantRecurrent, nn.LSTM):
         y, h, c = torch_recurrent.lstm_layer(x, h, c, *weights, self.summed_bias(number))
         return y, (h, c)
 
-    def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-        return list(torch._VF.lstm(x, state, parameters, self.bias, 1, 0.0, True, False, True))
+    def _fused(self, x: Tensor, state: State, parameters: list[Tensor]) -> tuple[Tensor, State]:
+        return float_lstm(x, state, parameters, self.training)
 
     def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
         return torch_recurrent.lstm_cell(from_x + from_h, self.summed_bias(number), state[1])
@@ -154,8 +173,8 @@ class QuantGRU(QuantRecurrent, nn.GRU):
         y, h = torch_recurrent.gru_layer(x, state[0], *weights, bias_ih, bias_hh)
         return y, (h,)
 
-    def _fused(self, x: Tensor, state: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-        return list(torch._VF.gru(x, state[0], parameters, self.bias, 1, 0.0, True, False, True))
+    def _fused(self, x: Tensor, state: State, parameters: list[Tensor]) -> tuple[Tensor, State]:
+        return float_gru(x, state, parameters, self.training)
 
     def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
         bias_ih, bias_hh = self.biases(number) or (None, None)

@@ -34,10 +34,12 @@ class Lanes:
     Attributes:
         vector_bytes: Bytes of a vector register.
         rounds: Whether an instruction rounds floats to whole numbers.
+        halves: Whether one widens floats of 16 bits.
     """
 
     vector_bytes: int = 4
     rounds: bool = False
+    halves: bool = False
 
     @property
     def lanes(self) -> int:
@@ -61,6 +63,7 @@ class InstructionSet(Lanes, ABC):
     tile_rows: ClassVar[dict[str, int]]
     tile_vectors: int = 4
     rounds: bool = True
+    halves: bool = True
     centroid_offset: int = 0
     #: Bytes that one register table holds.
     table_entries: int = 16

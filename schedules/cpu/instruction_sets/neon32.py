@@ -42,6 +42,7 @@ class Neon32(NeonDot):
     tile_vectors = 2
     tile_rows: ClassVar[dict[str, int]] = {"int8": 1, "fp32": 4}
     rounds = False
+    halves = False  # VFPv4 has it, Cortex-A8 not
     live_counters = 8
     partial_sums = 2
     dot_groups = 2

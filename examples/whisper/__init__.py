@@ -1,0 +1,1 @@
+"""Whisper tiny.en in codebooks: from somebody else's weights to text."""
