@@ -1,8 +1,8 @@
-"""The last stage of calibration: what is continuous in a compressed model learns from the float one.
+"""The last stage of calibration: a compressed model learns from the float one.
 
-Levels, scales and indices of all weights, biases and norms are moved by gradient until the outputs
-of every layer, and of the model, are those of the float model on the calibration inputs. No label
-is needed. Learning scales end to end is what AQLM (arXiv 2401.06118, 3.4) and EfficientQAT
+Levels, scales and indices of all weights, biases and norms are moved by gradient, to bring the
+outputs of every layer, and of the model, to those of the float model on the calibration inputs. No
+label is needed. Learning scales end to end is what AQLM (arXiv 2401.06118, 3.4) and EfficientQAT
 (arXiv 2407.11062) do; places that learn straight through, and the sum of relative errors over all
 layers, are ours [C].
 """
@@ -58,22 +58,39 @@ def tune(
     tuned = _learning(prepared)
     if not runs or not tuned or steps < 1:
         return 0.0, 0.0
-    held_out = runs[:: _HELD_OUT] if len(runs) >= _HELD_OUT else runs
+    held_out = runs[::_HELD_OUT] if len(runs) >= _HELD_OUT else runs
     learnt = [one for n, one in enumerate(runs) if n % _HELD_OUT or len(runs) < _HELD_OUT]
     with evaluating(original), evaluating(prepared):
         goals = [_floats(run(original)) for run in held_out]
         before = _noise(prepared, held_out, goals)
-        kept = _swap(prepared, tuned)
-        vectors = {p: p.data.clone() for p in _vectors(prepared)}
-        _learn(_Pair(prepared, original, watched), list(tuned.values()), learnt, steps, say)
-        after = _noise(prepared, held_out, goals)
-    if not after < before:
-        for layer, attribute, quantizer in kept:
+        after = before
+        with _undone(prepared, tuned) as undo:
+            pair = _Pair(prepared, original, watched)
+            _learn(pair, list(tuned.values()), learnt, steps, say)
+            after = _noise(prepared, held_out, goals)
+            if not after < before:
+                after = before
+                undo()
+    return before, after
+
+
+@contextmanager
+def _undone(prepared: nn.Module, tuned: dict[Quantizer, Tuned]) -> Iterator[Callable[[], None]]:
+    """With the learning quantisers in the place of the others; all comes back if it fails."""
+    vectors = {p: p.data.clone() for p in _vectors(prepared)}
+    before = _swap(prepared, tuned)
+
+    def undo() -> None:
+        for layer, attribute, quantizer in before:
             layer.quantizers[attribute] = quantizer
         for parameter, value in vectors.items():
             parameter.data = value
-        after = before
-    return before, after
+
+    try:
+        yield undo
+    except BaseException:
+        undo()
+        raise
 
 
 def _learning(prepared: nn.Module) -> dict[Quantizer, Tuned]:
@@ -143,9 +160,7 @@ class _Pair:
         return outputs
 
 
-def _learn(
-    pair: _Pair, tuned: Sequence[Tuned], runs: Sequence[Run], steps: int, say: Say
-) -> None:
+def _learn(pair: _Pair, tuned: Sequence[Tuned], runs: Sequence[Run], steps: int, say: Say) -> None:
     groups = [group for one in tuned for group in one.rates()]
     for vector in _vectors(pair.prepared):
         size = float(vector.detach().square().mean().sqrt())
