@@ -1,7 +1,8 @@
 """GQ in PyTorch: train a model whose weights live in learned codebooks.
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
-or ``compress`` it without training. ``describe`` says what became of each weight.
+or ``compress`` it without training, best with inputs of its kind. ``describe`` says what became of
+each weight, ``losses`` what a model lost.
 
 Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
 abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
@@ -10,7 +11,7 @@ the activations of a codec), [C] our own choice.
 
 from __future__ import annotations
 
-from gq_tvm.quantize.compress import compress
+from gq_tvm.quantize.compress import Interrupted, compress
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
@@ -20,6 +21,7 @@ from gq_tvm.quantize.deployed.codebook_layers import (
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.describe import Report, WeightReport, describe
+from gq_tvm.quantize.losses import Loss, Losses, losses
 from gq_tvm.quantize.prepare import centroid_parameters, prepare
 from gq_tvm.quantize.quantisers.annealing import Annealing
 
@@ -31,11 +33,15 @@ __all__ = [
     "CodebookLSTM",
     "CodebookLinear",
     "CodebookMultiheadAttention",
+    "Interrupted",
+    "Loss",
+    "Losses",
     "Report",
     "WeightReport",
     "centroid_parameters",
     "compress",
     "convert",
     "describe",
+    "losses",
     "prepare",
 ]

@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import GROUPS
+from gq_tvm.quantize.calibration.calibrate import Calibration
+from gq_tvm.quantize.calibration.fitted import Fitted
+from gq_tvm.quantize.calibration.inputs import Inputs
 from gq_tvm.quantize.convert import convert
-from gq_tvm.quantize.drop_in.arguments import check_flags
+from gq_tvm.quantize.drop_in.arguments import check_numbers, check_patterns
 from gq_tvm.quantize.drop_in.copying import copied
-from gq_tvm.quantize.prepare import attach
-from gq_tvm.quantize.quantisers.least_squares import LeastSquares
+from gq_tvm.quantize.drop_in.supported import find_weights
+from gq_tvm.quantize.fitting import Form, fit
+from gq_tvm.quantize.losses import losses
+from gq_tvm.quantize.prepare import attach, matched_weights
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+
+#: What is told how the work goes on, a line at a time.
+Say = Callable[[str], object]
 
 _MUCH = 0.1  # of a weight's norm, that its codebook loses
 _MOST_NAMED = 8
+_SCALES = ("tensor", "row", *GROUPS)
+_DEFAULT_GROUP = 32
+
+
+def say_to_stderr(line: str) -> None:
+    """The default of ``progress``."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a model was compressed with inputs: what was computed is kept.
+
+    Attributes:
+        done: weights that have their codebooks.
+        total: weights to be compressed.
+    """
+
+    def __init__(self, prepared: nn.Module, names: Mapping[Fitted, str]) -> None:
+        self.done = sum(one.done for one in names)
+        self.total = len(names)
+        self._prepared, self._names = prepared, names
+        super().__init__(f"compress: interrupted with {self.done} of {self.total} weights done")
+
+    def model(self) -> nn.Module:
+        """The compressed model; the weights not reached are compressed without inputs."""
+        _fit_weights([one for one in self._names if not one.done])
+        return _deployed(self._prepared, self._names)
 
 
 def compress(
@@ -26,71 +64,167 @@ def compress(
     overrides: Mapping[str, int | None] | None = None,
     activation: str | Mapping[str, str] = "int8",
     *,
-    per_row: bool | None = None,
+    inputs: Any = None,
+    scales: str | int | Mapping[str, str | int] | None = None,
+    outliers: float | None = None,
+    progress: Say | None = say_to_stderr,
 ) -> nn.Module:
-    """Put each weight in the codebook of least squared error, as it is deployed [C].
+    """Put each weight in the codebook that errs least, as it is deployed [C].
 
-    Weights that lose more than a tenth of their norm are named in a warning.
+    With ``inputs`` the errors that count are those of the layers' outputs: each weight is fitted
+    to the inputs it meets behind the layers compressed before it, and the bias behind it makes up
+    for the mean of what is changed. What is lost is said at the end, and a warning says where it
+    is much (see ``losses``). Without, weights that lose more than a tenth of their norm are named
+    in a warning.
 
     Args:
         model: with trained float32 weights; it is left as it was.
         bits: see ``prepare``.
         overrides: see ``prepare``.
         activation: see ``prepare``.
-        per_row: see ``prepare``; None: where the one int8 grid that integer activations leave a
-            tensor would cost its rows dearly (an outlier, rows of unlike size).
+        inputs: an iterable of examples, each a tuple of the model's arguments (or a tensor, or a
+            dictionary of keyword arguments); or a function that is given the model and runs it.
+            Some thousand rows should reach each layer. The model runs several times with them, in
+            eval mode.
+        scales: ``"tensor"``, ``"row"``, or how many inputs of a row share one: 16, 32, 64 or 128;
+            or these by pattern, as in ``overrides``; None: 32, but a row where weights have 1 bit
+            or activations 1 or 2.
+        outliers: the largest share of weights kept apart at 16 bits, 0 to 0.005; None: 0.
+        progress: told in lines how the work goes on and what is lost; None: nobody.
 
     Returns:
         A copy with codebook layers, as ``convert`` gives it.
 
     Raises:
-        Error: as ``prepare``.
+        Error: as ``prepare``; or inputs that do not fit the model, are none, or hold NaN.
+        Interrupted: on Ctrl-C, once a weight is compressed with inputs; it holds the rest.
     """
-
-    def least_squares(weight: Tensor, bits: int, on_grid: bool) -> LeastSquares:
-        return LeastSquares(weight, bits, on_grid, per_row)
-
-    if per_row is not None:
-        check_flags("compress", per_row=per_row)
+    say = progress or (lambda line: None)
     prepared = copied(model, "compress")
     try:
-        attach(prepared, bits, overrides, activation, least_squares)
-        _say_what_is_lost(prepared)
-        return convert(prepared)
+        attach(prepared, bits, overrides, activation, Fitted)
+        names = _names(prepared)
+        _choose_forms(prepared, names, scales, 0.0 if outliers is None else outliers)
+        if inputs is None:
+            _fit_weights(list(names))
+            _say_what_is_lost(names)
+            return _deployed(prepared, names)
+        examples = Inputs.of(inputs, "compress")
+        _calibrate(prepared, names, examples, say)
+        compressed = _deployed(prepared, names)
     except Error as refusal:
-        raise Error(re.sub("^(prepare|convert):", "compress:", str(refusal))) from None
+        raise Error(re.sub("^(prepare|convert|fit):", "compress:", str(refusal))) from None
+    lost = losses(model, compressed, examples)
+    say(str(lost))
+    for sentence in lost.warnings():
+        warnings.warn(f"compress: {sentence}", stacklevel=2)
+    return compressed
 
 
-def _say_what_is_lost(prepared: nn.Module) -> None:
-    """One warning of all weights that lose much, the worst first."""
-    lost: dict[LeastSquares, str] = {}
+def _names(prepared: nn.Module) -> dict[Fitted, str]:
+    """Each weight with the first of its names."""
+    names: dict[Fitted, str] = {}
     for name, module in prepared.named_modules():
         for attribute in module.quantizers if isinstance(module, QuantLayer) else ():
             quantizer = module.quantizer(attribute)
-            assert isinstance(quantizer, LeastSquares)
-            lost.setdefault(quantizer, f"{name}.{attribute}" if name else attribute)
-    much = sorted((q for q in lost if q.lost > _MUCH), key=lambda q: -q.lost)
+            assert isinstance(quantizer, Fitted)
+            names.setdefault(quantizer, f"{name}.{attribute}" if name else attribute)
+    return names
+
+
+def _choose_forms(
+    prepared: nn.Module, names: Mapping[Fitted, str], scales: Any, outliers: float
+) -> None:
+    check_numbers("compress", outliers=outliers)
+    default, patterns = (None, scales) if isinstance(scales, Mapping) else (scales, {})
+    check_patterns("compress", scales=patterns)
+    for value in (default, *patterns.values()):
+        if value is not None and value not in _SCALES:
+            raise Error(
+                'compress: scales must be "tensor", "row", or one for 16, 32, 64 or 128 inputs, '
+                f"got {value!r}."
+            )
+    weights = find_weights(prepared)
+    explicit = {
+        id(w.parameter): v for p, v in patterns.items() for w in matched_weights(p, weights)
+    }
+    few_bits = {
+        module.quantizer(attribute)
+        for module in prepared.modules()
+        if isinstance(module, QuantLayer) and module.activation in ("int1", "int2")
+        for attribute in module.quantizers
+    }
+    for quantizer in names:
+        chosen = explicit.get(id(quantizer.shown.parameter), default)
+        if chosen is None:
+            chosen = "row" if quantizer in few_bits or quantizer.bits == 1 else _DEFAULT_GROUP
+        if isinstance(chosen, int) and chosen >= quantizer.rows.shape[1]:
+            chosen = "row"
+        quantizer.form = Form(quantizer.bits, quantizer.int8_grid, chosen, outliers)
+
+
+def _fit_weights(quantizers: list[Fitted]) -> None:
+    for quantizer in quantizers:
+        quantizer.take(fit(quantizer.rows, quantizer.form))
+
+
+def _calibrate(prepared: nn.Module, names: dict[Fitted, str], inputs: Inputs, say: Say) -> None:
+    calibration = Calibration(prepared, names, inputs, "compress", say)
+    try:
+        calibration.run()
+    except KeyboardInterrupt:
+        if any(one.done for one in names):
+            raise Interrupted(prepared, names) from None
+        raise
+    _fit_weights(calibration.untouched)
+    if calibration.untouched:
+        warnings.warn(
+            f"compress: no input reaches {_listed([names[q] for q in calibration.untouched])}; "
+            "compressed without inputs: give inputs that run them.",
+            stacklevel=3,
+        )
+    if calibration.starved:
+        few = [
+            f"{name} ({rows} rows, {width} inputs)"
+            for name, (rows, width) in calibration.starved.items()
+        ]
+        warnings.warn(
+            f"compress: fewer rows than inputs reach {_listed(few)}; give more inputs.",
+            stacklevel=3,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
+
+
+def _deployed(prepared: nn.Module, names: Mapping[Fitted, str]) -> nn.Module:
+    for quantizer in names:
+        quantizer.forget_floats()
+    return convert(prepared)
+
+
+def _say_what_is_lost(names: Mapping[Fitted, str]) -> None:
+    """One warning of all weights that lose much, the worst first."""
+    much = sorted((q for q in names if q.lost > _MUCH), key=lambda q: -q.lost)
     if not much:
         return
-    named = [f"{lost[q]} {q.lost:.0%} ({_bits(q)})" for q in much[:_MOST_NAMED]]
-    more = ", ..." * (len(much) > len(named))
+    named = _listed([f"{names[q]} {q.lost:.0%} ({_bits(q)})" for q in much])
     warnings.warn(
-        f"compress: {len(much)} of {len(lost)} weights lose more than {_MUCH:.0%} of their norm: "
-        f"{', '.join(named)}{more}; {_cure(much)}.",
+        f"compress: {len(much)} of {len(names)} weights lose more than {_MUCH:.0%} of their norm: "
+        f"{named}; {_cure(much)}.",
         stacklevel=3,
     )
 
 
-def _bits(quantizer: LeastSquares) -> str:
+def _bits(quantizer: Fitted) -> str:
     return f"{quantizer.bits} bit{'s' * (quantizer.bits > 1)}"
 
 
-def _cure(much: list[LeastSquares]) -> str:
-    if all(q.bits <= 2 for q in much):
-        return "1 and 2 bits need training (quantize.prepare); or give them more bits"
-    cures = ["give them more bits"] * any(q.bits < 8 for q in much)
-    cures += ["per_row=True"] * any(not q.per_row for q in much)
-    cures += ['activation "fp32"'] * any(q.int8_grid for q in much)
-    return (
-        ", ".join([*cures, "training (quantize.prepare)"]) + " or None, which leaves them in float"
-    )
+def _cure(much: list[Fitted]) -> str:
+    cures = ["give inputs"]
+    cures += ["more bits"] * any(q.bits < 8 for q in much)
+    cures += ["scales=32"] * any(isinstance(q.form.scales, str) for q in much)
+    cures += ['activation "fp32"'] * any(q.int8_grid and q.bits > 4 for q in much)
+    last = "training (quantize.prepare) or bits of None, which leaves them in float"
+    return ", ".join([*cures, last])

@@ -182,7 +182,12 @@ def _listed(names: list[str]) -> str:
 
 
 def _say_what_is_left(weights: list[WeightPlace], overrides: Mapping[str, int | None]) -> None:
-    asked = {w for p, bits in overrides.items() if bits in (None, 32) for w in _matched(p, weights)}
+    asked = {
+        w
+        for p, bits in overrides.items()
+        if bits in (None, 32)
+        for w in matched_weights(p, weights)
+    }
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
         warnings.warn(f"left in float: {_listed(left)}.", stacklevel=4)
@@ -245,7 +250,7 @@ def _choose_bits(
             raise Error(f"prepare: {where}bits must be 1 to 8, None or 32, got {bits!r}.")
     explicit: dict[int, dict[str, int | None]] = defaultdict(dict)
     for pattern, bits in overrides.items():
-        matched = _matched(pattern, weights)
+        matched = matched_weights(pattern, weights)
         if bits not in (None, 32):
             _check_quantisable(pattern, matched)
         for w in matched:
@@ -262,7 +267,7 @@ def _choose_bits(
     return chosen
 
 
-def _matched(pattern: str, weights: list[WeightPlace]) -> list[WeightPlace]:
+def matched_weights(pattern: str, weights: list[WeightPlace]) -> list[WeightPlace]:
     """The weights a pattern names, themselves or a module around them; refuses none."""
     matched = [w for w in weights if any(fnmatchcase(name, pattern) for name in w.names)]
     if not matched:
@@ -302,7 +307,7 @@ def _choose_activations(
     weights: list[WeightPlace], chosen: dict[int, int], default: str, patterns: Mapping[str, str]
 ) -> dict[WeightPlace, str]:
     """The kind of activations each quantised weight meets."""
-    explicit = {w: kind for p, kind in patterns.items() for w in _matched(p, weights)}
+    explicit = {w: kind for p, kind in patterns.items() for w in matched_weights(p, weights)}
     kinds = {
         w: "fp32" if _meets_floats(w.module) else explicit.get(w, default)
         for w in weights

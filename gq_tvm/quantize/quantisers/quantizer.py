@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.torch_rounding import quantize_rows
-from gq_tvm.ops.torch_weight import WeightTensors
+from gq_tvm.ops.torch_weight import Operand, WeightTensors, operand
 
 
 @dataclass
@@ -61,6 +61,10 @@ class Quantizer(nn.Module):
     @abstractmethod
     def harden(self, weight: Tensor) -> WeightTensors:
         """The weight for deployment: one table, and a scale for the tensor or each row."""
+
+    def operand(self, weight: Tensor, activation: str) -> Operand:
+        """The weight as deployment multiplies rows of that kind by it."""
+        return operand(self.harden(weight), activation)
 
     def largest(self, weight: Tensor) -> Tensor:
         """max|weight|, detached, of the tensor or of each row; broadcasts against the weight."""

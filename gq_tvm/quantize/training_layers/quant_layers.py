@@ -74,7 +74,7 @@ class QuantLayer(Replacement):
         key = [(t.data_ptr(), t._version) for t in tensors]
         kept = self._operands.get(name)
         if kept is None or kept[0] != key:
-            kept = key, torch_weight.operand(self.hardened(name), self.activation)
+            kept = key, quantizer.operand(weight, self.activation)
             self._operands[name] = kept
         return kept[1]
 

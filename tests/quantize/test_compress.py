@@ -1,4 +1,4 @@
-"""``compress`` gives what it promises: the least squared error, as deployed."""
+"""``compress`` without inputs gives what it promises: the least squared error, as deployed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from torch import nn
 
 import gq_tvm.quantize
 from gq_tvm.errors import Error
-from gq_tvm.quantize.quantisers import row_scales
+from gq_tvm.quantize.fitting import Form, fit
 from gq_tvm.quantize.quantisers.int8_grid import on_grid
-from gq_tvm.quantize.quantisers.least_squares import LeastSquares
 from gq_tvm.quantize.quantisers.lloyd_max import Line
 
 quantize: Any = gq_tvm.quantize
@@ -70,14 +69,15 @@ def deployed(layer, name="weight"):
     weight = layer.codebook_weight(name).numpy()
     if layer.activation != "fp32":
         grid, scale, *_ = weight.on_grid()
-        weight = replace(weight, codebook=grid.astype(np.float32), scale=scale[:, 0])
+        scale = scale if scale.shape[1] > 1 else scale[:, 0]
+        weight = replace(weight, codebook=grid.astype(np.float32), scale=scale)
     return torch.from_numpy(weight.expand())
 
 
-def compressed(weight, bits, activation="fp32", per_row=None):
+def compressed(weight, bits, activation="fp32", scales=None):
     model = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     model.weight.data = weight
-    return deployed(quantize.compress(model, bits, activation=activation, per_row=per_row))
+    return deployed(quantize.compress(model, bits, activation=activation, scales=scales))
 
 
 def loss(got, weight):
@@ -96,14 +96,14 @@ class Everything(nn.Module):
         self.attention = nn.MultiheadAttention(4, 2)
 
 
-@pytest.mark.parametrize("per_row", [None, False, True])
+@pytest.mark.parametrize("scales", [None, "tensor", "row"])
 @pytest.mark.parametrize("activation", ["fp32", "int8"])
-def test_weights_of_one_value_keep_it(activation, per_row):
+def test_weights_of_one_value_keep_it(activation, scales):
     for bits, value in [(1, 0.2), (4, -3e37), (8, 0.0)]:
         model = Everything()
         for parameter in model.parameters():
             nn.init.constant_(parameter, value)
-        model = quantize.compress(model, bits, None, activation, per_row=per_row)
+        model = quantize.compress(model, bits, None, activation, scales=scales)
         assert all(w.bits == bits for w in quantize.describe(model))
         for layer in model.modules():
             for name in getattr(layer, "weight_names", list)():
@@ -120,18 +120,18 @@ def test_weights_of_one_value_keep_it(activation, per_row):
         max_size=16,
         unique=True,
     ),
-    st.booleans(),
+    st.sampled_from(["tensor", "row", 16]),
 )
-def test_as_many_values_as_levels_keep_them(bits, values, per_row):
+def test_as_many_values_as_levels_keep_them(bits, values, scales):
     values = values[: 2**bits]
     weight = torch.tensor(values * 3)[torch.randperm(3 * len(values))].view(3, -1)
-    got = compressed(weight, bits, per_row=per_row)
+    got = compressed(weight, bits, scales=scales)
     torch.testing.assert_close(got, weight, rtol=3e-7, atol=0)
 
 
 def test_on_int8_grids_a_level_to_spare_sets_the_step():
     weight = torch.tensor([[0.3, 0.5, -0.2], [0.5, 0.3, 0.3]])
-    torch.testing.assert_close(compressed(weight, 2, "int8", False), weight, rtol=3e-7, atol=0)
+    torch.testing.assert_close(compressed(weight, 2, "int8", "tensor"), weight, rtol=3e-7, atol=0)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -180,21 +180,19 @@ def test_scales_of_rows_never_err_more_than_one_codebook(data):
     weight[rng.random(weight.shape) < data.draw(st.sampled_from([0, 0.7, 1]))] = 0
     wanted = torch.from_numpy(weight).float()
     for activation in ("fp32", "int8"):
-        tensor, by_row, open_ = (
-            (compressed(wanted, bits, activation, p).double() - wanted).norm()
-            for p in (False, True, None)
+        tensor, by_row = (
+            (compressed(wanted, bits, activation, scales).double() - wanted).norm()
+            for scales in ("tensor", "row")
         )
         assert by_row <= tensor * (1 + 1e-6) + 1e-6 * wanted.norm()
-        assert activation == "int8" or open_ == tensor
 
 
-@pytest.mark.parametrize("per_row", [False, True])
-def test_an_outlier_leaves_the_rest_of_its_row_alone_in_floats(per_row, monkeypatch):
-    monkeypatch.setattr(row_scales, "_ENOUGH", 0)  # so scales are chosen by some columns
+@pytest.mark.parametrize("scales", ["tensor", "row"])
+def test_an_outlier_leaves_the_rest_of_its_row_alone_in_floats(scales):
     torch.manual_seed(0)
     weight = torch.randn(32, 300)
     weight[4, 7] = 1e6
-    got = compressed(weight, 4, per_row=per_row)
+    got = compressed(weight, 4, scales=scales)
     weight[4, 7] = got[4, 7] = 0
     assert loss(got, weight) < 0.15
 
@@ -203,11 +201,12 @@ def test_what_is_said_to_be_lost_is_lost():
     torch.manual_seed(0)
     weight = torch.randn(20, 60) * torch.linspace(0.1, 2, 20)[:, None]
     for bits in (2, 8):
-        for on_grid_, per_row in [(False, True), (True, None), (True, True)]:
-            quantizer = LeastSquares(weight, bits, on_grid_, per_row)
-            assert (quantizer.harden(weight).codebook.diff() >= 0).all()
-            got = compressed(weight, bits, "int8" if on_grid_ else "fp32", per_row)
-            assert loss(got, weight) == pytest.approx(quantizer.lost, rel=1e-4)
+        forms: list[tuple[bool, str | int]] = [(False, "row"), (True, 16), (True, "row")]
+        for grid, scales in forms:
+            found = fit(weight, Form(bits, grid, scales))
+            assert (found.weight.codebook.diff() >= 0).all()
+            got = compressed(weight, bits, "int8" if grid else "fp32", scales)
+            assert loss(got, weight) == pytest.approx(found.lost, rel=1e-4)
 
 
 def test_much_loss_is_said_once_with_what_to_do():
@@ -216,16 +215,27 @@ def test_much_loss_is_said_once_with_what_to_do():
     nn.init.normal_(model[0].weight)
     model[1].weight.data[:2, 0] = torch.tensor([30.0, 10.0])
     with pytest.warns(UserWarning, match=r"2 of 3 weights lose more than 10%") as said:
-        quantize.compress(model, 8, {"0": 3}, per_row=False)
+        quantize.compress(model, 8, {"0": 3}, scales="tensor")
     (text,) = [str(w.message) for w in said]
     assert "1.weight" in text
     assert "0.weight 18% (3 bits)" in text
-    assert 'more bits, per_row=True, activation "fp32"' in text
-    with pytest.warns(UserWarning, match=r"2 bits need training \(quantize.prepare\)"):
+    assert 'give inputs, more bits, scales=32, activation "fp32", training' in text
+    with pytest.warns(UserWarning, match=r"give inputs, more bits, training \(quantize.prepare\)"):
         quantize.compress(model, 2, activation="fp32")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quantize.compress(model, 8)
+
+
+def test_scales_are_chosen_by_pattern():
+    model: Any = nn.Sequential(nn.Linear(64, 6), nn.Linear(6, 40), nn.Linear(40, 6))
+    held = quantize.compress(model, 4, scales={"*": "row", "2": 16})
+    shapes = [tuple(held[n].weight_scale.shape) for n in range(3)]
+    assert shapes == [(6,), (40,), (6, 3)]
+    held = quantize.compress(model, 4)
+    assert [tuple(held[n].weight_scale.shape) for n in range(3)] == [(6, 2), (40,), (6, 2)]
+    held = quantize.compress(model, 1, activation={"0": "int1"})
+    assert [tuple(held[n].weight_scale.shape) for n in range(3)] == [(6,), (40,), (6,)]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +247,10 @@ def test_much_loss_is_said_once_with_what_to_do():
         ({"overrides": ["0"]}, "^compress: overrides must be a dictionary by pattern"),
         ({"activation": {1: "int8"}}, "^compress: activation: a pattern must be a string"),
         ({"activation": None}, '^compress: activation must be "fp32", "int8", "int2" or "int1"'),
-        ({"per_row": "yes"}, "^compress: per_row must be True or False, got 'yes'"),
+        ({"scales": "yes"}, '^compress: scales must be "tensor", "row", or one for 16, 32'),
+        ({"scales": {"1": 32}}, "^compress: pattern '1' matches no weight or module"),
+        ({"outliers": 0.1}, "^compress: outliers must be 0 to 0.005"),
+        ({"outliers": "few"}, "^compress: outliers must be a number, got 'few'"),
     ],
 )
 def test_refusals_name_compress(options, message):

@@ -1,0 +1,230 @@
+"""Weights compressed one after the other, each for the inputs it has behind those before it [C]."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gq_tvm.quantize.calibration.biases import bias_behind
+from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
+from gq_tvm.quantize.calibration.inputs import Enough, Inputs, evaluating
+from gq_tvm.quantize.calibration.moments import Means, Moments
+from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
+from gq_tvm.quantize.calibration.tap import Tap, Use
+from gq_tvm.quantize.fitting import fit
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+
+Say = Callable[[str], object]
+
+# Weights of one group keep moments of at most so many bytes, and one matrix at least. The inputs
+# are run again for each group; where that would take more multiplications, groups are joined.
+_MOST_BYTES = 2**28
+_MOST_WORK = 2e13
+_FEWEST_RUNS = 8
+
+
+@dataclass
+class Collected:
+    """What a group's weights met in a run of all inputs, by weight.
+
+    Attributes:
+        moments: shared by weights that meet the same inputs; absent for those only looked up.
+        means: of the inputs.
+        counts: f32 [N], how often ids chose each row.
+    """
+
+    moments: dict[Fitted, Moments]
+    means: dict[Fitted, Means]
+    counts: dict[Fitted, Tensor]
+
+
+class Calibration:
+    """The compression of a prepared model's weights with inputs.
+
+    Args:
+        model: prepared, its quantizers ``Fitted``.
+        names: of the weights.
+        inputs: what the model is run with.
+        verb: who refuses.
+        say: is told what was done.
+
+    Attributes:
+        untouched: weights that no input reaches; they stay in float.
+        starved: weights, by name, with fewer rows of inputs than inputs: (rows, inputs).
+    """
+
+    def __init__(
+        self, model: nn.Module, names: dict[Fitted, str], inputs: Inputs, verb: str, say: Say
+    ) -> None:
+        self._model = model
+        self._names = names
+        self._inputs = inputs
+        self._say = say
+        self._verb = verb
+        self._tap = Tap(model)
+        self._biases: list[Shown] = []
+        self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
+        for module in model.modules():
+            if isinstance(module, QuantLayer):
+                for attribute in module.quantizers:
+                    quantizer = module.quantizer(attribute)
+                    assert isinstance(quantizer, Fitted)
+                    self._holders[quantizer].append((module, attribute))
+        self.untouched: list[Fitted] = []
+        self.starved: dict[str, tuple[int, int]] = {}
+
+    def run(self) -> None:
+        """Compress all weights that are reached."""
+        with evaluating(self._model), self._tap:
+            reached = self._survey()
+            found = {one.quantizer for one in reached}
+            self.untouched = [one for one in self._names if one not in found]
+            for one in reached:
+                width = one.quantizer.rows.shape[1]
+                if one.multiplied and one.rows < width:
+                    self.starved[one.name] = one.rows, width
+            clock = _Clock(reached, self._say)
+            for group in self._groups(reached):
+                collected = self._collect(group)
+                for one in group:
+                    self._compress(one.quantizer, collected)
+                    clock.tick(one)
+                del collected  # before the next are collected
+
+    def _survey(self) -> list[Reached]:
+        survey = Survey(self._names, self._verb)
+        for number, run in enumerate(self._inputs.runs()):
+            survey.begin(number, f"{self._verb}: {self._inputs.name(number)}")
+            self._tap.begin(floats=True, watch=survey)
+            run(self._model)
+        return survey.found()
+
+    def _groups(self, reached: list[Reached]) -> Iterator[list[Reached]]:
+        work = sum(one.work for one in reached)
+        runs = max(_FEWEST_RUNS, int(_MOST_WORK / max(work, 1.0)))
+        yield from groups(reached, _MOST_BYTES, runs)
+
+    def _collect(self, group: list[Reached]) -> Collected:
+        collected = Collected({}, {}, {})
+        leaders: dict[object, Fitted] = {}  # of those with the same inputs, who collects
+        for one in group:
+            quantizer = one.quantizer
+            if one.looked_up:
+                collected.counts[quantizer] = torch.zeros(len(quantizer.rows))
+            collected.means[quantizer] = Means()
+            if one.multiplied:
+                leader = leaders.setdefault(one.inputs, quantizer)
+                if leader is quantizer:
+                    collected.moments[quantizer] = Moments(quantizer.rows.shape[1])
+                else:
+                    collected.moments[quantizer] = collected.moments[leader]
+        leading = set(leaders.values())
+        for number, run in enumerate(self._inputs.runs()):
+            watch = _Watch(collected, leading, self._left(group, number))
+            self._tap.begin(floats=False, watch=watch)
+            with suppress(Enough):
+                run(self._model)
+        self._tap.begin(floats=False)
+        return collected
+
+    def _left(self, group: list[Reached], run: int) -> dict[Fitted, int] | None:
+        """How often this run meets each weight of a group; None if it is not to be cut short."""
+        if self._inputs.function:
+            return None
+        return {one.quantizer: one.uses.get(run, 0) for one in group}
+
+    def _compress(self, quantizer: Fitted, collected: Collected) -> None:
+        moments, means = collected.moments.get(quantizer), collected.means[quantizer]
+        counts = collected.counts.get(quantizer)
+        square = None if moments is None else moments.square
+        if square is not None and counts is not None:
+            # A look-up is a product with a single one: counted for all rows alike.
+            square = square + torch.eye(len(square)) * counts.mean()
+            counts = None
+        elif counts is None and means.parted:
+            counts = means.powers(len(quantizer.rows))
+        quantizer.take(fit(quantizer.rows, quantizer.form, square, counts))
+        self._correct_biases(quantizer, means)
+
+    def _correct_biases(self, quantizer: Fitted, means: Means) -> None:
+        """Let the bias behind a weight of one layer make up for what its inputs' mean changes."""
+        if len(self._holders[quantizer]) > 1:
+            return
+        ((layer, attribute),) = self._holders[quantizer]
+        place = bias_behind(layer, attribute)
+        if place is None:
+            return
+        bias, first = place
+        by = means.products(quantizer.rows - quantizer.shown.compressed.flatten(1))
+        whole = torch.zeros(len(bias), dtype=torch.float64)
+        whole[first : first + len(by)] = by
+        correct_bias(bias, self._biases, whole)
+
+
+class _Watch:
+    """Collects what meets the weights of a group, and ends the run once all have met theirs."""
+
+    def __init__(
+        self, collected: Collected, leading: set[Fitted], left: dict[Fitted, int] | None
+    ) -> None:
+        self._collected = collected
+        self._leading = leading
+        self._left = left
+        self._last: dict[Fitted, Tensor] = {}
+        self._ended = left is not None and not any(left.values())
+
+    def __call__(self, use: Use, rows: Tensor, source: Tensor) -> None:
+        if self._ended:
+            raise Enough
+        quantizer = use.quantizer
+        if quantizer not in self._collected.means:
+            return
+        if quantizer in self._collected.counts and not rows.is_floating_point():
+            counts = self._collected.counts[quantizer]
+            counts += torch.bincount(rows.reshape(-1).cpu(), minlength=len(counts))
+        else:
+            self._add(use, rows, source)
+        if self._left is not None:
+            self._left[quantizer] -= 1
+            self._ended = all(number <= 0 for number in self._left.values())
+
+    def _add(self, use: Use, rows: Tensor, source: Tensor) -> None:
+        quantizer = use.quantizer
+        if quantizer in self._leading and source is not self._last.get(quantizer):
+            self._collected.moments[quantizer].add(rows)
+        self._last[quantizer] = source
+        means = self._collected.means[quantizer]
+        if rows.dim() == 4:  # of a convolution in groups: [B, T', groups, K]
+            size = use.count // rows.shape[2]
+            for number, part in enumerate(rows.unbind(2)):
+                means.add(use.first + number * size, size, part)
+        else:
+            means.add(use.first, use.count, rows)
+
+
+class _Clock:
+    """Says which weight is done, and how long the rest will take."""
+
+    def __init__(self, reached: list[Reached], say: Say) -> None:
+        self._say = say
+        self._all = sum(one.quantizer.rows.numel() for one in reached)
+        self._count = len(reached)
+        self._done, self._number = 0, 0
+        self._begun = time.monotonic()
+
+    def tick(self, one: Reached) -> None:
+        """One more is done."""
+        self._number += 1
+        self._done += one.quantizer.rows.numel()
+        gone = time.monotonic() - self._begun
+        left = gone * (self._all - self._done) / self._done
+        self._say(
+            f"layer {self._number} of {self._count}, {one.name}: "
+            f"{one.quantizer.lost**2:.2%} lost, {left:.0f} s left"
+        )

@@ -1,0 +1,365 @@
+"""``compress`` with inputs: each weight is fitted to what reaches it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gq_tvm.quantize
+from gq_tvm.errors import Error
+from gq_tvm.quantize.calibration import calibrate
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
+
+quantize: Any = gq_tvm.quantize
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:compress. fewer rows than inputs:UserWarning",
+    "ignore:compress. .* of their signal:UserWarning",
+)
+
+
+def lattice(model: nn.Module) -> nn.Module:
+    """The model with weights of so few values that 8 bits hold them exactly."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = torch.randint(-6, 7, parameter.shape) / 16
+    return model.eval()
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What ``fit`` was given, in order: the weight [N, K], moments and importances of rows."""
+    calls: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+    fit = calibrate.fit
+
+    def noting(weight, form, moments=None, rows=None):
+        calls.append((weight, None if moments is None else moments.clone(), rows))
+        return fit(weight, form, moments, rows)
+
+    monkeypatch.setattr(calibrate, "fit", noting)
+    return calls
+
+
+def exactly(model: nn.Module, inputs: Any, fitted: list) -> None:
+    """Compress the model without a loss, to see what ``fit`` was given."""
+    lattice(model)
+    quantize.compress(model, 8, activation="fp32", scales="tensor", inputs=inputs, progress=None)
+    for weight, _, _ in fitted:
+        assert len(weight.unique()) <= 13
+
+
+def square(*rows: Tensor) -> Tensor:
+    flat = torch.cat([one.reshape(-1, one.shape[-1]) for one in rows])
+    return flat.T @ flat
+
+
+def close(got: Tensor | None, wanted: Tensor) -> None:
+    assert got is not None
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_moments_of_a_linear_layer(fitted):
+    x = torch.randn(3, 7, 5)
+    exactly(nn.Sequential(nn.Linear(5, 4)), list(x), fitted)
+    close(fitted[0][1], square(x))
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2}])
+def test_moments_of_a_convolution_are_of_its_windows_channel_major(fitted, options):
+    conv = nn.Conv1d(3, 4, 3, **options)
+    x = torch.randn(2, 3, 11)
+    exactly(nn.Sequential(conv), [x], fitted)
+    padded = F.pad(x, (options.get("padding", 0),) * 2)
+    step, apart = conv.stride[0], conv.dilation[0]
+    windows = [
+        padded[:, :, t : t + 2 * apart + 1 : apart].flatten(1)
+        for t in range(0, padded.shape[2] - 2 * apart, step)
+    ]
+    close(fitted[0][1], square(*windows))
+
+
+def test_moments_of_a_convolution_in_groups_are_summed_and_its_rows_weighed(fitted):
+    x = torch.randn(2, 4, 9) * torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None]
+    exactly(nn.Sequential(nn.Conv1d(4, 8, 3, groups=2)), [x], fitted)
+    windows = x.unfold(2, 3, 1).permute(0, 2, 1, 3)  # [B, T', C, k]
+    parts = [windows[:, :, c : c + 2].flatten(2) for c in (0, 2)]
+    close(fitted[0][1], square(*parts))
+    powers = torch.tensor([float(part.square().sum()) for part in parts]).repeat_interleave(4)
+    close(fitted[0][2], powers.double())
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_moments_of_recurrent_layers_are_over_time_from_the_state_given(fitted, kind, batch_first):
+    layer = kind(3, 4, 2, batch_first=batch_first)
+    lattice(layer)
+    x = torch.randn(2, 6, 3) if batch_first else torch.randn(6, 2, 3)
+    h, c = torch.randn(2, 2, 4), torch.randn(2, 2, 4)
+    state = (h, c) if kind is nn.LSTM else h
+
+    exactly(layer, [(x, state)], fitted)
+
+    one = kind(3, 4, batch_first=batch_first)  # the first layer alone
+    for name, parameter in one.named_parameters():
+        parameter.data = getattr(layer, name).data
+    first = tuple(part[:1] for part in state) if kind is nn.LSTM else h[:1]
+    time = 1 if batch_first else 0
+    with torch.no_grad():
+        below, _ = one(x, first)
+        y, _ = layer(x, state)
+
+    def before(y: Tensor, number: int) -> Tensor:
+        starts = h[number].unsqueeze(time)
+        return torch.cat([starts, y.narrow(time, 0, y.shape[time] - 1)], time)
+
+    wanted = [square(x), square(before(below, 0)), square(below), square(before(y, 1))]
+    for (_, moments, _), expected in zip(fitted, wanted, strict=True):
+        close(moments, expected)
+
+
+def test_moments_of_attention_are_of_query_key_and_value_and_of_the_heads(fitted):
+    layer = nn.MultiheadAttention(4, 2, batch_first=True)
+    x, y = torch.randn(2, 5, 4), torch.randn(2, 6, 4)
+    exactly(layer, [(x, y, y)], fitted)
+    close(fitted[0][1], square(x, y))  # key and value are one tensor: it counts once
+    assert fitted[1][0].shape == (4, 4)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.head = nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        weight = self.embedding.weight
+        return self.embedding(ids), self.head(x), F.linear(2 * x, weight), (4 * x) @ weight.T
+
+
+def test_an_embedding_counts_its_rows(fitted):
+    ids = torch.tensor([[1, 1, 4], [1, 2, 8]])
+    exactly(nn.Sequential(nn.Embedding(9, 4)), [(ids,)], fitted)
+    assert fitted[0][1] is None
+    assert fitted[0][2].tolist() == [0, 3, 1, 0, 1, 0, 0, 0, 1]
+
+
+def test_a_shared_weight_sums_all_its_uses_even_those_past_the_layer(fitted):
+    x = torch.randn(5, 4)
+    exactly(Tied(), [(torch.tensor([1, 1, 3]), x)], fitted)
+    assert len(fitted) == 1
+    close(fitted[0][1], square(x, 2 * x, 4 * x) + torch.eye(4) * 3 / 9)
+
+
+def chain(*sizes: int) -> nn.Sequential:
+    torch.manual_seed(1)
+    layers: list[nn.Module] = []
+    for one, after in pairwise(sizes):
+        layers += [nn.Linear(one, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def test_a_layer_is_fitted_to_what_reaches_it_behind_compressed_ones(fitted):
+    model, inputs = chain(8, 12, 10, 6), list(torch.randn(4, 30, 8))
+    compressed = quantize.compress(model, 2, inputs=inputs, progress=None)
+    reached: list[Tensor] = []
+    compressed[4].register_forward_pre_hook(lambda layer, args: reached.append(args[0]))
+    for x in inputs:
+        compressed(x)
+    rows = torch.cat(reached)
+    step = rows.abs().amax(-1, keepdim=True) / 127
+    close(fitted[2][1], square((rows / step).round() * step))  # int8 activations, rounded
+
+
+def test_the_bias_makes_up_for_the_mean():
+    model, x = chain(8, 6), torch.randn(200, 8) + 1
+    compressed = quantize.compress(model, 2, activation="fp32", inputs=[x], progress=None)
+    with torch.no_grad():
+        close(compressed(x).mean(0), model(x).mean(0))
+
+
+def test_weights_that_meet_one_input_are_fitted_from_one_run_to_one_matrix(fitted):
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 4), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) + self.two(x)
+
+    model = Heads()
+    ran: list[nn.Module] = []
+
+    def run(model: nn.Module) -> None:
+        ran.append(model)
+        model(torch.randn(9, 6))
+
+    compressed = quantize.compress(model, 4, inputs=run, progress=None)
+    close(fitted[0][1], fitted[1][1])
+    # The survey, the one group, and the float and the compressed model compared.
+    assert len(ran) == 4
+    assert compressed is not model
+
+
+@pytest.mark.parametrize(("runs", "most"), [(100, 1), (1, 3)])
+def test_moments_alive_are_those_of_a_group(monkeypatch, runs, most):
+    alive: weakref.WeakSet = weakref.WeakSet()
+    peak = 0
+
+    class Counted(calibrate.Moments):
+        def __init__(self, width: int) -> None:
+            nonlocal peak
+            super().__init__(width)
+            gc.collect()
+            alive.add(self)
+            peak = max(peak, len(alive))
+
+    monkeypatch.setattr(calibrate, "Moments", Counted)
+    monkeypatch.setattr(calibrate, "_MOST_WORK", 0.0)
+    monkeypatch.setattr(calibrate, "_FEWEST_RUNS", runs)
+    monkeypatch.setattr(calibrate, "_MOST_BYTES", 3 * 4 * 8 * 8)
+    quantize.compress(chain(8, 8, 8, 8, 8, 8), 4, inputs=[torch.randn(20, 8)], progress=None)
+    assert peak == most
+
+
+def test_a_function_carries_a_state_from_call_to_call(fitted):
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+            return self.lstm(x, state)
+
+    x = torch.randn(1, 12, 3)
+
+    def stream(model: nn.Module) -> None:
+        state = (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
+        for frame in x.split(1, 1):
+            _, state = model(frame, state)
+
+    model = Cell()
+    exactly(model, stream, fitted)
+    with torch.no_grad():
+        y, _ = model.lstm(x)
+    close(fitted[1][1], square(y[:, :-1]))  # and zeros at first
+
+
+def test_inputs_may_come_from_a_generator():
+    x = list(torch.randn(3, 20, 8))
+    one, two = (
+        quantize.compress(chain(8, 6, 4), 3, inputs=given, progress=None)
+        for given in (iter(x), [(part,) for part in x])
+    )
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[key])
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.spare = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, spare: bool = False) -> Tensor:
+        return (self.spare if spare else self.used)(x)
+
+
+def test_a_layer_no_input_reaches_is_named_and_compressed_without():
+    model = Branches()
+    with pytest.warns(UserWarning, match="compress: no input reaches spare.weight"):
+        compressed = quantize.compress(model, 4, inputs=[torch.randn(40, 6)], progress=None)
+    plain = quantize.compress(model, 4)
+    assert torch.equal(compressed.spare.indices, plain.spare.indices)
+    quantize.compress(
+        model, 4, inputs=[{"x": torch.randn(40, 6), "spare": s} for s in (True, False)],
+        progress=None,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("default:compress. fewer rows")
+def test_few_rows_are_named():
+    with pytest.warns(UserWarning, match=r"inputs reach 0.weight \(5 rows, 8 inputs\)"):
+        quantize.compress(chain(8, 4), 4, inputs=[torch.randn(5, 8)], progress=None)
+
+
+def nan_at(number: int) -> list[Tensor]:
+    inputs = list(torch.randn(3, 5, 8))
+    inputs[number][0, 0] = torch.nan
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "^compress: inputs hold no example; give some, or leave inputs out."),
+        (torch.randn(5, 8), "got Tensor; put a single example in a list."),
+        (3, "each a tuple of arguments, or a function that is given the model, got int."),
+        (["x"], r"^compress: inputs\[0\] is str; an example is"),
+        ([torch.randn(5, 8), torch.randn(5, 7)], r"inputs\[1\] does not fit the model: Runtime"),
+        ([(torch.randn(5, 8), 1)], r"inputs\[0\] does not fit the model: TypeError"),
+        (nan_at(1), r"^compress: inputs\[1\]: argument 0 holds NaN; leave that example out."),
+        ([torch.full((5, 8), torch.inf)], r"inputs\[0\] bring NaN or infinity to 0.weight;"),
+        (lambda m: m(torch.randn(5, 9)), "the function given as inputs fails: RuntimeError"),
+    ],
+)  # fmt: skip
+def test_inputs_that_serve_nothing_are_refused_in_a_sentence(inputs, message):
+    with pytest.raises(Error, match=message):
+        quantize.compress(chain(8, 4), 4, inputs=inputs, progress=None)
+
+
+def test_what_is_done_before_an_interrupt_is_kept():
+    model, inputs = chain(8, 12, 10, 6), [torch.randn(60, 8)]
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(quantize.Interrupted) as stopped:
+        quantize.compress(model, 3, inputs=inputs, progress=stop)
+    assert (stopped.value.done, stopped.value.total) == (2, 3)
+    assert lines[1].startswith("layer 2 of 3, 2.weight: ")
+    kept = stopped.value.model()
+    whole = quantize.compress(model, 3, inputs=inputs, progress=None)
+    for number in (0, 2):
+        assert torch.equal(kept[number].indices, whole[number].indices)
+        assert torch.equal(kept[number].bias, whole[number].bias)
+    assert isinstance(kept[4], CodebookLayer)
+
+
+def test_an_interrupt_before_anything_is_done_is_one():
+    def stop(model: nn.Module) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        quantize.compress(chain(8, 4), 3, inputs=stop, progress=None)
+    assert not isinstance(stopped.value, quantize.Interrupted)
+
+
+def test_the_model_given_stays_as_it_was():
+    model = chain(8, 6, 4).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    quantize.compress(model, 2, inputs=[torch.randn(30, 8)], progress=None)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_inputs_help():
+    model = chain(16, 32, 32, 8)
+    x = torch.randn(600, 16) @ torch.diag(torch.logspace(-1, 1, 16)) + 0.3
+    lost = [
+        quantize.losses(
+            model, quantize.compress(model, 3, inputs=given, progress=None), [x[300:]]
+        ).outputs[0].lost
+        for given in (None, [x[:300]])
+    ]  # fmt: skip
+    assert lost[1] < 0.5 * lost[0]
