@@ -49,7 +49,7 @@ def test_what_it_learns_is_what_is_deployed(int8_grid: bool) -> None:
     first = None
     for _ in range(40):
         loss = (held(torch.empty(0)) - goal).square().mean()
-        first = float(loss) if first is None else first
+        first = float(loss.detach()) if first is None else first
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

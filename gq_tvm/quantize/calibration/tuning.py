@@ -71,6 +71,7 @@ def tune(
             if not after < before:
                 after = before
                 undo()
+    say(f"tuning: the outputs' noise was {before:.2%} of their power, and is {after:.2%}")
     return before, after
 
 
