@@ -10,6 +10,7 @@ from gq_tvm.errors import Error
 
 #: Each is a module of this package with a ``main``, imported when it is asked for.
 VERBS = {
+    "compress": "an exported float model becomes one whose weights live in codebooks",
     "compile": "an exported model becomes an artefact or a bundle for a device",
     "tune": "find the fastest schedules for the layers of a model",
     "verify": "whether an artefact computes what the exported model computes",

@@ -44,6 +44,7 @@ COMPILE_SIDE = [
 # The training side, which the compile side knows nothing of.
 TRAINING_SIDE = {
     "quantize": {"ops"},
+    "exported": {"ops", "quantize"},
     "speech": {"ops"},
     "models": {"ops", "quantize", "speech"},
 }

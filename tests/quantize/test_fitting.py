@@ -125,6 +125,24 @@ def test_rows_that_count_more_lose_less():
     assert then < 0.8 * first
 
 
+@pytest.mark.parametrize("scales", SCALES)
+@pytest.mark.parametrize("aware", [False, True])
+def test_outliers_are_kept_apart_where_they_pay(scales, aware):
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(32, 64), torch.randn(200, 64)
+    moments = inputs.T @ inputs if aware else None
+    even = fit(weight.clamp(-2, 2), Form(4, True, scales, 0.005), moments)
+    assert even.weight.positions is None or scales == "tensor"
+    weight[3, 5], weight[17, 40], weight[17, 47] = 30.0, -50.0, 40.0
+    without, found = (fit(weight, Form(4, True, scales, most), moments) for most in (0, 0.005))
+    positions, values = found.weight.outliers
+    assert len(positions) <= 0.005 * weight.numel()
+    assert {3 * 64 + 5, 17 * 64 + 40, 17 * 64 + 47} <= set(positions.tolist())
+    assert values.dtype == torch.float16
+    assert found.lost < 0.85 * without.lost
+    assert found.lost == pytest.approx(lost(weight, expand(found.weight), moments), rel=1e-3)
+
+
 def test_gives_the_same_each_time():
     torch.manual_seed(0)
     weight, inputs = torch.randn(24, 70), inputs_of(70)

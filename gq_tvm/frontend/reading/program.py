@@ -6,11 +6,9 @@ import json
 import os
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.errors import Error
 from gq_tvm.frontend.reading.archive import Archive
@@ -20,6 +18,7 @@ from gq_tvm.ops import METADATA
 if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
+    from tvm.ir import GlobalVar, IRModule
 
 _ONLY = ("main", "model")  # what the one program of a plain model is called
 
@@ -32,10 +31,12 @@ class Program:
         programs: What ``torch.export.export`` returned, by function name; a plain model has
             ``"main"`` alone.
         metadata: JSON that came with them, not looked into; None if there was none.
+        extra: All texts that came with them, by name.
     """
 
     programs: dict[str, ExportedProgram]
     metadata: Any = None
+    extra: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,6 +91,8 @@ def translate(program: Program, activation: str | None = None) -> Translated:
     Raises:
         Error: see ``torch_export.translate``.
     """
+    from tvm.ir import GlobalVar, IRModule
+
     from gq_tvm.frontend import torch_export
 
     functions: dict[GlobalVar, Any] = {}
@@ -154,7 +157,8 @@ def _read_pt2(path: Path) -> Program:
         ) from failure
     if not programs:
         raise Error(f"{path} holds no exported program; write it with torch.export.save")
-    return _named(dict(programs), _metadata(path, archive.extra))
+    read = _named(dict(programs), _metadata(path, archive.extra))
+    return replace(read, extra=archive.extra)
 
 
 def _metadata(path: Path, extra_files: Mapping[str, Any]) -> Any:

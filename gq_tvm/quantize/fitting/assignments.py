@@ -4,8 +4,6 @@ Weights ``Q`` err by ``tr((W - Q) H (W - Q)^T)``, H the moments of the inputs. O
 the other is rounded and its error made good by the columns that follow (GPTQ, arXiv 2210.17323,
 here with a codebook); then column by column each weight takes the best centroid with all others
 as they are (coordinate descent, as in QuantEase, arXiv 2309.01885).
-
-Everything is transposed: [K, N], so that a column of the weight lies together.
 """
 
 from __future__ import annotations
@@ -14,44 +12,49 @@ import torch
 from torch import Tensor
 
 from gq_tvm.quantize.fitting.book import Book
+from gq_tvm.quantize.fitting.layer import Layer
 
-_BLOCK = 32
+_BLOCK = 32  # columns, after which the others learn of the errors in one product
 
 
-class Rounder:
-    """The nearest of a book's values, column by column."""
+class _Rounder:
+    """The nearest of a book's values, column by column; outliers take what is wanted."""
 
-    def __init__(self, book: Book, rows: int) -> None:
+    def __init__(self, layer: Layer, book: Book) -> None:
         table = torch.from_numpy(book.centroids).float()
         self._table, self._bounds = table, (table[1:] + table[:-1]) / 2
         self._group = book.group
-        self._scale = book.scale.float().expand(rows, -1).t().contiguous()
+        self._scale = book.scale.float().expand(layer.weight.shape[1], -1).t().contiguous()
         self._by = 1 / torch.where(self._scale != 0, self._scale, torch.inf)
+        self._apart = layer.apart
+        self._held = [] if layer.apart is None else layer.apart.any(1).tolist()
 
     def __call__(self, k: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """The indices and values of column k, [N], nearest to what is wanted."""
         j = k // self._group if self._group else 0
         indices = torch.bucketize(wanted * self._by[j], self._bounds)
-        return indices, self._table[indices] * self._scale[j]
+        values = self._table[indices].mul_(self._scale[j])
+        if self._apart is not None and self._held[k]:
+            values = torch.where(self._apart[k], wanted, values)
+        return indices, values
 
 
-def corrected(
-    weight: Tensor, spread: Tensor, order: Tensor, rounder: Rounder
-) -> tuple[Tensor, Tensor]:
+def corrected(layer: Layer, book: Book, spread: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """Round column by column, the error of each made good by those that follow.
 
     Args:
-        weight: f32 [K, N].
+        layer: what is rounded.
+        book: to what.
         spread: f32 [K, K], the upper Cholesky factor of the inverse of H, both in this order.
         order: i64 [K], the columns in the order they are rounded.
-        rounder: rounds.
 
     Returns:
         Indices i64 and values f32 [K, N].
     """
-    indices = torch.empty(weight.shape, dtype=torch.long)
-    values = torch.empty_like(weight)
-    left = weight[order]
+    rounder = _Rounder(layer, book)
+    indices = torch.empty(layer.weight.shape, dtype=torch.long)
+    values = torch.empty_like(layer.weight)
+    left = layer.weight[order]
     for first in range(0, len(left), _BLOCK):
         last = min(first + _BLOCK, len(left))
         errors = torch.empty(last - first, left.shape[1])
@@ -64,31 +67,22 @@ def corrected(
     return indices, values
 
 
-def descended(weight: Tensor, h: Tensor, indices: Tensor, values: Tensor, rounder: Rounder) -> None:
+def descended(layer: Layer, book: Book, indices: Tensor, values: Tensor) -> None:
     """Once over the columns: each weight to the best value, the others as they are. In place.
 
     Args:
-        weight: f32 [K, N].
-        h: f32 [K, K].
+        layer: whose outputs err less afterwards.
+        book: the values there are.
         indices: i64 [K, N].
         values: f32 [K, N], what the indices stand for.
-        rounder: rounds.
     """
-    slope = h @ (values - weight)
-    for first in range(0, len(weight), _BLOCK):
-        last = min(first + _BLOCK, len(weight))
+    rounder, h = _Rounder(layer, book), layer.h
+    slope = h @ (values - layer.weight)
+    for first in range(0, len(h), _BLOCK):
+        last = min(first + _BLOCK, len(h))
         before = values[first:last].clone()
         for k in range(first, last):
             indices[k], now = rounder(k, values[k] - slope[k] / h[k, k])
-            slope[first:last].addr_(h[first:last, k], now - values[k])
+            slope[k:last].addr_(h[k:last, k], now - values[k])
             values[k] = now
-        if last < len(weight) or first:
-            inside = slope[first:last].clone()
-            slope.addmm_(h[:, first:last], values[first:last] - before)
-            slope[first:last] = inside
-
-
-def error(weight: Tensor, h: Tensor, values: Tensor) -> Tensor:
-    """What each row errs, f64 [N]."""
-    missed = values - weight
-    return ((h @ missed) * missed).sum(0, dtype=torch.float64)
+        slope[last:].addmm_(h[last:, first:last], values[first:last] - before)

@@ -46,6 +46,13 @@ class Book:
         table = torch.from_numpy(self.centroids).float()
         return table[indices] * self.by_input(len(indices)).t()
 
+    def nearest(self, weight: Tensor) -> Tensor:
+        """The indices of the nearest values: i64 [N, K], for a weight f32 [N, K]."""
+        scale = self.by_input(weight.shape[1])
+        table = torch.from_numpy(self.centroids).float()
+        bounds = (table[1:] + table[:-1]) / 2
+        return torch.bucketize(weight / torch.where(scale != 0, scale, torch.inf), bounds)
+
     def tensors(self, indices: Tensor, levels: int, size: float) -> WeightTensors:
         """The weight as stored, times a size; indices [N, K], integers of any kind."""
         spare = np.repeat(self.centroids[-1:], levels - len(self.centroids))

@@ -1,32 +1,31 @@
 """The codebook that errs least in what a layer gives, for one weight, without training [C].
 
-Centroids and scales come first (``alternating``), then the assignments, column by column
-(``assignments``); scales and centroids are solved for once more (``refit``), and so on by turns.
+Centroids and scales come first (``alternating``), and what is kept apart (``outliers``); then the
+assignments, column by column, for which scales and centroids are solved again (``by_columns``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gq_tvm.errors import Error
 from gq_tvm.ops.rounding import SMALLEST_LIVE
-from gq_tvm.ops.torch_weight import expand
-from gq_tvm.quantize.fitting import assignments, refit
-from gq_tvm.quantize.fitting.alternating import Groups, alternate, shape
-from gq_tvm.quantize.fitting.assignments import Rounder
+from gq_tvm.ops.torch_weight import WeightTensors, expand
+from gq_tvm.quantize.fitting import outliers
+from gq_tvm.quantize.fitting.alternating import alternate, shape
 from gq_tvm.quantize.fitting.book import Book
+from gq_tvm.quantize.fitting.by_columns import by_columns
 from gq_tvm.quantize.fitting.form import Fit, Form
-from gq_tvm.quantize.quantisers.lloyd_max import Line
+from gq_tvm.quantize.fitting.groups import Groups
+from gq_tvm.quantize.fitting.metric import Metric
+from gq_tvm.quantize.quantisers.int8_grid import LARGEST
+from gq_tvm.quantize.quantisers.lloyd_max import F64, Line
 
-_DAMPING = 0.01  # of the mean second moment, added to each
-_ROUNDS, _TURNS = 3, 2
-_EXACT = 1e-13  # of the squared norm
-_MOST_REFITTED = 65  # centroids; more lie close enough
+_SOME = 2**14  # weights that tell whether there are few values
+_SMALLEST_HALF, _LARGEST_HALF = 2.0**-14, 65504.0  # of full precision
 
 
 def fit(
@@ -48,154 +47,111 @@ def fit(
         Error: shapes do not fit, or moments or rows hold NaN, infinity or negative numbers.
     """
     weight = weight.detach().cpu().float()
-    inputs = _Inputs.of(moments, weight.shape[1])
-    counts = _counts(rows, len(weight))
+    metric = Metric.of(moments, rows, weight.shape)
     size = _power_of_two(weight)
     scaled = weight / size
-    book = _one_codebook(scaled, inputs.h, counts, form)
-    indices = _nearest(scaled, book)
-    if _lost(scaled, book.values(indices.t()).t(), inputs, counts) ** 2 > _EXACT:
-        book, indices = _fitted(scaled, inputs, counts, form, book)
-    elif form.scales != "tensor":
-        book = _spread(book, form, weight.shape)
-    tensors = book.tensors(indices, form.levels, size)
-    return Fit(tensors, _lost(weight, expand(tensors), inputs, counts))
+    found = _found(scaled, metric, form)
+    tensors = found.book.tensors(found.indices, form.levels, size)
+    if found.apart is not None:
+        tensors = _with_outliers(tensors, found.apart, found.values * size)
+    norm, missed = metric.power(scaled), metric.power((expand(tensors) - weight) / size)
+    return Fit(tensors, float(np.sqrt(missed / norm)) if norm > 0 else 0.0)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """What is known of a layer's inputs.
+class _Found(NamedTuple):
+    """Indices [N, K] into a book; values f32 [N, K] where something is apart, bool [N, K]."""
 
-    Attributes:
-        moments: f64 [K, K], their mean diagonal 1, damped; None: nothing.
-        h: f64 [K], what the error of each column counts once others make good for it.
-    """
-
-    moments: Tensor | None
-    h: Tensor
-
-    @staticmethod
-    def of(moments: Tensor | None, width: int) -> _Inputs:
-        """Raises: Error: they are no moments of so many inputs."""
-        ones = torch.ones(width, dtype=torch.float64)
-        if moments is None:
-            return _Inputs(None, ones)
-        if moments.shape != (width, width):
-            got = ", ".join(map(str, moments.shape))
-            raise Error(f"fit: moments must have shape [{width}, {width}], got [{got}].")
-        moments = moments.detach().cpu().double()
-        if not torch.isfinite(moments).all() or (moments.diagonal() < 0).any():
-            raise Error("fit: moments hold NaN or infinity, or a negative square.")
-        mean = moments.diagonal().mean()
-        if mean == 0:
-            return _Inputs(None, ones)
-        moments = (moments + moments.T) / (2 * mean) + _DAMPING * torch.diag(ones)
-        try:
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-        except torch.linalg.LinAlgError:
-            raise Error("fit: moments are no sum of squares.") from None
-        return _Inputs(moments, 1 / inverse.diagonal())
+    book: Book
+    indices: Tensor
+    apart: Tensor | None
+    values: Tensor
 
 
-def _counts(rows: Tensor | None, count: int) -> Tensor:
-    if rows is None:
-        return torch.ones(count, dtype=torch.float64)
-    if rows.shape != (count,):
-        got = ", ".join(map(str, rows.shape))
-        raise Error(f"fit: rows must have shape [{count}], got [{got}].")
-    rows = rows.detach().cpu().double()
-    if not torch.isfinite(rows).all() or (rows < 0).any():
-        raise Error("fit: rows hold NaN, infinity or a negative number.")
-    mean = rows.mean()
-    # A row that was never met is not given up.
-    return rows / mean + _DAMPING if mean > 0 else torch.ones_like(rows)
+def _found(weight: Tensor, metric: Metric, form: Form) -> _Found:
+    group = 0 if isinstance(form.scales, str) else min(form.scales, weight.shape[1])
+    apart = None
+    if form.scales == "tensor" or _are_few(weight, form.levels):
+        book = _one_codebook(weight, metric, form)
+        indices = book.nearest(weight)
+        if torch.allclose(book.values(indices.t()).t(), weight, rtol=1e-6, atol=0):
+            return _Found(_spread(book, group, form, weight.shape), indices, None, weight)
+    if form.scales == "tensor":
+        most = int(form.outliers * weight.numel())
+        if most:
+            apart = outliers.of_tensor(weight, metric, form.levels, most)
+            book = _one_codebook(weight, metric, form, apart)
+    else:
+        book, apart = _by_groups(weight, metric, form, group)
+    apart = apart if apart is not None and apart.any() else None
+    if metric.moments is None:
+        return _Found(book, book.nearest(weight), apart, weight)
+    book, indices, values = by_columns(weight, metric, form, book, apart)
+    return _Found(book, indices, apart, values)
 
 
-def _power_of_two(weight: Tensor) -> float:
-    largest = float(weight.abs().amax()) if weight.numel() else 0.0
-    return float(2.0 ** (np.frexp(largest)[1] - 1)) if largest >= float(SMALLEST_LIVE) else 1.0
+def _by_groups(
+    weight: Tensor, metric: Metric, form: Form, group: int
+) -> tuple[Book, Tensor | None]:
+    """A codebook with scales of rows or groups, and the outliers."""
+    groups = Groups.of(weight, metric, group)
+    step = max(1, weight.numel() // _SOME)
+    one, _ = shape(Line(weight.reshape(-1)[::step].numpy()), form.levels, form.int8_grid)
+    centroids = alternate(groups, form, [one, _even(form)])
+    scales, apart = groups.scales(centroids), None
+    most = int(form.outliers * weight.numel())
+    if most:
+        apart = outliers.of_groups(groups, scales, centroids, most, weight.shape[1])
+        if apart.any():
+            groups = Groups.of(weight, metric, group, apart)
+            centroids = alternate(groups, form, [centroids])
+            scales = groups.scales(centroids)
+    scale = (scales.relative * groups.size).view(len(weight), -1)
+    return Book(centroids, scale, group).as_stored(), apart
 
 
-def _one_codebook(weight: Tensor, h: Tensor, counts: Tensor, form: Form) -> Book:
+def _even(form: Form) -> F64:
+    """Evenly spaced centroids, as plain rounding has them."""
+    most = max(form.levels // 2 - 1, 1)
+    even = np.arange(-most, most + 1 if form.bits > 1 else most + 2, 1 + (form.bits == 1)) / most
+    return np.rint(even * LARGEST) / LARGEST if form.int8_grid else even
+
+
+def _are_few(weight: Tensor, levels: int) -> bool:
+    """Whether each value may be a centroid."""
+    flat = weight.reshape(-1)
+    step = max(1, len(flat) // _SOME)
+    return len(flat[::step].unique()) <= levels and len(flat.unique()) <= levels
+
+
+def _one_codebook(weight: Tensor, metric: Metric, form: Form, apart: Tensor | None = None) -> Book:
     """One scale for all, at the least error of columns on their own."""
-    weights = (counts[:, None] * h).reshape(-1)
-    alike = bool((weights == weights[0]).all())
-    line = Line(weight.reshape(-1).numpy(), None if alike else weights.numpy())
+    weights = metric.counts[:, None] * metric.h
+    chosen = torch.ones_like(weight, dtype=torch.bool) if apart is None else ~apart
+    alike = bool((weights == weights[0, 0]).all())
+    line = Line(weight[chosen].numpy(), None if alike else weights[chosen].numpy())
     centroids, size = shape(line, form.levels, form.int8_grid)
     return Book(centroids, torch.tensor([[size]], dtype=torch.float64), 0).as_stored()
 
 
-def _spread(book: Book, form: Form, size: torch.Size) -> Book:
+def _spread(book: Book, group: int, form: Form, size: torch.Size) -> Book:
     """The book with a scale for each row or group, all alike."""
-    group = 0 if isinstance(form.scales, str) else form.scales
+    if form.scales == "tensor":
+        return book
     columns = -(-size[1] // group) if group else 1
     return Book(book.centroids, book.scale.expand(size[0], columns).clone(), group)
 
 
-def _nearest(weight: Tensor, book: Book) -> Tensor:
-    """Indices i64 [N, K] of the nearest values."""
-    rounder = Rounder(book, len(weight))
-    columns = weight.t().contiguous()
-    return torch.stack([rounder(k, column)[0] for k, column in enumerate(columns)], 1)
+def _power_of_two(weight: Tensor) -> float:
+    """What brings the largest magnitude to 1 to 2."""
+    largest = float(weight.abs().amax()) if weight.numel() else 0.0
+    return float(2.0 ** (np.frexp(largest)[1] - 1)) if largest >= float(SMALLEST_LIVE) else 1.0
 
 
-def _fitted(
-    weight: Tensor, inputs: _Inputs, counts: Tensor, form: Form, book: Book
-) -> tuple[Book, Tensor]:
-    if form.scales != "tensor":
-        group = 0 if isinstance(form.scales, str) else min(form.scales, weight.shape[1])
-        groups = Groups(weight, inputs.h, counts, group)
-        book = alternate(groups, group, form.levels, form.int8_grid, book).as_stored()
-    if inputs.moments is None:
-        return book, _nearest(weight, book)
-    return _by_columns(weight, inputs.moments, counts, form, book)
-
-
-def _by_columns(
-    weight: Tensor, moments: Tensor, counts: Tensor, form: Form, book: Book
-) -> tuple[Book, Tensor]:
-    """Assignments with regard to one another, and what is best for them, by turns."""
-    columns, h = weight.t().contiguous(), moments.float()
-    order = moments.diagonal().argsort(descending=True, stable=True)
-    ordered = torch.linalg.cholesky(moments[order][:, order])
-    spread = torch.linalg.cholesky(torch.cholesky_inverse(ordered), upper=True).float()
-    indices = _nearest(weight, book).t().contiguous()
-
-    def error(book: Book, indices: Tensor) -> Tensor:
-        return assignments.error(columns, h, book.values(indices)) * counts
-
-    for _ in range(_ROUNDS):
-        found, _ = assignments.corrected(columns, spread, order, Rounder(book, len(weight)))
-        better = error(book, found) < error(book, indices)
-        indices = torch.where(better, found, indices)
-        for _ in range(_TURNS):
-            rounder = Rounder(book, len(weight))
-            assignments.descended(columns, h, indices, book.values(indices), rounder)
-            for other in _refitted(columns, h, indices, counts, form, book):
-                if error(other, indices).sum() < error(book, indices).sum():
-                    book = other
-    return book, indices.t()
-
-
-def _refitted(
-    columns: Tensor, h: Tensor, indices: Tensor, counts: Tensor, form: Form, book: Book
-) -> Iterator[Book]:
-    """What may be better books for the same indices."""
-    if form.scales != "tensor":
-        book = refit.scales(columns, h, indices, book).as_stored()
-        yield book
-    if len(book.centroids) < _MOST_REFITTED:
-        yield refit.centroids(columns, h, indices, counts, book, form.int8_grid).as_stored()
-
-
-def _lost(weight: Tensor, deployed: Tensor, inputs: _Inputs, counts: Tensor) -> float:
-    missed, weight = deployed.double() - weight, weight.double()
-
-    def power(rows: Tensor) -> float:
-        along = rows
-        if inputs.moments is not None:
-            along = rows @ inputs.moments - _DAMPING * rows
-        return float(((along * rows).sum(1) * counts).sum())
-
-    norm = power(weight)
-    return float(np.sqrt(max(power(missed), 0) / norm)) if norm > 0 else 0.0
+def _with_outliers(tensors: WeightTensors, apart: Tensor, values: Tensor) -> WeightTensors:
+    """With what single weights have beyond their levels, so that they come to ``values``."""
+    positions = apart.flatten().nonzero()[:, 0].int()
+    beyond = (values - expand(tensors)).flatten()[positions.long()]
+    beyond = torch.where(beyond.abs() < _SMALLEST_HALF, 0.0, beyond)
+    if beyond.abs().amax() <= _LARGEST_HALF:
+        beyond = beyond.half()
+    return tensors._replace(positions=positions, values=beyond)

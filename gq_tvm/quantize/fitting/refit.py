@@ -1,111 +1,94 @@
-"""Scales and centroids of least error once every weight has its centroid.
+"""Scales and centroids of least error once every weight has its centroid [C].
 
 ``tr((W - Q) H (W - Q)^T)`` is quadratic in a row's scales, and in the centroids: both are solved
-for. Transposed as in ``assignments``.
+for. Tensors are turned as in ``layer``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gq_tvm.quantize.fitting.book import Book
+from gq_tvm.quantize.fitting.layer import Layer
 from gq_tvm.quantize.quantisers.int8_grid import LARGEST
 from gq_tvm.quantize.quantisers.lloyd_max import F64
 
+#: Makes a better book for indices i64 [K, N] and what stands there, f32 [K, N].
+Refit = Callable[[Layer, Book, Tensor, Tensor], Book]
+
 _RIDGE = 1e-6  # of the mean diagonal: keeps what the inputs leave open where it was
-_SOME = 2**26  # multiplications for each centroid; rows are left out beyond
+_SOME = 2**25  # multiplications for each centroid; rows are left out beyond
+_FEWEST = 16  # rows
 _ROUNDS = 4
 
 
-def scales(weight: Tensor, h: Tensor, indices: Tensor, book: Book) -> Book:
-    """The book with the scales of rows or groups that err least.
-
-    Args:
-        weight: f32 [K, N].
-        h: f32 [K, K].
-        indices: i64 [K, N].
-        book: not of one scale for the tensor.
-    """
-    width, rows = weight.shape
+def scales(layer: Layer, book: Book, indices: Tensor, values: Tensor) -> Book:
+    """The scales of rows or groups that err least."""
+    width, rows = values.shape
     group = book.group or width
-    taken = torch.from_numpy(book.centroids).float()[indices]
     parts = [slice(at, min(at + group, width)) for at in range(0, width, group)]
-    wanted = h @ weight
-    old = book.scale.float().t()  # [J, N]
-    gram = torch.empty(rows, len(parts), len(parts), dtype=torch.float64)
-    slope = torch.empty(rows, len(parts), dtype=torch.float64)
+    taken = layer.coded(torch.from_numpy(book.centroids).float()[indices])
+    wanted = layer.h @ (layer.weight - values)
+    gram = torch.empty(len(parts), len(parts), rows)
     for j, part in enumerate(parts):
-        along = h[:, part] @ taken[part]
-        wanted -= along * old[j]
-        along *= taken
+        along = (layer.h[:, part] @ taken[part]).mul_(taken)
         for i, other in enumerate(parts):
-            gram[:, i, j] = along[other].sum(0)
-    for j, part in enumerate(parts):
-        slope[:, j] = (taken[part] * wanted[part]).sum(0)
+            torch.sum(along[other], 0, out=gram[i, j])
+    slope = torch.stack([(taken[part] * wanted[part]).sum(0) for part in parts])
+    gram = (gram + gram.transpose(0, 1)).permute(2, 0, 1).double() / 2
     diagonal = gram.diagonal(dim1=1, dim2=2)
     ridge = _RIDGE * diagonal.mean(1, keepdim=True)
     diagonal += torch.where(ridge > 0, ridge, 1.0)
-    gram = (gram + gram.mT) / 2
-    step = torch.cholesky_solve(slope[..., None], torch.linalg.cholesky(gram))[..., 0]
+    step = torch.linalg.solve(gram, slope.t().double())
     return Book(book.centroids, book.scale + step, book.group)
 
 
-def centroids(
-    weight: Tensor, h: Tensor, indices: Tensor, counts: Tensor, book: Book, int8_grid: bool
-) -> Book:
-    """The book with the centroids that err least, their largest magnitude again 1.
-
-    Args:
-        weight: f32 [K, N].
-        h: f32 [K, K].
-        indices: i64 [K, N].
-        counts: f64 [N], what the error of each row counts.
-        book: the scales.
-        int8_grid: whether centroids are whole numbers of 127ths.
-    """
-    width, rows = weight.shape
-    scale = book.by_input(width).t()
-    some = max(1, _SOME // width**2)
-    if some < rows:
-        at = torch.from_numpy(np.sort(np.random.default_rng(0).choice(rows, some, replace=False)))
-        weight, indices, counts = weight[:, at], indices[:, at], counts[at]
-        scale = scale if scale.shape[1] == 1 else scale[:, at]
-    levels, flat = len(book.centroids), indices.reshape(-1)
-    factor = scale * counts.float()
-
-    def sums(values: Tensor) -> F64:
-        return torch.bincount(flat, (values * factor).reshape(-1).double(), levels).numpy()
-
-    taken = torch.from_numpy(book.centroids).float()[indices] * scale
-    slope = sums(h @ (weight - taken))
-    gram = np.stack([sums(h @ (scale * (indices == level))) for level in range(levels)])
-    gram = (gram + gram.T) / 2
-    ridge = _RIDGE * gram.diagonal().mean()
-    gram += np.eye(levels) * (ridge if ridge > 0 else 1)
-    found = np.sort(book.centroids + np.linalg.solve(gram, slope))
-    size = float(np.abs(found).max())
-    if size == 0:
-        return book
-    found = found / size
-    if int8_grid:
-        found = _on_grid(found, gram) / LARGEST
-    return Book(found, book.scale * size, book.group)
+def centroids(layer: Layer, book: Book, indices: Tensor, values: Tensor) -> Book:
+    """The centroids that err least, their largest magnitude again 1."""
+    best, size, _ = _centroids(layer, book, indices, values)
+    return Book(best, book.scale * size, book.group)
 
 
-def _on_grid(best: F64, gram: F64) -> F64:
-    """Whole numbers near 127 times the best centroids: one after the other, given the others."""
+def grid_centroids(layer: Layer, book: Book, indices: Tensor, values: Tensor) -> Book:
+    """The centroids that err least on an int8 grid: one after the other, given the others."""
+    best, size, gram = _centroids(layer, book, indices, values)
     wanted = best * LARGEST
     numbers = np.rint(wanted)
     for _ in range(_ROUNDS):
         before = numbers.copy()
         for level in np.flatnonzero(np.abs(best) < 1):
-            others = gram[level] @ (numbers - wanted) - gram[level, level] * (
-                numbers[level] - wanted[level]
-            )
-            number = np.rint(wanted[level] - others / gram[level, level])
+            missed = numbers - wanted
+            missed[level] = 0
+            number = np.rint(wanted[level] - gram[level] @ missed / gram[level, level])
             numbers[level] = np.clip(number, -LARGEST, LARGEST)
         if np.array_equal(numbers, before):
             break
-    return np.sort(numbers)
+    return Book(np.sort(numbers) / LARGEST, book.scale * size, book.group)
+
+
+def _centroids(layer: Layer, book: Book, indices: Tensor, values: Tensor) -> tuple[F64, float, F64]:
+    """The best centroids, ascending, of largest magnitude 1; their size, and the curvature."""
+    width, rows = values.shape
+    wanted = layer.weight - values
+    factor = layer.coded(book.by_input(width).t().expand(width, rows))
+    counts, some = layer.counts.float(), max(_FEWEST, _SOME // width**2)
+    if some < rows:
+        at = torch.from_numpy(np.sort(np.random.default_rng(0).choice(rows, some, replace=False)))
+        wanted, factor, indices, counts = wanted[:, at], factor[:, at], indices[:, at], counts[at]
+    levels, flat, weighted = len(book.centroids), indices.reshape(-1), factor * counts
+
+    def sums(values: Tensor) -> F64:
+        return torch.bincount(flat, (values * weighted).reshape(-1), levels).double().numpy()
+
+    slope = sums(layer.h @ wanted)
+    gram = np.stack([sums(layer.h @ (factor * (indices == level))) for level in range(levels)])
+    gram = (gram + gram.T) / 2
+    ridge = _RIDGE * gram.diagonal().mean()
+    gram += np.eye(levels) * (ridge if ridge > 0 else 1)
+    best = np.sort(book.centroids + np.linalg.solve(gram, slope))
+    size = float(np.abs(best).max())
+    return (best / size, size, gram) if size > 0 else (book.centroids, 1.0, gram)

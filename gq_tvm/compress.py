@@ -1,0 +1,179 @@
+"""``python -m gq_tvm.compress``: an exported float model becomes one with codebook weights."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gq_tvm import files
+from gq_tvm.command import command
+from gq_tvm.errors import Error
+from gq_tvm.ops.checks import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gq_tvm.frontend import Program
+
+_EPILOG = """\
+PATTERN is of the names of weights or modules, as the exporter calls them; * stands for anything,
+the name of a module covers all inside it, and the last pattern that matches counts. Examples:
+  python -m gq_tvm.compress model.pt2 --bits 4 -o small.pt2
+  python -m gq_tvm.compress model.pt2 --bits 4 --override "encoder.lstm.*=2" --override joint=32 \\
+      -o small.pt2
+  python -m gq_tvm.compile small.pt2 -o model.gq
+"""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see ``--help``."""
+    options = _parser().parse_args(argv)
+    output = Path(options.output)
+    _check_output(Path(options.model), output)
+    from gq_tvm import frontend, quantize
+    from gq_tvm.exported import as_module, as_programs
+
+    program = frontend.read(options.model)
+    _check_is_float(program, options.model)
+    with _said():
+        compressed = quantize.compress(
+            as_module(program.programs),
+            options.bits,
+            dict(options.override),
+            _by_pattern(options.activation, "int8"),
+        )
+    _write(program, as_programs(compressed, program.programs), output)
+    print(_report(compressed))
+    print(f"wrote {output}, {output.stat().st_size / 1024:.1f} KiB", file=sys.stderr)
+    return 0
+
+
+def _check_output(model: Path, output: Path) -> None:
+    """Refuse now what could not be written after all the work."""
+    if output.is_dir():
+        raise Error(f"{output} is a folder; name a file for -o")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise Error(f"{output} is the model itself, which stays as it is; name another file for -o")
+    files.make_folder(output.absolute().parent, "choose another -o")
+
+
+def _check_is_float(program: Program, path: str) -> None:
+    for name, exported in program.programs.items():
+        for node in exported.graph.nodes:
+            if node.op == "call_function" and str(node.target).startswith("gq."):
+                raise Error(
+                    f"{path} has weights in codebooks already (program {name}); compress the "
+                    "model as it was exported in float"
+                )
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Warnings as lines on standard error."""
+
+    def say(message: Any, *about: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PyTorch about itself
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = say  # type: ignore[assignment]
+        yield
+
+
+def _write(program: Program, programs: dict[str, Any], output: Path) -> None:
+    """Write the programs as one file, whole or not at all, with the texts that came with them."""
+    from torch.export.pt2_archive._package import package_pt2
+
+    alone = list(programs) == ["main"]  # what torch.export.load looks for is called otherwise
+    named = {"model": programs["main"]} if alone else programs
+    packed = io.BytesIO()  # to a file that cannot grow PyTorch's writer ends the process
+    with _said():
+        package_pt2(packed, exported_programs=named, extra_files=program.extra)
+    with files.whole(output) as temporary:
+        temporary.write_bytes(packed.getbuffer())
+
+
+def _report(model: nn.Module) -> str:
+    from gq_tvm import quantize
+
+    report = quantize.describe(model)
+    held = [one for one in report if one.bits < 32 and not one.shared]
+    count = sum(one.float_size // 4 for one in held)
+    floats = sum(one.float_size for one in report if one.bits == 32)
+    each = 8 * sum(one.size for one in held) / count
+    return (
+        f"{report}\n{each:.2f} bits a weight in codebooks, tables and scales counted; "
+        f"{floats / 1024:.1f} KiB of weights stay in float"
+    )
+
+
+def _by_pattern(given: list[tuple[str, Any]], default: Any) -> Any:
+    """One value for all, or values by pattern."""
+    return default if not given else dict(given) if given[0][0] != "*" or given[1:] else given[0][1]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gq_tvm.compress",
+        description="Put the weights of a model that was exported in float into codebooks: the "
+        "layers that multiply by a parameter, by their names in the exported program. Inputs, "
+        "outputs, sizes known at run time and state stay as they are.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL.pt2", help="a model exported in float")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.pt2", required=True, help="the file to write"
+    )
+    parser.add_argument(
+        "--bits", type=_bits, default=4, metavar="N", help="1 to 8, of each weight (%(default)s)"
+    )
+    parser.add_argument(
+        "--override",
+        type=_override,
+        action="append",
+        default=[],
+        metavar="PATTERN=N",
+        help="bits of some weights, 32 leaves them in float; may be given again",
+    )
+    parser.add_argument(
+        "--activation",
+        type=_activation,
+        action="append",
+        default=[],
+        metavar="[PATTERN=]KIND",
+        help=f"arithmetic of the activations, {', '.join(ACTIVATIONS)} (int8); may be given again",
+    )
+    return parser
+
+
+def _bits(text: str) -> int:
+    if text not in set("12345678"):
+        raise argparse.ArgumentTypeError(f"{text!r} are no bits; give 1 to 8")
+    return int(text)
+
+
+def _override(text: str) -> tuple[str, int]:
+    pattern, equals, bits = text.rpartition("=")
+    if not pattern or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PATTERN=N, as in 'encoder.*=2'")
+    return pattern, 32 if bits == "32" else _bits(bits)
+
+
+def _activation(text: str) -> tuple[str, str]:
+    pattern, _, kind = text.rpartition("=")
+    if kind not in ACTIVATIONS:
+        raise argparse.ArgumentTypeError(f"{kind!r} is none of {', '.join(ACTIVATIONS)}")
+    return pattern or "*", kind
+
+
+if __name__ == "__main__":
+    sys.exit(main())
