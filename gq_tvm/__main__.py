@@ -18,7 +18,8 @@ VERBS = {
     "profile": "where the time goes, layer by layer, and bytes, against other artefacts",
     "transcribe": "recordings in, text out, by a compiled recogniser",
     "train": "train a speech recogniser with GQ weights from a configuration",
-    "allocate": "bits for each weight of a network within a budget of bytes",
+    "sensitivity": "what each weight of a float model loses at few bits",
+    "allocate": "bits for each weight of a model within a budget of bytes",
     "device": "run an emulated ARM board, or get what a real one needs",
     "demo": "the shipped digit recogniser, from its exported program to ARM",
 }

@@ -1,4 +1,4 @@
-"""python -m gq_tvm.allocate: bits for each weight of a network within a budget of bytes."""
+"""python -m gq_tvm.allocate: bits for each weight of a model within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from gq_tvm.models.allocation.sensitivity import Sensitivity
 
 DESCRIPTION = """\
-Propose bits for each weight of a trained float network. Each weight is quantised alone with each
-number of bits; how far the network's scores move away from those of the float network, on
-recordings of the development corpora, is its sensitivity. Of all allocations within the budget the
-one with the least sum is taken, and measured as a whole.
+Propose bits for each weight of a model: from what gq-tvm sensitivity measured, or of a trained
+float recogniser, for which this measures it. There each weight is quantised alone with each number
+of bits; how far the network's scores move away from those of the float network, on recordings of
+the development corpora, is its sensitivity. Of all allocations within the budget the one with the
+least sum is taken, and a recogniser's is measured as a whole.
 """
 EXAMPLE = """\
-example:
+examples:
+  python -m gq_tvm.allocate sensitivity.json --budget 300KB
+  python -m gq_tvm.allocate sensitivity.json --sqnr 20 -o bits.toml
   python -m gq_tvm.allocate digits-rnnt-fp32.safetensors --config digits-rnnt \\
       --set folders.fsdd=FOLDER --budget 300KB -o allocation.toml
   python -m gq_tvm.train digits-rnnt --set folders.fsdd=FOLDER --set output=allocated \\
@@ -44,9 +47,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="OUTPUT-fp32.safetensors of a training"
+        "source",
+        type=Path,
+        metavar="FILE",
+        help="what gq-tvm sensitivity wrote, or OUTPUT-fp32.safetensors of a training",
     )
-    result.add_argument("--config", required=True, help="what it was trained with")
+    result.add_argument("--config", help="what the recogniser was trained with")
     result.add_argument(
         "--set",
         action="append",
@@ -55,26 +61,32 @@ def parser() -> argparse.ArgumentParser:
         dest="changes",
         help="as of gq_tvm.train",
     )
-    result.add_argument(
+    goal = result.add_mutually_exclusive_group(required=True)
+    goal.add_argument(
         "--budget",
         type=_bytes,
-        required=True,
         metavar="SIZE",
         help="of the deployed weights with codebooks and what stays in float: 300KB, 1.2MiB",
     )
+    goal.add_argument(
+        "--sqnr",
+        type=float,
+        metavar="DB",
+        help="fewest bytes with so many dB of signal to quantisation noise in the outputs",
+    )
     result.add_argument(
         "--choices",
-        type=_choices,
+        type=widths,
         default=[1, 2, 3, 4, 8],
         metavar="N,N",
-        help="bits to choose from (default: 1,2,3,4,8)",
+        help="of a recogniser: bits to choose from (default: 1,2,3,4,8)",
     )
     result.add_argument(
         "--utterances",
         type=positive,
         default=100,
         metavar="N",
-        help="of each development set (default: 100)",
+        help="of each development set of a recogniser (default: 100)",
     )
     result.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write [quantise.overrides] for training"
@@ -89,7 +101,31 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, choose, print."""
     arguments = parser().parse_args(argv)
+    if arguments.output and not os.path.isdir(arguments.output.absolute().parent):
+        raise Error(f"{arguments.output}: there is no such folder; choose another file")
+    if arguments.config is None:
+        return _of_any_model(arguments)
+    if arguments.budget is None:
+        raise Error("--sqnr is for what gq-tvm sensitivity wrote; give --budget with --config")
+    return _of_a_recogniser(arguments)
 
+
+def _of_any_model(arguments: argparse.Namespace) -> int:
+    if arguments.source.suffix == ".safetensors":
+        raise Error(f"{arguments.source}: a recogniser needs --config, what it was trained with")
+
+    from gq_tvm import quantize
+
+    measured = quantize.Sensitivity.load(arguments.source)
+    found = quantize.allocate(measured, arguments.budget, sqnr=arguments.sqnr)
+    print(found)
+    if arguments.output:
+        files.write_text(arguments.output, found.toml())
+        print(f"wrote {arguments.output}")
+    return 0
+
+
+def _of_a_recogniser(arguments: argparse.Namespace) -> int:
     import torch  # after parsing: --help should not wait for it
 
     from gq_tvm.models.allocation import allocate as allocation
@@ -99,10 +135,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.output and not os.path.isdir(arguments.output.absolute().parent):
-        raise Error(f"{arguments.output}: there is no such folder; choose another file")
     config = read(arguments.config, arguments.changes)
-    model, features, _ = float_checkpoint(arguments.checkpoint, config)
+    model, features, _ = float_checkpoint(arguments.source, config)
     batches = allocation.development_batches(config, features, arguments.utterances)
     per_row = bool(config.quantise.options.get("per_row"))
     quantised = sensitivity.Quantised(model, arguments.choices, per_row)
@@ -167,7 +201,8 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def _choices(text: str) -> list[int]:
+def widths(text: str) -> list[int]:
+    """Read numbers of bits, as ``2,3,4``: the ``type`` of an argument."""
     parts = text.split(",")
     if not all(part in set("12345678") and part for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} are no bits; write some of 1 to 8, as 1,2,4,8")

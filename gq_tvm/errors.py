@@ -18,6 +18,7 @@ _EXTRAS = {
         ("tvm", "tvm_ffi", "ziglang", "onnx", "xgboost", "cloudpickle", "psutil", "tornado"),
         "compile",
     ),
+    "matplotlib": "picture",
     **dict.fromkeys(("torch", "safetensors", "kaldi_native_fbank", "jiwer"), "train"),
 }
 

@@ -1,10 +1,10 @@
 """Let a codebook kernel do what stands behind it, on sums that are still in registers.
 
 ``relu(codebook_linear(x))`` becomes ``codebook_linear(x, epilogue="relu")`` when nothing else reads
-the sum; likewise sigmoid, tanh, silu (also spelled ``y * sigmoid(y)``) and the gated linear unit of
-the two halves of the outputs, then a constant factor, then one more summand of the same shape, in
-this order. Convolutions take the functions of one value. Reshapes between are no hindrance: they
-touch no value.
+the sum; likewise sigmoid, tanh, gelu, silu (also spelled ``y * sigmoid(y)``) and the gated linear
+unit of the two halves of the outputs, then a constant factor, then one more summand of the same
+shape, in this order. Convolutions take the functions of one value. Reshapes between are no
+hindrance: they touch no value.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _FUNCTIONS = {
     "relax.sigmoid": "sigmoid",
     "relax.tanh": "tanh",
     "relax.nn.silu": "silu",
+    "relax.nn.gelu": "gelu",
 }
 
 

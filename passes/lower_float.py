@@ -25,12 +25,12 @@ from gq_tvm.schedules.cpu.float_ops.matmul import matmul
 from gq_tvm.schedules.cpu.float_ops.softmax import softmax
 from gq_tvm.targets import Target
 
-_ACTIVATIONS = {"relax.nn.silu": "silu", "relax.tanh": "tanh"}
+_ACTIVATIONS = {"relax.nn.silu": "silu", "relax.nn.gelu": "gelu", "relax.tanh": "tanh"}
 
 
 @tvm.transform.module_pass(opt_level=0)
 class LowerFloat(ModulePass):
-    """Layer norm, softmax, attention, ``matmul``, lone SiLUs and tanhs become kernels' calls.
+    """Layer norm, softmax, attention, ``matmul``, lone activations become kernels' calls.
 
     TVM's own tanh, ``(1 - e^-2x) / (1 + e^-2x)``, is off by 6e-8 wherever it is near 0.
     """

@@ -52,6 +52,10 @@ class Errors:
         ratio = self._resampled() / np.maximum(other._resampled(), _NONE)
         return self.rate / max(other.rate, _NONE), _interval(ratio)
 
+    def minus(self, other: Errors) -> tuple[float, tuple[float, float]]:
+        """Rate less that of another, and 95% of it, with the same utterances resampled for both."""
+        return self.rate - other.rate, _interval(self._resampled() - other._resampled())
+
     def _resampled(self) -> np.ndarray:
         rng = np.random.default_rng(_SEED)
         drawn = rng.integers(len(self.words), size=(RESAMPLES, len(self.words)))

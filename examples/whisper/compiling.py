@@ -41,9 +41,21 @@ def programs(whisper: Whisper) -> dict[str, ExportedProgram]:
     }
 
 
-def compress(whisper: Whisper, bits: int, activation: str | Mapping[str, str] = "int8") -> Whisper:
-    """``quantize.compress``; the positions, which are few, get 8 bits."""
-    small = quantize.compress(whisper, bits, {"*.embed_positions": 8}, activation)
+def compress(
+    whisper: Whisper,
+    bits: int,
+    activation: str | Mapping[str, str] = "int8",
+    **options: Any,
+) -> Whisper:
+    """``quantize.compress``, but for the positions, which are few and get 8 bits.
+
+    Args:
+        whisper: In float; it is left as it was.
+        bits: 1 to 8, or 32 for a network that is compiled in float.
+        activation: As there.
+        options: As there.
+    """
+    small = quantize.compress(whisper, bits, {"*.embed_positions": 8}, activation, **options)
     assert isinstance(small, Whisper)
     return small
 

@@ -45,9 +45,12 @@ class Vocabulary:
 
     def text(self, tokens: list[int]) -> str:
         """What tokens say; those behind the last word of the language are left out."""
-        characters = "".join(self._tokens[token] for token in tokens if token < self.end)
-        data = bytes(_BYTES[character] for character in characters)
-        return data.decode("utf-8", errors="replace").strip()
+        said = self.data([token for token in tokens if token < self.end])
+        return said.decode("utf-8", errors="replace").strip()
+
+    def data(self, tokens: list[int]) -> bytes:
+        """The bytes of tokens, all of them words of the language."""
+        return bytes(_BYTES[one] for token in tokens for one in self._tokens[token])
 
 
 def copy(source: Path, target: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
 or ``compress`` it without training, best with inputs of its kind. ``describe`` says what became of
-each weight, ``losses`` what a model lost.
+each weight, ``losses`` what a model lost, ``sensitivity`` what each weight would lose at how many
+bits; ``allocate`` chooses bits from that.
 
 Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
 abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
@@ -11,6 +12,9 @@ the activations of a codec), [C] our own choice.
 
 from __future__ import annotations
 
+from gq_tvm.quantize.allocation.allocate import Allocation, allocate
+from gq_tvm.quantize.allocation.measuring import sensitivity
+from gq_tvm.quantize.allocation.sensitivity import Sensitivity
 from gq_tvm.quantize.compress import Interrupted, compress
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
@@ -26,6 +30,7 @@ from gq_tvm.quantize.prepare import centroid_parameters, prepare
 from gq_tvm.quantize.quantisers.annealing import Annealing
 
 __all__ = [
+    "Allocation",
     "Annealing",
     "CodebookConv1d",
     "CodebookEmbedding",
@@ -37,11 +42,14 @@ __all__ = [
     "Loss",
     "Losses",
     "Report",
+    "Sensitivity",
     "WeightReport",
+    "allocate",
     "centroid_parameters",
     "compress",
     "convert",
     "describe",
     "losses",
     "prepare",
+    "sensitivity",
 ]

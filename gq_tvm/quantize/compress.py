@@ -116,8 +116,8 @@ def compress(
     prepared = copied(model, "compress")
     try:
         attach(prepared, bits, overrides, activation, Fitted)
-        names = _names(prepared)
-        _choose_forms(prepared, names, scales, 0.0 if outliers is None else outliers)
+        names = names_of(prepared)
+        choose_forms(prepared, names, scales, 0.0 if outliers is None else outliers)
         if inputs is None:
             _fit_weights(list(names))
             _say_what_is_lost(names)
@@ -140,7 +140,7 @@ def compress(
     return compressed
 
 
-def _names(prepared: nn.Module) -> dict[Fitted, str]:
+def names_of(prepared: nn.Module) -> dict[Fitted, str]:
     """Each weight with the first of its names."""
     names: dict[Fitted, str] = {}
     for name, module in prepared.named_modules():
@@ -151,9 +151,10 @@ def _names(prepared: nn.Module) -> dict[Fitted, str]:
     return names
 
 
-def _choose_forms(
+def choose_forms(
     prepared: nn.Module, names: Mapping[Fitted, str], scales: Any, outliers: float
 ) -> None:
+    """Set the form of each weight by its bits and what ``compress`` was told."""
     check_numbers("compress", outliers=outliers)
     default, patterns = (None, scales) if isinstance(scales, Mapping) else (scales, {})
     check_patterns("compress", scales=patterns)

@@ -22,6 +22,9 @@ _SERIES = (1.0, 0.49999998, 0.16666506, 0.041667137, 0.0083691041, 0.0013888873)
 # A sum with it is rounded to a whole number n, whose 127 + n then fill the lowest bits.
 _ROUNDER = 1.5 * 2**23 + 127
 _ROUNDER_BITS = 0x4B400000  # of 1.5 * 2^23
+# Half the coefficients of the complementary error function, by powers of 1 / (1 + p x sqrt(2)).
+_TAIL_SCALE = 0.3275911 / 2**0.5
+_TAIL = (0.127414796, -0.142248368, 0.7107068705, -0.7265760135, 0.5307027145)
 
 
 class VectorMath:
@@ -162,13 +165,27 @@ class VectorMath:
         x = T.bind(self.maximum(x, self.constant(-88.0)))  # beyond it the result is 0, whatever x
         return x / self.sigmoid_divisor(x)
 
+    def gelu(self, x: Expr) -> Expr:
+        """``x`` times the normal distribution below x, to 4e-7.
+
+        What lies beyond |x| of the distribution is a polynomial of ``1 / (1 + p |x|)`` times the
+        density (Abramowitz and Stegun 1964, 7.1.26).
+        """
+        size = T.bind(self.clamp(self.maximum(x, self.constant(0.0) - x), 0.0, 13.0))
+        near = T.bind(self.constant(1.0) / (size * self.constant(_TAIL_SCALE) + self.constant(1.0)))
+        series = self.constant(_TAIL[-1])
+        for coefficient in _TAIL[-2::-1]:
+            series = series * near + self.constant(coefficient)
+        density = self.exp_plus(size * size * self.constant(-0.5), 0.0)
+        return self.relu(x) - size * (series * near * density)
+
     def function(self, name: str) -> Callable[[Expr], Expr]:
         """Return the function called ``name``, one of `FUNCTIONS`; "" is the identity."""
         return getattr(self, name) if name in FUNCTIONS else lambda x: x
 
 
 #: Activation functions of one value.
-FUNCTIONS = ("relu", "sigmoid", "tanh", "silu")
+FUNCTIONS = ("relu", "sigmoid", "tanh", "silu", "gelu")
 
 #: The functions of scalars.
 SCALAR_MATH = VectorMath(1)

@@ -17,7 +17,6 @@ from gq_tvm import quantize
 from gq_tvm.errors import Error
 from gq_tvm.models.allocation import allocate as allocation
 from gq_tvm.models.allocation import sensitivity
-from gq_tvm.models.allocation.knapsack import RESOLUTION, Choice, choose
 from gq_tvm.models.allocation.sensitivity import Quantised
 from gq_tvm.models.allocation.sizes import deployed_bytes
 from gq_tvm.models.configuration.config import read
@@ -28,6 +27,7 @@ from gq_tvm.models.networks.lstm_encoder import LSTMEncoderSettings
 from gq_tvm.models.networks.network import NetworkSettings, build
 from gq_tvm.models.networks.rnnt import RNNTSettings
 from gq_tvm.models.training import checkpoint
+from gq_tvm.quantize.allocation.knapsack import RESOLUTION, Choice, choose
 from gq_tvm.speech import audio
 from gq_tvm.speech.features import FeatureSettings
 

@@ -13,6 +13,7 @@ FUNCTIONS = {
     "sigmoid": relax.op.sigmoid,
     "tanh": relax.op.tanh,
     "silu": relax.op.nn.silu,
+    "gelu": relax.op.nn.gelu,
 }
 
 

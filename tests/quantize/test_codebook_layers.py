@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,3 +137,15 @@ def test_a_scale_for_each_row_costs_four_bytes():
     held = model.codebook_weight("weight").numpy()
     assert described.size == 526_400
     assert sum(packed(targets.get("x86-64-v4"), "int8", held).values()) == 526_400
+
+
+def test_an_outlier_costs_five_bytes():
+    """And nothing where there is none; but for entries that fill up a tile."""
+    held = weight(128, 128, 4, outliers=60)
+    (plain,) = quantize.describe(CodebookLinear(replace(held, outliers=None), None, "int8"))
+    (described,) = quantize.describe(CodebookLinear(held, None, "int8"))
+    assert described.size == plain.size + 5 * 60
+    sizes = packed(targets.get("x86-64-v3"), "int8", held)
+    entries = sizes["outlier_outputs"]
+    assert 60 <= entries <= 60 + 4 * 7
+    assert sizes["outlier_columns"] == sizes["outlier_values"] == 2 * entries

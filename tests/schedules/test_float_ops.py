@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_activations_keep_their_digits_at_every_magnitude(machine):
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "silu": lambda x: x / (1 + np.exp(-x)),
         "relu": lambda x: np.maximum(x, 0),
+        "gelu": lambda x: x * np.vectorize(NormalDist().cdf)(x),
     }
     assert set(wanted) == set(FUNCTIONS)
     whole, size = 4 * lanes, 5 * lanes - 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from helpers.kernel_harness import (
@@ -188,8 +190,8 @@ def test_rows_that_are_zero_tiny_or_not_finite(where, emulated):
 
 ALL = ("x86-64-v4", "x86-64", "cortex-a76")
 EPILOGUES = [
-    "relu", "sigmoid", "tanh", "silu", "glu", "scale=-0.25", "residual", "silu scale=0.5 residual",
-    "glu scale=3.0 residual",
+    "relu", "sigmoid", "tanh", "silu", "gelu", "glu", "scale=-0.25", "residual",
+    "silu scale=0.5 residual", "glu scale=3.0 residual",
 ]  # fmt: skip
 
 
@@ -204,6 +206,7 @@ def apply(epilogue, a, residual):
         "sigmoid": sigmoid,
         "tanh": np.tanh(a),
         "silu": a * sigmoid,
+        "gelu": a * np.vectorize(NormalDist().cdf)(a),
         "glu": linear / (1 + np.exp(-np.maximum(gate, -700))),
     }[epilogue.activation]
     return residual + epilogue.scale * y if epilogue.residual else epilogue.scale * y

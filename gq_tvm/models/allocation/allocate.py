@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gq_tvm.errors import Error
-from gq_tvm.models.allocation.knapsack import Choice, choose
 from gq_tvm.models.allocation.sensitivity import Quantised, Sensitivity
 from gq_tvm.models.configuration.config import Config
 from gq_tvm.models.data import loading as data
 from gq_tvm.models.data.batches import Batch, collate, of_like_length
 from gq_tvm.models.torch_recogniser import deployed_features
 from gq_tvm.models.training.trainer import Report
+from gq_tvm.quantize.allocation.allocate import no_budget
+from gq_tvm.quantize.allocation.knapsack import Choice, choose
 from gq_tvm.speech import FeatureSettings, tokens
 
 _BATCH_FRAMES = 2048  # of a batch, padding included: the lattice of a transducer is held whole
@@ -81,10 +82,7 @@ def allocate(sensitivity: Sensitivity, budget: int) -> dict[str, int]:
     chosen = choose(groups, budget - sensitivity.fixed)
     if chosen is None:
         least = sensitivity.fixed + sum(min(own.values()) for own in sensitivity.sizes.values())
-        raise Error(
-            f"a budget of {budget} bytes cannot be met: the smallest choices need {least}, of "
-            f"which {sensitivity.fixed} stay in float; raise the budget, or choose fewer bits"
-        )
+        raise Error(no_budget(budget, least, sensitivity.fixed))
     return {
         name: list(own)[number]
         for (name, own), number in zip(sensitivity.sizes.items(), chosen, strict=True)

@@ -23,6 +23,7 @@ from gq_tvm.models.data.batches import Batch
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.training.trainer import Report
 from gq_tvm.ops.torch_weight import WeightTensors, expand
+from gq_tvm.quantize.allocation.weights import replaced
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 Allocation = Mapping[str, int]  # bits by weight
@@ -108,14 +109,8 @@ class Quantised:
     def _with(self, allocation: Allocation) -> Iterator[None]:
         """The network with some of its weights quantised."""
         parameters = dict(self.model.named_parameters())
-        before = {name: parameters[name].data for name in allocation}
-        try:
-            for name, bits in allocation.items():
-                parameters[name].data = self._values(name, bits)
+        with replaced({parameters[name]: self._values(name, n) for name, n in allocation.items()}):
             yield
-        finally:
-            for name, value in before.items():
-                parameters[name].data = value
 
 
 def measure(quantised: Quantised, batches: Sequence[Batch], report: Report) -> Sensitivity:

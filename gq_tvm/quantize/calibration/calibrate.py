@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -44,6 +44,23 @@ class Collected:
     counts: dict[Fitted, Tensor]
 
 
+@dataclass(frozen=True)
+class Met:
+    """What a weight [N, K] meets, as ``fit`` takes it.
+
+    Attributes:
+        reached: the weight.
+        moments: f32 [K, K], or None where it is only looked up.
+        rows: f32 [N], what each of its rows counts, or None.
+        means: of the inputs.
+    """
+
+    reached: Reached
+    moments: Tensor | None
+    rows: Tensor | None
+    means: Means
+
+
 class Calibration:
     """The compression of a prepared model's weights with inputs.
 
@@ -55,6 +72,7 @@ class Calibration:
         say: is told what was done.
 
     Attributes:
+        reached: the weights that are, in the order of execution.
         untouched: weights that no input reaches; they stay in float.
         starved: weights, by name, with fewer rows of inputs than inputs: (rows, inputs).
     """
@@ -76,25 +94,37 @@ class Calibration:
                     quantizer = module.quantizer(attribute)
                     assert isinstance(quantizer, Fitted)
                     self._holders[quantizer].append((module, attribute))
+        self.reached: list[Reached] = []
         self.untouched: list[Fitted] = []
         self.starved: dict[str, tuple[int, int]] = {}
 
     def run(self) -> None:
         """Compress all weights that are reached."""
+        clock = None
+        for met in self.each():
+            quantizer = met.reached.quantizer
+            quantizer.take(fit(quantizer.rows, quantizer.form, met.moments, met.rows))
+            self._correct_biases(quantizer, met.means)
+            clock = clock or _Clock(self.reached, self._say)
+            clock.tick(met.reached)
+
+    def each(self) -> Generator[Met, None, None]:
+        """The weights that are reached, in the order of execution, and what they meet.
+
+        Those that were compressed meanwhile are so in the runs for the next ones.
+        """
         with evaluating(self._model), self._tap:
-            reached = self._survey()
+            reached = self.reached = self._survey()
             found = {one.quantizer for one in reached}
             self.untouched = [one for one in self._names if one not in found]
             for one in reached:
                 width = one.quantizer.rows.shape[1]
                 if one.multiplied and one.rows < width:
                     self.starved[one.name] = one.rows, width
-            clock = _Clock(reached, self._say)
             for group in self._groups(reached):
                 collected = self._collect(group)
                 for one in group:
-                    self._compress(one.quantizer, collected)
-                    clock.tick(one)
+                    yield _met(one, collected)
                 del collected  # before the next are collected
 
     def _survey(self) -> list[Reached]:
@@ -139,19 +169,6 @@ class Calibration:
             return None
         return {one.quantizer: one.uses.get(run, 0) for one in group}
 
-    def _compress(self, quantizer: Fitted, collected: Collected) -> None:
-        moments, means = collected.moments.get(quantizer), collected.means[quantizer]
-        counts = collected.counts.get(quantizer)
-        square = None if moments is None else moments.square
-        if square is not None and counts is not None:
-            # A look-up is a product with a single one: counted for all rows alike.
-            square = square + torch.eye(len(square)) * counts.mean()
-            counts = None
-        elif counts is None and means.parted:
-            counts = means.powers(len(quantizer.rows))
-        quantizer.take(fit(quantizer.rows, quantizer.form, square, counts))
-        self._correct_biases(quantizer, means)
-
     def _correct_biases(self, quantizer: Fitted, means: Means) -> None:
         """Let the bias behind a weight of one layer make up for what its inputs' mean changes."""
         if len(self._holders[quantizer]) > 1:
@@ -165,6 +182,20 @@ class Calibration:
         whole = torch.zeros(len(bias), dtype=torch.float64)
         whole[first : first + len(by)] = by
         correct_bias(bias, self._biases, whole)
+
+
+def _met(one: Reached, collected: Collected) -> Met:
+    quantizer = one.quantizer
+    moments, means = collected.moments.get(quantizer), collected.means[quantizer]
+    counts = collected.counts.get(quantizer)
+    square = None if moments is None else moments.square
+    if square is not None and counts is not None:
+        # A look-up is a product with a single one: counted for all rows alike.
+        square = square + torch.eye(len(square)) * counts.mean()
+        counts = None
+    elif counts is None and means.parted:
+        counts = means.powers(len(quantizer.rows))
+    return Met(one, square, counts, means)
 
 
 class _Watch:

@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack: one choice from each group, least cost within a budget.
+"""The multiple-choice knapsack: one choice from each group, cheapest in a budget, or smallest.
 
 Dynamic programming over the sizes that can be had (Dudzinski and Walukiewicz 1987, EJOR 28),
 of which only those are kept that no smaller one beats.
@@ -32,8 +32,45 @@ def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
         groups: each with one choice or more.
         budget: in bytes.
     """
-    if budget < 0:
-        return None
+    front = Front.of(groups, budget)
+    return None if front is None else front.chosen(len(front.sizes) - 1)
+
+
+@dataclass(frozen=True)
+class Front:
+    """The combinations within a budget that no smaller one beats.
+
+    Attributes:
+        sizes: in bytes, i64, rising.
+        costs: f64, falling.
+    """
+
+    sizes: np.ndarray
+    costs: np.ndarray
+    _steps: list[tuple[np.ndarray, np.ndarray]]
+
+    @staticmethod
+    def of(groups: Sequence[Sequence[Choice]], budget: int) -> Front | None:
+        """As of ``choose``; None when no combination fits."""
+        if budget < 0:
+            return None
+        return _combined(groups, budget)
+
+    def within(self, cost: float) -> int | None:
+        """The number of the smallest combination that costs no more; None when all do."""
+        fitting = np.flatnonzero(self.costs <= cost)
+        return int(fitting[0]) if len(fitting) else None
+
+    def chosen(self, state: int) -> list[int]:
+        """The number of the choice in each group, of the combination of that number."""
+        chosen = []
+        for before, number in reversed(self._steps):
+            chosen.append(int(number[state]))
+            state = int(before[state])
+        return chosen[::-1]
+
+
+def _combined(groups: Sequence[Sequence[Choice]], budget: int) -> Front | None:
     unit = max(1, -(-budget // RESOLUTION))
     sizes, costs = np.zeros(1, np.int64), np.zeros(1)
     steps: list[tuple[np.ndarray, np.ndarray]] = []
@@ -48,11 +85,7 @@ def choose(groups: Sequence[Sequence[Choice]], budget: int) -> list[int] | None:
         before, number = np.divmod(kept, len(group))
         # All steps are kept until the end: as small as they can be.
         steps.append((before.astype(np.int32), number.astype(np.min_scalar_type(len(group) - 1))))
-    state, chosen = len(sizes) - 1, []  # the last of a front is its cheapest
-    for before, number in reversed(steps):
-        chosen.append(int(number[state]))
-        state = int(before[state])
-    return chosen[::-1]
+    return Front(sizes, costs, steps)
 
 
 def _front(sizes: np.ndarray, costs: np.ndarray, budget: int, unit: int) -> np.ndarray:
