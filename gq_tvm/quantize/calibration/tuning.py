@@ -26,7 +26,7 @@ from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 Say = Callable[[str], object]
 
-_VECTOR = 1e-2  # Adam's rate for biases and norms, in units of their root mean square
+_VECTOR = 5e-3  # Adam's rate for biases and norms, in units of their root mean square
 _BETAS = (0.9, 0.99)
 _WARM_UP = 5  # steps
 # A step takes examples until their layers' outputs have so many elements.
