@@ -108,10 +108,11 @@ class Calibration:
             clock = clock or _Clock(self.reached, self._say)
             clock.tick(met.reached)
 
-    def each(self) -> Generator[Met, None, None]:
+    def each(self, floats: bool = False) -> Generator[Met, None, None]:
         """The weights that are reached, in the order of execution, and what they meet.
 
-        Those that were compressed meanwhile are so in the runs for the next ones.
+        Those that were compressed meanwhile are so in the runs for the next ones. Rows are rounded
+        as they will be in deployment, unless ``floats``.
         """
         with evaluating(self._model), self._tap:
             reached = self.reached = self._survey()
@@ -122,7 +123,7 @@ class Calibration:
                 if one.multiplied and one.rows < width:
                     self.starved[one.name] = one.rows, width
             for group in self._groups(reached):
-                collected = self._collect(group)
+                collected = self._collect(group, floats)
                 for one in group:
                     yield _met(one, collected)
                 del collected  # before the next are collected
@@ -140,7 +141,7 @@ class Calibration:
         runs = max(_FEWEST_RUNS, int(_MOST_WORK / max(work, 1.0)))
         yield from groups(reached, _MOST_BYTES, runs)
 
-    def _collect(self, group: list[Reached]) -> Collected:
+    def _collect(self, group: list[Reached], floats: bool) -> Collected:
         collected = Collected({}, {}, {})
         leaders: dict[object, Fitted] = {}  # of those with the same inputs, who collects
         for one in group:
@@ -157,7 +158,7 @@ class Calibration:
         leading = set(leaders.values())
         for number, run in enumerate(self._inputs.runs()):
             watch = _Watch(collected, leading, self._left(group, number))
-            self._tap.begin(floats=False, watch=watch)
+            self._tap.begin(floats, watch)
             with suppress(Enough):
                 run(self._model)
         self._tap.begin(floats=False)
