@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.picture:
         measured.picture(arguments.picture)
         print(f"wrote {arguments.picture}")
-    return 130 if measured.unmeasured else 0
+    return 130 if measured.interrupted else 0
 
 
 if __name__ == "__main__":

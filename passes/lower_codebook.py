@@ -159,7 +159,8 @@ class LowerCodebook(ModulePass):
 
 def _product(at: dict[str, Any], shape: tuple[int, ...]) -> Product:
     """A weight that no family multiplies by, as a product: what its kernel must know of it."""
-    form = {key: at[key] for key in ("bits", "group", "tables", "scale_type", "zero_type")}
+    names = ("bits", "group", "tables", "scale_type", "zero_type", "outliers")
+    form = {key: at[key] for key in names}
     return Product(shape[0], prod(shape[1:]), activation="fp32", zero=bool(at["zero"]), **form)
 
 

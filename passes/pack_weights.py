@@ -88,8 +88,6 @@ class PackWeights(ModulePass):
         if weight is None:
             raise _computed(name)
         weight.check(f"layer {name}", ndim=weight.indices.ndim)
-        if weight.outliers is not None:
-            raise Error(f"layer {name}: no kernel adds outliers; compress without them")
         try:
             if choice is None:
                 kernel_of = depthwise if is_operator(call, DEPTHWISE) else direct

@@ -68,7 +68,11 @@ class WeightTensors(NamedTuple):
         """What it takes once it is packed for kernels: see ``weight.packed_bytes``."""
         types = {
             name: str(array.dtype).removeprefix("torch.")
-            for name, array in (("scale", self.scale), ("zero", self.zero))
+            for name, array in (
+                ("scale", self.scale),
+                ("zero", self.zero),
+                ("outlier", self.values),
+            )
             if array is not None
         }
         return packed_bytes(
@@ -78,6 +82,7 @@ class WeightTensors(NamedTuple):
             activation,
             groups=self.groups,
             tables=self.codebook.shape[-2],
+            outliers=0 if self.positions is None else len(self.positions),
             **types,
         )
 

@@ -288,6 +288,8 @@ def packed_bytes(
     tables: int = 1,
     scale: str = "float32",
     zero: str | None = None,
+    outliers: int = 0,
+    outlier: str = "float16",
 ) -> int:
     """Bytes of a weight [N, K] once it is packed for kernels.
 
@@ -295,8 +297,10 @@ def packed_bytes(
     otherwise, where 8-bit indices are packed as the centroids they name; and for each group of each
     row the scale and the zero point as they are stored. One group a row has a float for either,
     whatever they were stored as; where scales or zero points of groups are not floats of 32 bits
-    and activations are integers, each table has a float more, its step. What a device adds is left
-    out: copies of a table for its instructions, rows and inputs up to a whole tile.
+    and activations are integers, each table has a float more, its step. An outlier has its column
+    (2 bytes, of a row of more than 65,536 inputs 4), a byte for its row and its value. What a
+    device adds is left out: copies of a table for its instructions, rows and inputs up to a whole
+    tile.
 
     Args:
         rows: N.
@@ -307,12 +311,15 @@ def packed_bytes(
         tables: Of the codebook.
         scale: dtype of the scales.
         zero: dtype of the zero points; None if there are none.
+        outliers: How many there are.
+        outlier: dtype of what they add.
     """
     entries = 2**bits * tables
     table = 4 * entries if activation == "fp32" else entries if bits < 8 else 1
     size = -(-rows * width * bits // 8) + -(-table // _LINE) * _LINE
     stored = ["float32" if groups == 1 else one for one in (scale, zero) if one]
     size += rows * groups * sum(np.dtype(one).itemsize for one in stored)
+    size += outliers * (3 + 2 * (width > 2**16) + np.dtype(outlier).itemsize)
     return size + (0 if activation == "fp32" or {*stored} == {"float32"} else 4 * tables)
 
 

@@ -18,6 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.cpu.outliers import RowOutliers
 from gq_tvm.schedules.cpu.vector_math import VectorMath
 from gq_tvm.schedules.family import OPAQUE, Product
 
@@ -87,7 +88,8 @@ def pack(weight: Weight) -> dict[str, NDArray]:
     """Operands: weights i32 [words, C], table f32 [T * 2^bits], scale and zero [J, C].
 
     Tap p of a channel is in its words from bit p * bits on. T is 1, or the tables of J groups of
-    taps, or of C channels. Without zero points there is no ``zero``.
+    taps, or of C channels. Without zero points there is no ``zero``. Behind them come the operands
+    of `RowOutliers`.
 
     Args:
         weight: [C, 1, k].
@@ -108,7 +110,8 @@ def pack(weight: Weight) -> dict[str, NDArray]:
         "scale": scale.T,
         "zero": None if zero is None else zero.T,
     }
-    return {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
+    made = {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
+    return made | RowOutliers.operands(weight)
 
 
 def depthwise(lanes: int, of: Depthwise) -> tirx.PrimFunc:
@@ -130,12 +133,14 @@ def depthwise(lanes: int, of: Depthwise) -> tirx.PrimFunc:
         scales = (of.product.groups, of.channels)
         scale = T.arg("scale", T.buffer(scales, of.product.scale_type))
         zero = T.arg("zero", T.buffer(scales, of.product.zero_type)) if of.product.zero else None
+        outliers = RowOutliers(of.product) if of.product.outliers else None
         bias = T.arg("bias", T.buffer((of.channels,), "float32"))
         y = T.arg("y", T.buffer((batch, frames_out, of.channels), "float32"))
 
         def strips(first: int, vectors: int, width: int) -> int:
             """Emit the strips that fit behind channel ``first``; return the channel behind them."""
-            strip = _Strip(of, width, vectors, (x, weights, table, scale, zero, bias, y))
+            buffers = x, weights, table, scale, zero, bias, y
+            strip = _Strip(of, width, vectors, buffers, outliers)
             size = vectors * width
             count = (of.channels - first) // size
             each(count, lambda i: strip.emit(first + i * size))
@@ -149,9 +154,14 @@ class _Strip:
     """A strip of channels through all frames."""
 
     def __init__(
-        self, of: Depthwise, lanes: int, vectors: int, buffers: tuple[Buffer, ...]
+        self,
+        of: Depthwise,
+        lanes: int,
+        vectors: int,
+        buffers: tuple[Buffer, ...],
+        outliers: RowOutliers | None,
     ) -> None:
-        self.of, self.lanes, self.vectors = of, lanes, vectors
+        self.of, self.lanes, self.vectors, self.outliers = of, lanes, vectors, outliers
         self.x, self.weights, self.table, self.scale, self.zero, self.bias, self.y = buffers
         self.math = VectorMath(lanes)
         self.activation = self.math.function(of.activation)
@@ -163,6 +173,9 @@ class _Strip:
         for tap in range(self.of.taps):
             for v in range(self.vectors):
                 T.buffer_store(self.kernel, self._decoded(first, v, tap), [tap, self._span(0, v)])
+        if self.outliers is not None:
+            with T.serial(0, self.vectors * self.lanes) as channel:
+                self.outliers.add(first + channel, self.kernel, lambda tap: [tap, channel])
         with T.serial(0, batch) as b:
             tiles = frames_out // _FRAMES
             with T.serial(0, tiles) as i:

@@ -18,6 +18,7 @@ from gq_tvm.schedules.cpu.loops.gru import GRUCell
 from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
 from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
+from gq_tvm.schedules.cpu.outliers import TileOutliers
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
 from gq_tvm.schedules.family import Choice, Family, Product
 from gq_tvm.schedules.levels import Levels, in_order
@@ -86,7 +87,13 @@ class VectorFamily(Family):
         order = self._order(choice)
         if order is not None:
             indices, levels = indices[order], levels.in_order(order)
-        return self.engine(choice).operands(indices, levels)
+        engine = self.engine(choice)
+        operands = engine.operands(indices, levels)
+        kept = TileOutliers.of(engine)
+        if kept is not None:
+            assert weight.outliers is not None
+            operands |= kept.operands(weight.outliers, weight.width, order)
+        return operands
 
     def pack_bias(self, choice: Choice, bias: NDArray) -> NDArray[np.float32]:
         order = self._order(choice)

@@ -5,6 +5,7 @@ Both compute with the weight's floats, and keep it as `pack_rows` lays it out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,21 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.ops.weight import Weight
+from gq_tvm.schedules.cpu.outliers import RowOutliers
 from gq_tvm.schedules.cpu.vector_math import SCALAR_MATH
 from gq_tvm.schedules.family import OPAQUE, Product
 from gq_tvm.schedules.scalar.rows import index_at, pack_rows, row_bytes
 
 Expr = Any
+Buffer = Any
 
 NAME = "direct"  # what the table of layers calls these kernels
 
 
 def pack(weight: Weight) -> dict[str, NDArray]:
     """Operands: weights u8 [N * row_bytes + 1], table f32 [T, 2^bits], scale and zero [N, J].
+
+    Behind them those of `RowOutliers`.
 
     Args:
         weight: [N, ...]; the trailing axes form one row. Without zero points there is no ``zero``.
@@ -36,7 +41,8 @@ def pack(weight: Weight) -> dict[str, NDArray]:
         "scale": scale,
         "zero": zero,
     }
-    return {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
+    made = {name: np.ascontiguousarray(a) for name, a in operands.items() if a is not None}
+    return made | RowOutliers.operands(weight)
 
 
 class _Operands:
@@ -51,9 +57,20 @@ class _Operands:
         self._table = T.arg("table", T.buffer((self.tables, 2**product.bits), "float32"))
         self._scale = T.arg("scale", T.buffer(scales, product.scale_type))
         self._zero = T.arg("zero", T.buffer(scales, product.zero_type)) if product.zero else None
+        self._outliers = RowOutliers(product) if product.outliers else None
 
-    def value(self, row: Expr, column: Expr) -> Expr:
-        """The weight at a place, to the bit what ``Weight.expand`` says."""
+    def expand(self, row: Expr, buffer: Buffer, place: Callable[[Expr], list[Expr]]) -> None:
+        """Emit a row's weights into the elements ``place(column)`` of a buffer.
+
+        They are to the bit what ``Weight.expand`` says.
+        """
+        with T.serial(0, self.product.k) as column:
+            T.buffer_store(buffer, self._looked_up(row, column), place(column))
+        if self._outliers is not None:
+            self._outliers.add(row, buffer, place)
+
+    def _looked_up(self, row: Expr, column: Expr) -> Expr:
+        """What the index at a place stands for."""
         product = self.product
         group = column // product.group if product.group else 0
         table = row * self.tables // product.n if product.tables else group
@@ -79,8 +96,8 @@ def embedding(product: Product) -> tirx.PrimFunc:
         with T.serial(0, m) as i:
             row = T.bind(ids[i])
             with T.If(tirx.all(row >= T.int64(0), row < T.int64(product.n))):
-                with T.Then(), T.serial(0, product.k) as j:
-                    T.buffer_store(y, weight.value(row, j), [i, j])
+                with T.Then():
+                    weight.expand(row, y, lambda j: [i, j])
                 with T.Else(), T.serial(0, product.k) as j:
                     T.buffer_store(y, T.float32("nan"), [i, j])
     return builder.get()
@@ -113,8 +130,7 @@ def grouped_conv1d(
         kernel = T.alloc_buffer((product.k,), "float32")
         total = T.alloc_buffer((1,), "float32")
         with T.serial(0, batch) as b, T.serial(0, n) as j:
-            with T.serial(0, product.k) as p:
-                T.buffer_store(kernel, weight.value(j, p), [p])
+            weight.expand(j, kernel, lambda p: [p])
             with T.serial(0, frames_out) as t:
                 T.buffer_store(total, bias[j], [0])
                 with T.serial(0, group_channels) as c, T.serial(0, taps) as tap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gq_tvm import targets
 from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.ops.weight import Weight
 from gq_tvm.quantize.deployed.codebook_layers import CodebookEmbedding, CodebookLinear
+from gq_tvm.quantize.deployed.codebook_recurrent import CodebookLSTM
 from gq_tvm.schedules import Choice, Product, family
 
 quantize: Any = gq_tvm.quantize
@@ -42,6 +44,14 @@ def test_a_layer_of_a_weight_gives_it_back():
     assert torch.equal(layer.weight, torch.from_numpy(held.expand()))
     x = torch.randn(4, 70)
     torch.testing.assert_close(layer(x), x @ layer.weight.T)
+
+
+def test_a_recurrent_layer_of_weights_gives_them_back():
+    pairs = [(weight(24, 70, 3), weight(24, 6, 3, outliers=4)), (weight(24, 6), weight(24, 6))]
+    layer = CodebookLSTM(pairs, [torch.zeros(24)] * 2, "fp32")
+    for (_, back), held in zip(layer.codebook_weights(), [*pairs[0], *pairs[1]], strict=True):
+        assert (back.numpy().expand() == held.expand()).all()
+    assert not list(layer.parameters())
 
 
 def test_outliers_are_saved_and_loaded(tmp_path):
@@ -136,3 +146,15 @@ def test_a_scale_for_each_row_costs_four_bytes():
     held = model.codebook_weight("weight").numpy()
     assert described.size == 526_400
     assert sum(packed(targets.get("x86-64-v4"), "int8", held).values()) == 526_400
+
+
+def test_an_outlier_costs_five_bytes():
+    """And nothing where there is none; but for entries that fill up a tile."""
+    held = weight(128, 128, 4, outliers=60)
+    (plain,) = quantize.describe(CodebookLinear(replace(held, outliers=None), None, "int8"))
+    (described,) = quantize.describe(CodebookLinear(held, None, "int8"))
+    assert described.size == plain.size + 5 * 60
+    sizes = packed(targets.get("x86-64-v3"), "int8", held)
+    entries = sizes["outlier_outputs"]
+    assert 60 <= entries <= 60 + 4 * 7
+    assert sizes["outlier_columns"] == sizes["outlier_values"] == 2 * entries

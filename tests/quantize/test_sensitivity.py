@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import tomllib
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -139,10 +139,28 @@ def test_an_interrupt_keeps_what_was_measured(small):
     assert "embedding.weight" in found.weights
     # The third is the second of an LSTM's layer, which goes together.
     assert found.unmeasured == ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "normed.weight"]
+    assert found.interrupted
     assert "interrupted: 3 weights" in str(found)
     assert any("stopping" in line for line in lines)
     assert any(line.endswith(" left") for line in lines)
     assert sum(1 for _ in quantize.allocate(found, 10**6)) == 1
+
+
+def test_what_no_input_reaches_is_not_measured(small):
+    def run(model: nn.Module) -> None:
+        cast(Small, model).normed(torch.ones(1, 8))  # past the model
+        model(IDS)
+
+    small.spare = nn.Linear(3, 2)
+    try:
+        with pytest.warns(UserWarning, match=r"no input reaches spare\.weight; not measured"):
+            found = quantize.sensitivity(small, run, (8,), progress=None)
+    finally:
+        del small.spare
+    assert found.unmeasured == ["spare.weight"]
+    assert not found.interrupted
+    assert "1 weights were not measured and count as float" in str(found)
+    assert "spare.weight" not in quantize.allocate(found, sqnr=0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.ops import reference
-from gq_tvm.ops.weight import Weight
+from gq_tvm.ops.weight import Outliers, Weight
 from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.cpu import depthwise
@@ -21,6 +21,7 @@ CASES = [  # batch, frames, channels, taps, bits, form of the weight, stride, pa
     (1, 12, 19, 31, 4, "groups", 1, 15, 1),
     (1, 12, 19, 31, 3, "group tables", 1, 15, 1),
     (1, 12, 19, 31, 2, "halves of groups", 1, 15, 1),
+    (1, 12, 19, 31, 4, "outliers", 1, 15, 1),
 ]
 ONE = np.ones(1, np.float32)
 
@@ -32,11 +33,16 @@ def weight_of(case):
     scales = {"row": (channels,), "groups": (channels, 2), "halves of groups": (channels, 2)}
     shape, stored = scales.get(form, (1,)), "float16" if "halves of" in form else "float32"
     zero = rng.standard_normal(shape).astype(stored) if "groups" in form else None
+    outliers = None
+    if form == "outliers":
+        at = np.sort(rng.choice(channels * taps, 40, replace=False))
+        outliers = Outliers(at, rng.standard_normal(40).astype(np.float16))
     return Weight(
         rng.integers(0, 2**bits, (channels, 1, taps)).astype(np.uint8),
         rng.standard_normal((*rows, 2**bits)).astype(np.float32),
         rng.standard_normal(shape).astype(stored),
         zero,
+        outliers,
     )
 
 

@@ -38,9 +38,10 @@ def sensitivity(
 ) -> Sensitivity:
     """Measure what each weight of a float model loses at each number of bits, alone [C].
 
-    One weight after another is put into the codebook that ``compress`` would find for it with
-    these inputs, while all others and all activations stay in float; the outputs of the model are
-    compared with the float model's. Of each output the share of noise is taken, noise power over
+    One weight after another is put into its codebook of least error for these inputs, while all
+    others and all activations stay in float; the outputs of the model are compared with the float
+    model's. What integer activations cost is not in it (``losses`` of the compressed model says
+    that). Of each output the share of noise is taken, noise power over
     signal power, and of these the mean. So weights of unlike models and outputs compare, and the
     shares of small independent noises add up, which ``allocate`` relies on.
 
@@ -78,12 +79,12 @@ def sensitivity(
             forms[bits] = {quantizer: quantizer.form for quantizer in names}
         weights = FloatWeights(model, "sensitivity")
         whole = weights.bytes()
-        found = _measured(weights, prepared, names, examples, forms, say)
+        found, interrupted = _measured(weights, prepared, names, examples, forms, say)
     except Error as refusal:
         raise Error(re.sub("^(prepare|compress|fit):", "sensitivity:", str(refusal))) from None
-    if not found:
+    if interrupted and not found:
         raise KeyboardInterrupt
-    return _ranked(weights, found, whole, activation)
+    return _ranked(weights, found, whole, activation, interrupted)
 
 
 def _measured(
@@ -93,8 +94,8 @@ def _measured(
     inputs: Inputs,
     forms: Mapping[int, Mapping[Fitted, Form]],
     say: Callable[[str], object],
-) -> dict[str, OneWeight]:
-    """Each weight that was measured at all widths, by name."""
+) -> tuple[dict[str, OneWeight], bool]:
+    """Each weight that was measured at all widths, by name; and whether an interrupt came."""
     goal = FloatOutputs(weights.model, inputs, "sensitivity")
     calibration = Calibration(prepared, names, inputs, "sensitivity", say)
     found: dict[str, OneWeight] = {}
@@ -106,13 +107,13 @@ def _measured(
         say("sensitivity: stopping after this measurement; Ctrl-C once more ends at once")
 
     say(f"sensitivity: {total} ways to quantise one of {len(names)} weights")
-    with interrupts.noted(stop), closing(calibration.each()) as every:
+    with interrupts.noted(stop), closing(calibration.each(floats=True)) as every:
         for met in every:
             quantizer, name = met.reached.quantizer, met.reached.name
             sizes, lost = {FLOAT: weights.float_size(name)}, {}
             for bits in forms:
                 if stopped:
-                    return found
+                    return found, True
                 form = forms[bits][quantizer]
                 coded = fit(quantizer.rows, form, met.moments, met.rows).weight
                 with weights.having({name: weights.value(name, coded)}):
@@ -130,7 +131,7 @@ def _measured(
             f"sensitivity: no input reaches {missed}; not measured: give inputs that run them.",
             stacklevel=3,
         )
-    return found
+    return found, False
 
 
 def _ranked(
@@ -138,6 +139,7 @@ def _ranked(
     found: dict[str, OneWeight],
     whole: int,
     activation: str | Mapping[str, str],
+    interrupted: bool,
 ) -> Sensitivity:
     """Of a layer of an LSTM or GRU both weights are kept, or none."""
     missing = {weights.layer(name) for name in weights.places if name not in found}
@@ -145,7 +147,7 @@ def _ranked(
     fixed = whole - sum(one.bytes[FLOAT] for one in kept.values())
     ranked = dict(sorted(kept.items(), key=lambda entry: entry[1].mean))
     unmeasured = [name for name in weights.places if name not in kept]
-    return Sensitivity(ranked, fixed, activation, unmeasured)
+    return Sensitivity(ranked, fixed, activation, unmeasured, interrupted)
 
 
 def _widths(choices: Sequence[int]) -> list[int]:

@@ -57,13 +57,16 @@ class Sensitivity:
         weights: by name, those that lose most first.
         fixed: bytes of all else: biases, norms, buffers, and weights that stay in float.
         activation: what codebooks were made for, as given to ``sensitivity``.
-        unmeasured: names of weights that an interrupt left out; they count as float.
+        unmeasured: names of weights that no input reaches, or an interrupt left out; they count
+            as float.
+        interrupted: whether there was one.
     """
 
     weights: dict[str, OneWeight]
     fixed: int
     activation: str | Mapping[str, str] = "int8"
     unmeasured: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     @property
     def choices(self) -> list[int]:
@@ -84,7 +87,10 @@ class Sensitivity:
             f"all else: {self.fixed} bytes",
         ]
         if self.unmeasured:
-            lines.append(f"interrupted: {len(self.unmeasured)} weights were not measured")
+            why = "interrupted: " * self.interrupted
+            lines.append(
+                f"{why}{len(self.unmeasured)} weights were not measured and count as float"
+            )
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -104,6 +110,7 @@ class Sensitivity:
             "activation": self.activation,
             "fixed": self.fixed,
             "unmeasured": self.unmeasured,
+            "interrupted": self.interrupted,
             "weights": weights,
         }
         return json.dumps(whole, indent=1) + "\n"
@@ -124,6 +131,7 @@ class Sensitivity:
                 whole.fixed,
                 whole.activation,
                 whole.unmeasured,
+                whole.interrupted,
             )
         except records.Wrong as wrong:
             raise Error(f"it is no sensitivity ({wrong}); measure again") from None
@@ -177,6 +185,7 @@ class _Whole:
     activation: str | dict[str, str]
     fixed: int
     unmeasured: list[str]
+    interrupted: bool
     weights: dict[str, _Weight]
 
 

@@ -12,6 +12,7 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.schedules.cpu.emit import each, each_rows, each_tile, ramp
 from gq_tvm.schedules.cpu.engine import Engine
 from gq_tvm.schedules.cpu.loops.results import Results
+from gq_tvm.schedules.cpu.outliers import TileOutliers
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.family import OPAQUE
 
@@ -42,6 +43,9 @@ def linear(
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         x = T.arg("x", T.buffer((m, engine.k), "float32"))
         engine.declare()
+        outliers = TileOutliers.of(engine)
+        if outliers is not None:
+            outliers.declare()
         bias = T.arg("bias", T.buffer((engine.padded_n,), "float32"))
         residual = None
         if epilogue is not None and epilogue.residual:
@@ -51,7 +55,7 @@ def linear(
         engine.begin(block)
         height = min(engine.schedule["rows"], block)
         results = Results(engine, epilogue or Epilogue(), height, bias, residual, y)
-        kernel = _Blocks(engine, height, results, parallel, x)
+        kernel = _Blocks(engine, outliers, height, results, parallel, x)
         if rows is not None and rows <= most:
             kernel.block(T.int32(0), rows)
         else:
@@ -65,9 +69,16 @@ class _Blocks:
     """Emits the product of a block of rows with all tiles."""
 
     def __init__(
-        self, engine: Engine, height: int, results: Results, parallel: bool, x: Buffer
+        self,
+        engine: Engine,
+        outliers: TileOutliers | None,
+        height: int,
+        results: Results,
+        parallel: bool,
+        x: Buffer,
     ) -> None:
         self.engine = engine
+        self.outliers = outliers
         self.height = height  # rows a tile takes at once
         self.parallel = parallel
         self.results = results
@@ -89,11 +100,17 @@ class _Blocks:
     def _row(self, row: Expr) -> Callable[[Expr, int], Expr]:
         return lambda k, width: self.x[row, ramp(k, width)]
 
+    def _floats(self, row: Expr) -> Callable[[Expr], Expr]:
+        return lambda k: self.x[row, k]
+
     def _tile(self, tile: Expr, first: Expr, count: Any, partial: bool) -> None:
         each_rows(count, self.height, lambda slots: self._rows(tile, first, slots, partial))
 
     def _rows(self, tile: Expr, first: Expr, slots: list[Expr], partial: bool) -> None:
         rows = [first + slot for slot in slots]
-        self.engine.multiply(tile, slots, self.results.store(tile, rows, partial))
+        store = self.results.store(tile, rows, partial)
+        if self.outliers is not None:
+            store = self.outliers.added(tile, list(map(self._floats, rows)), store)
+        self.engine.multiply(tile, slots, store)
         if partial:
             self.results.finish(tile, rows)

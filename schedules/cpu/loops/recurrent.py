@@ -20,7 +20,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.cpu.emit import each, each_rows, each_tile, ramp
-from gq_tvm.schedules.cpu.engine import Engine
+from gq_tvm.schedules.cpu.engine import Engine, Store
+from gq_tvm.schedules.cpu.outliers import TileOutliers
+from gq_tvm.schedules.cpu.staging.float_rows import FloatRows
 from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
@@ -75,8 +77,12 @@ def recurrent(
         T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
         x = T.arg("x", T.buffer((batch, frames, x_part.k), "float32"))
         old = state("0")
-        x_part.declare()
-        h_part.declare()
+        outliers = []
+        for engine in (x_part, h_part):
+            engine.declare()
+            outliers.append(TileOutliers.of(engine))
+            if outliers[-1] is not None:
+                outliers[-1].declare()
         sizes = (x_part.padded_n, h_part.padded_n)[: kind.biases]
         biases = [
             T.arg(f"bias{i or ''}", T.buffer((size,), "float32")) for i, size in enumerate(sizes)
@@ -89,8 +95,8 @@ def recurrent(
         x_part.begin(max(1, most))  # there may be no step
         h_part.begin(1)
         gates = T.alloc_buffer((max(1, most), max(x_part.padded_n, h_part.padded_n)), "float32")
-        inputs = _Inputs(x_part, parallel, x, biases[0], gates)
-        cell = kind(h_part, hidden, parallel, gates, y, new, biases[1:])
+        inputs = _Inputs(x_part, outliers[0], parallel, x, biases[0], gates)
+        cell = kind(h_part, outliers[1], hidden, parallel, gates, y, new, biases[1:])
         with T.serial(0, batch) as b:
             if steps == 1:
                 inputs.stage(b, 0, 1)
@@ -118,8 +124,17 @@ def _block(inputs: _Inputs, cell: Cell, b: Expr, first: Any, count: Any) -> None
 class _Inputs:
     """Emits the x-part of the gates, bias included."""
 
-    def __init__(self, engine: Engine, parallel: bool, x: Buffer, bias: Buffer, gates: Buffer):
+    def __init__(
+        self,
+        engine: Engine,
+        outliers: TileOutliers | None,
+        parallel: bool,
+        x: Buffer,
+        bias: Buffer,
+        gates: Buffer,
+    ) -> None:
         self.engine = engine
+        self.outliers = outliers
         self.parallel = parallel
         self.x, self.bias, self.gates = x, bias, gates
 
@@ -129,6 +144,7 @@ class _Inputs:
         def frame(t: Expr) -> Callable[[Expr, int], Expr]:
             return lambda k, width: self.x[b, t, ramp(k, width)]
 
+        self._floats = lambda slot: lambda k: self.x[b, first + slot, k]
         each(count, lambda slot: self.engine.stage(frame(first + slot), slot))
 
     def products(self, count: Any) -> None:
@@ -147,7 +163,10 @@ class _Inputs:
             at = _vector(self.engine, tile, v)
             T.buffer_store(self.gates, total + self.bias[at], [slots[row], at])
 
-        self.engine.multiply(tile, slots, store)
+        take: Store = store
+        if self.outliers is not None:
+            take = self.outliers.added(tile, list(map(self._floats, slots)), store)
+        self.engine.multiply(tile, slots, take)
 
 
 class Cell(ABC):
@@ -168,6 +187,7 @@ class Cell(ABC):
     def __init__(
         self,
         engine: Engine,
+        outliers: TileOutliers | None,
         hidden: int,
         parallel: bool,
         gates: Buffer,
@@ -176,7 +196,11 @@ class Cell(ABC):
         biases: list[Buffer],
     ) -> None:
         self.engine = engine
+        self.outliers = outliers
         self.parallel = parallel
+        if outliers is not None:  # the state as it was, while that of the step is written
+            self._floats = FloatRows(engine.k, engine.k, engine.lanes)
+            self._floats.begin(1)
         self.gates, self.y, self.state, self.more_biases = gates, y, state, biases
         self.whole_units, self.rest = divmod(hidden, engine.lanes)
 
@@ -230,6 +254,8 @@ class Cell(ABC):
 
         # The previous state is staged whole before any of the new one is written.
         self.engine.stage(load, T.int32(0))
+        if self.outliers is not None:
+            self._floats.stage(load, T.int32(0))
         units = self._group([engine for engine, _ in parts])
         groups = self.whole_units // units
         each_tile(groups, self.parallel, tables, group)
@@ -255,7 +281,10 @@ class Cell(ABC):
         def store(_: int, v: int, total: Expr) -> None:
             self.add(slot, _vector(self.engine, tile, v), total)
 
-        self.engine.multiply(tile, [T.int32(0)], store)
+        take: Store = store
+        if self.outliers is not None:
+            take = self.outliers.added(tile, [lambda k: self._floats.buffer[0, k]], store)
+        self.engine.multiply(tile, [T.int32(0)], take)
 
     def of_unit(self, unit: Expr) -> list[Expr]:
         """Where the gates of a unit stand among the packed rows."""
