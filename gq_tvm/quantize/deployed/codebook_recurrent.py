@@ -80,7 +80,8 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
         self, pairs: Pairs, biases: Mapping[str, Tensor | None], activation: str
     ) -> None:
         flat = (WeightTensors.of(weight) for pair in pairs for weight in pair)
-        self.hold(dict(zip(self.weight_names(), flat, strict=True)), biases, activation)
+        names = (name for n in range(self.num_layers) for name in weights_of_layer(n))
+        self.hold(dict(zip(names, flat, strict=True)), biases, activation)
 
 
 def _sizes(pairs: Pairs) -> tuple[int, int, int]:

@@ -1,0 +1,1 @@
+"""docs/compression.md: networks that others trained, compressed, beside rivals at equal bytes."""

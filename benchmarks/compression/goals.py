@@ -1,0 +1,72 @@
+"""What compression has to keep, as data, and whether the figures do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.compression.cells import ACTIVATIONS, OURS_INPUTS
+from benchmarks.compression.models import MODELS
+from benchmarks.compression.results import Results, geometric_mean
+
+MOST_OVERHEAD = 0.6  # bits a weight of a row of n bits, beyond n
+#: By network and measure: whether at least or at most, and the bound by bits; int8 activations.
+BOUNDS: dict[tuple[str, str], tuple[str, dict[int, float]]] = {
+    ("silero", "correlation"): ("least", {8: 0.9995, 4: 0.998, 3: 0.994, 2: 0.95}),
+    ("resemblyzer", "cosine"): ("least", {8: 0.998, 4: 0.985, 3: 0.95, 2: 0.8}),
+    ("resemblyzer", "eer"): ("most", {4: 7.6}),
+}
+#: The loss over that of the best rival at equal bytes, geometric mean over the networks.
+MOST_OF_RIVALS, RIVALLED_BITS = 0.8, (4, 3)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One promise and the figures it is judged by."""
+
+    title: str
+    figures: str
+    met: bool
+
+
+def goals(results: Results) -> Iterator[Goal]:
+    """All goals whose cells are there."""
+    yield from _measures(results)
+    for activation in ACTIVATIONS:
+        for bits in RIVALLED_BITS:
+            yield from _rivals(results, bits, activation)
+
+
+def _measures(results: Results) -> Iterator[Goal]:
+    for (model, measure), (kind, bounds) in BOUNDS.items():
+        for bits, bound in bounds.items():
+            for entry in results.find(model, OURS_INPUTS, bits, "int8"):
+                value, fits = entry.measures[measure], entry.rate <= bits + MOST_OVERHEAD
+                kept = value >= bound if kind == "least" else value <= bound
+                yield Goal(
+                    f"{MODELS[model].title}, {measure} at {bits} bits: at {kind} {bound:g}",
+                    f"{value:.4f} at {entry.rate:.2f} bits a weight",
+                    kept and fits,
+                )
+
+
+def _rivals(results: Results, bits: int, activation: str) -> Iterator[Goal]:
+    found, fits = {}, True
+    for model in results.models:
+        for entry in results.find(model, OURS_INPUTS, bits, activation):
+            compared = results.against_rivals(entry)
+            if compared is not None:
+                found[model] = compared
+                fits &= entry.rate <= bits + MOST_OVERHEAD
+    if not found:
+        return
+    mean = geometric_mean([one.ratio for one in found.values()])
+    each = ", ".join(
+        f"{MODELS[model].title} {one.ratio:.2f} ({one.rival})" for model, one in found.items()
+    )
+    yield Goal(
+        f"Loss over the best rival's at equal bytes, {bits} bits, {activation} activations: "
+        f"at most {MOST_OF_RIVALS}",
+        f"{mean:.2f}: {each}",
+        mean <= MOST_OF_RIVALS and fits,
+    )

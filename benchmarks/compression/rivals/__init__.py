@@ -1,0 +1,1 @@
+"""What other packages make of the same weights."""
