@@ -40,22 +40,26 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     output = Path(options.output)
     _check_output(Path(options.model), output)
-    for file in options.inputs:
+    for file in (*options.inputs, *[options.allocation] * bool(options.allocation)):
         if not Path(file).exists():
             raise Error(f"{file} does not exist; give the path of a file")
     from gq_tvm import frontend, quantize
     from gq_tvm.exported import as_module, as_programs, read_inputs
+    from gq_tvm.quantize.allocation.overrides import read_overrides
 
     program = frontend.read(options.model)
     _check_is_float(program, options.model)
     inputs = read_inputs(options.inputs, program.programs) if options.inputs else None
+    allocated = read_overrides(options.allocation) if options.allocation else {}
+    given = dict(options.override)
+    overrides = {**{name: n for name, n in allocated.items() if name not in given}, **given}
     code, left = 0, ""
     try:
         with _said():
             compressed = quantize.compress(
                 as_module(program.programs),
                 options.bits,
-                dict(options.override),
+                overrides,
                 _by_pattern(options.activation, "int8"),
                 inputs=inputs,
                 scales=_by_pattern(options.scales, None),
@@ -161,6 +165,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATTERN=N",
         help="bits of some weights, 32 leaves them in float; may be given again",
+    )
+    parser.add_argument(
+        "--allocation",
+        metavar="FILE.toml",
+        help="bits of weights by name, as gq-tvm allocate writes them; --override comes after",
     )
     parser.add_argument(
         "--activation",
