@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
                 inputs=inputs,
                 scales=_by_pattern(options.scales, None),
                 outliers=options.outliers,
+                tune=options.tune,
             )
     except quantize.Interrupted as stopped:
         code, compressed = 130, stopped.model()
@@ -201,7 +202,20 @@ def _parser() -> argparse.ArgumentParser:
         help="the largest share of weights kept apart at 16 bits, 0 to 0.005 (default: what is "
         "right)",
     )
+    parser.add_argument(
+        "--tune",
+        type=_steps,
+        metavar="N",
+        help="steps of training against the float model, with --inputs (default: what is right for "
+        "the bits; 0: none)",
+    )
     return parser
+
+
+def _steps(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
 
 
 def _bits(text: str) -> int:

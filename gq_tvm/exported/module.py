@@ -55,6 +55,7 @@ class Recipe:
         layers: The path of the layer that a node is, and the match, by the node's name.
         idle: Nodes that are not run: what only layers have read.
         operators: The path of the layer that an operator with codebooks is, by the node's name.
+        held: The path of each parameter that a layer holds, by its target.
         tensors: The path of what each placeholder of a parameter, buffer or constant is.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     layers: dict[str, tuple[str, Match]]
     idle: tuple[fx.Node, ...]
     operators: dict[str, str]
+    held: dict[str, str]
     tensors: dict[str, str]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
@@ -118,7 +120,7 @@ class ProgramModule(nn.Module):
             if spec.target not in held:
                 self._hold(spec, program)
         tensors = {name: held.get(spec.target, str(spec.target)) for name, spec in live.items()}
-        self.recipe = Recipe(program, layers, tuple(idle), operators, tensors)
+        self.recipe = Recipe(program, layers, tuple(idle), operators, held, tensors)
 
     def forward(self, *inputs: Tensor) -> Any:
         """The outputs: a tensor, or a tuple of all there are."""

@@ -176,6 +176,8 @@ def _signature(
             state[target] = lifted.state[target]
         elif spec.kind is InputKind.PARAMETER and node.name in paths:
             state[target] = at(module, paths[node.name])
+        elif lifted.is_held(module.recipe.held.get(target, "")):  # of a layer left in float
+            state[target] = at(module, module.recipe.held[target])
         elif target in program.state_dict:
             state[target] = program.state_dict[target]
     return ExportGraphSignature(specs, program.graph_signature.output_specs), state

@@ -186,6 +186,7 @@ def test_verify_fails_for_a_model_of_which_little_is_left(recorded, capsys):
         (("model.pt2", "-o", "out.pt2", "--override", "lstm"), "'lstm' is not PATTERN=N"),
         (("model.pt2", "-o", "out.pt2", "--inputs", "no.npz"), "no.npz does not exist"),
         (("model.pt2", "-o", "out.pt2", "--scales", "8"), "'8' is none of tensor, row, 16"),
+        (("model.pt2", "-o", "out.pt2", "--tune", "-1"), "'-1' is no whole number of 0 or more"),
         (("model.pt2", "-o", "out.pt2", "--bits", "9"), "'9' are no bits; give 1 to 8"),
         (("model.pt2", "-o", "out.pt2", "--activation", "int4"), "'int4' is none of"),
     ],
