@@ -82,7 +82,9 @@ def measure(size: int, rounds: int) -> dict[str, float]:
 
 def one_layer(size: int) -> gq_tvm.runtime.Model:
     """A compiled model that is one linear layer."""
-    model = quantize.compress(torch.nn.Sequential(torch.nn.Linear(size, size)), bits=4)
+    model = quantize.compress(
+        torch.nn.Sequential(torch.nn.Linear(size, size)), bits=4, scales="tensor", outliers=0
+    )
     program = torch.export.export(model.eval(), (torch.zeros(1, size),))
     with tempfile.TemporaryDirectory() as folder:
         gq_tvm.build(program).save(f"{folder}/layer.gq")

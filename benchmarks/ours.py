@@ -140,7 +140,9 @@ def _codebook(shape: tuple[int, int], bits: int) -> CodebookLinear:
     linear = nn.Linear(inputs, outputs, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(Layer(outputs, inputs, 1, 1).weight))
-    (layer,) = quantize.compress(nn.Sequential(linear), bits=bits, activation="int8").children()
+    (layer,) = quantize.compress(
+        nn.Sequential(linear), bits=bits, activation="int8", scales="tensor", outliers=0
+    ).children()
     assert isinstance(layer, CodebookLinear)
     return layer
 
@@ -194,7 +196,9 @@ def _quantized(name: str, layers: tuple[int, ...]) -> nn.Module:
             for number, bits in enumerate(layers)
             for kind in ("ih", "hh")
         }
-    return quantize.compress(module, bits=layers[0], overrides=overrides, activation="int8")
+    return quantize.compress(
+        module, bits=layers[0], overrides=overrides, activation="int8", scales="tensor", outliers=0
+    )
 
 
 def _prepare_model(problem: Model, layers: tuple[int, ...]) -> Ready:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gq_tvm import files
 from gq_tvm.command import command, positive
@@ -14,6 +15,9 @@ from gq_tvm.errors import Error
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.runtime.artefact.folder import check_place, check_runtime
 from gq_tvm.runtime.devices.placement import add_place_options
+
+if TYPE_CHECKING:
+    from gq_tvm.plan.plan import Plan
 
 _EPILOG = """\
 examples:
@@ -40,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("one of the following arguments is required: -o/--output, --bundle")
     if options.output is None and options.verify:
         parser.error("--verify needs -o/--output")
-    if options.inputs and not options.verify:
-        parser.error("--inputs needs --verify")
+    if options.inputs and not (options.verify or options.against_float):
+        parser.error("--inputs needs --verify or --against-float")
     if options.emulate and not options.verify:
         parser.error("--emulate needs --verify")
     if options.rpc and not (options.verify or options.tune):
@@ -51,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
     say = _Clock()
     # What can be refused now is, before PyTorch and TVM are loaded and the model compiled.
-    for file in (options.model, options.inputs):
+    for file in (options.model, options.inputs, options.against_float):
         if file and not Path(file).exists():
             raise Error(f"{file} does not exist; give the path of a file")
     if options.output:
@@ -75,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.build import build
 
     program = frontend.read(options.model)
+    floats = frontend.read(options.against_float) if options.against_float else None
     database = Path(options.database) if options.database else None
     if options.tune and not _tune(program, options, database):
         return 130
@@ -100,7 +105,11 @@ def main(argv: list[str] | None = None) -> int:
         deploy.write(artefact, options.bundle)
         say(f"wrote {options.bundle}: copy it to the device; its README.md says how to run it")
     print(inspect.summary(artefact.plan))
-    return _verify(program, options, say) if options.verify else 0
+    if options.verify:
+        return _verify(program, options, say)
+    if floats:
+        _say_what_is_lost(floats.programs, program.programs, artefact.plan, options, say)
+    return 0
 
 
 def _check_apart(artefact: Path, bundle: Path) -> None:
@@ -127,6 +136,22 @@ def _tune(program: object, options: argparse.Namespace, database: Path | None) -
         modelled=options.modelled,
     )
     return results is not None
+
+
+def _say_what_is_lost(
+    floats: Any,
+    programs: Any,
+    plan: Plan,
+    options: argparse.Namespace,
+    say: Callable[[str], object],
+) -> None:
+    from gq_tvm.verification.against_float import against_float
+
+    say("comparing with the float model in PyTorch")
+    found = against_float(floats, programs, plan, options.inputs, options.activation)
+    print(found)
+    for sentence in found.losses.warnings():
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _verify(program: object, options: argparse.Namespace, say: Callable[[str], object]) -> int:
@@ -199,7 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--inputs",
         metavar="FILE.npz",
-        help="with --verify: also compare on these arrays, named as the inputs are",
+        help="with --verify or --against-float: compare on these arrays, named as the inputs are",
+    )
+    parser.add_argument(
+        "--against-float",
+        metavar="FLOAT.pt2",
+        help="say what each layer and output loses against the model as it was exported in float",
     )
     add_place_options(parser)
     return parser

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gq_tvm import files
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.ops.checks import ACTIVATIONS
+from gq_tvm.ops.checks import ACTIVATIONS, GROUPS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 PATTERN is of the names of weights or modules, as the exporter calls them; * stands for anything,
-the name of a module covers all inside it, and the last pattern that matches counts. Examples:
-  python -m gq_tvm.compress model.pt2 --bits 4 -o small.pt2
+the name of a module covers all inside it, and the last pattern that matches counts.
+FILE.npz has an array for each input, named as the input is (program.input where the file holds
+several programs): of the input's axes it serves all examples, with one more axis in front it holds
+examples along that. Ctrl-C writes what was computed. Examples:
+  python -m gq_tvm.compress model.pt2 --bits 4 --inputs recorded.npz -o small.pt2
   python -m gq_tvm.compress model.pt2 --bits 4 --override "encoder.lstm.*=2" --override joint=32 \\
       -o small.pt2
   python -m gq_tvm.compile small.pt2 -o model.gq
@@ -37,22 +40,40 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     output = Path(options.output)
     _check_output(Path(options.model), output)
+    for file in (*options.inputs, *[options.allocation] * bool(options.allocation)):
+        if not Path(file).exists():
+            raise Error(f"{file} does not exist; give the path of a file")
     from gq_tvm import frontend, quantize
-    from gq_tvm.exported import as_module, as_programs
+    from gq_tvm.exported import as_module, as_programs, read_inputs
+    from gq_tvm.quantize.allocation.overrides import read_overrides
 
     program = frontend.read(options.model)
     _check_is_float(program, options.model)
-    with _said():
-        compressed = quantize.compress(
-            as_module(program.programs),
-            options.bits,
-            dict(options.override),
-            _by_pattern(options.activation, "int8"),
-        )
+    inputs = read_inputs(options.inputs, program.programs) if options.inputs else None
+    allocated = read_overrides(options.allocation) if options.allocation else {}
+    given = dict(options.override)
+    overrides = {**{name: n for name, n in allocated.items() if name not in given}, **given}
+    code, left = 0, ""
+    try:
+        with _said():
+            compressed = quantize.compress(
+                as_module(program.programs),
+                options.bits,
+                overrides,
+                _by_pattern(options.activation, "int8"),
+                inputs=inputs,
+                scales=_by_pattern(options.scales, None),
+                outliers=options.outliers,
+            )
+    except quantize.Interrupted as stopped:
+        code, compressed = 130, stopped.model()
+        left = f"; interrupted: {stopped.done} of {stopped.total} weights were fitted to inputs"
     _write(program, as_programs(compressed, program.programs), output)
     print(_report(compressed))
-    print(f"wrote {output}, {output.stat().st_size / 1024:.1f} KiB", file=sys.stderr)
-    return 0
+    if inputs is None:
+        print("by the weights alone: what the outputs lose is told, and less, with --inputs")
+    print(f"wrote {output}, {output.stat().st_size / 1024:.1f} KiB{left}", file=sys.stderr)
+    return code
 
 
 def _check_output(model: Path, output: Path) -> None:
@@ -145,12 +166,40 @@ def _parser() -> argparse.ArgumentParser:
         help="bits of some weights, 32 leaves them in float; may be given again",
     )
     parser.add_argument(
+        "--allocation",
+        metavar="FILE.toml",
+        help="bits of weights by name, as gq-tvm allocate writes them; --override comes after",
+    )
+    parser.add_argument(
         "--activation",
         type=_activation,
         action="append",
         default=[],
         metavar="[PATTERN=]KIND",
         help=f"arithmetic of the activations, {', '.join(ACTIVATIONS)} (int8); may be given again",
+    )
+    parser.add_argument(
+        "--inputs",
+        action="append",
+        default=[],
+        metavar="FILE.npz",
+        help="examples to fit the weights to, and to tell by what is lost; may be given again",
+    )
+    parser.add_argument(
+        "--scales",
+        type=_scales,
+        action="append",
+        default=[],
+        metavar="[PATTERN=]S",
+        help="tensor, row, or how many inputs of a row share one: 16, 32, 64, 128 (default: what "
+        "is right for bits and activations); may be given again",
+    )
+    parser.add_argument(
+        "--outliers",
+        type=float,
+        metavar="SHARE",
+        help="the largest share of weights kept apart at 16 bits, 0 to 0.005 (default: what is "
+        "right)",
     )
     return parser
 
@@ -173,6 +222,13 @@ def _activation(text: str) -> tuple[str, str]:
     if kind not in ACTIVATIONS:
         raise argparse.ArgumentTypeError(f"{kind!r} is none of {', '.join(ACTIVATIONS)}")
     return pattern or "*", kind
+
+
+def _scales(text: str) -> tuple[str, str | int]:
+    pattern, _, value = text.rpartition("=")
+    if value not in ("tensor", "row", *map(str, GROUPS)):
+        raise argparse.ArgumentTypeError(f"{value!r} is none of tensor, row, 16, 32, 64, 128")
+    return pattern or "*", int(value) if value.isdigit() else value
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ EXAMPLE = """\
 example:
   python -m gq_tvm.sensitivity model.pt2 --inputs inputs.npz -o sensitivity.json
   python -m gq_tvm.allocate sensitivity.json --budget 300KB -o bits.toml
+  python -m gq_tvm.compress model.pt2 --allocation bits.toml --inputs inputs.npz -o small.pt2
 """
 
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 _EPILOG = """\
 The inputs are random, of the sizes the model was exported with and of others it allows. Outputs
 may differ by what rounding does to the network: PyTorch is run against itself with last bits moved.
-Exit code 1 means that they differ by more, or that last bits alone change everything. Examples:
+Exit code 1 means that they differ by more, or that last bits alone change everything, or, with
+--against-float, that outputs lose more than a tenth of their signal. Examples:
   python -m gq_tvm.verify model.pt2 model.gq
-  python -m gq_tvm.verify model.pt2 model.gq --inputs recorded.npz
+  python -m gq_tvm.verify model.pt2 model.gq --inputs recorded.npz --against-float float.pt2
   python -m gq_tvm.verify model.pt2 pi.gq --rpc 192.168.1.7:9090
 """
 
@@ -32,7 +33,7 @@ Exit code 1 means that they differ by more, or that last bits alone change every
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
-    for file in (options.model, options.inputs):
+    for file in (options.model, options.inputs, options.against_float):
         if file and not Path(file).exists():
             raise Error(f"{file} does not exist; give the path of a file")
     read(options.artefact)
@@ -47,10 +48,11 @@ def run(program: Any, artefact: str, options: argparse.Namespace) -> int:
     Args:
         program: What `gq_tvm.build` takes.
         artefact: The folder.
-        options: Those of `add_device_options`, and ``inputs``.
+        options: Those of `add_device_options`, ``inputs`` and ``against_float``.
 
     Returns:
-        The exit code: 1 if the outputs differ, or if it cannot be told.
+        The exit code: 1 if the outputs differ, or if it cannot be told, or if they have lost what
+        makes the float model's of use.
 
     Raises:
         Error: the artefact does not run there, or the inputs do not fit.
@@ -60,13 +62,37 @@ def run(program: Any, artefact: str, options: argparse.Namespace) -> int:
     with _device(options, artefact) as device:
         report = verify(program, artefact, device, options.inputs, options.threads)
         where = f" on {device.name}" if device else ""
-    return _print(report, where)
+        code = _print(report, where)
+        if options.against_float:
+            code = max(code, _print_lost(program, artefact, device, options))
+    return code
 
 
 def _print(report: Report, where: str) -> int:
     print(report.table(where))
     if report.failures():
         print(f"verification failed: {report.failures()}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _print_lost(
+    program: Any, artefact: str, device: Device | None, options: argparse.Namespace
+) -> int:
+    from gq_tvm import frontend
+    from gq_tvm.runtime.model import load
+    from gq_tvm.verification.against_float import against_float
+
+    compiled = load(artefact, device, options.threads)
+    floats, programs = frontend.read(options.against_float), frontend.read(program)
+    found = against_float(
+        floats.programs, programs.programs, compiled.plan, options.inputs, compiled=compiled
+    )
+    print(found)
+    for sentence in found.losses.warnings():
+        print(f"warning: {sentence}", file=sys.stderr)
+    if found.failure():
+        print(f"verification failed: {found.failure()}", file=sys.stderr)
         return 1
     return 0
 
@@ -100,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         "--inputs",
         metavar="FILE.npz",
         help="also compare on these arrays, named as the inputs are",
+    )
+    parser.add_argument(
+        "--against-float",
+        metavar="FLOAT.pt2",
+        help="also compare with the model as it was exported in float, and fail if little of it "
+        "is left",
     )
     add_device_options(parser)
     return parser

@@ -27,9 +27,11 @@ BASE = {
 
 # The compile side, lowest first; a module may import what is before it in this list, and its own
 # entry. What an artefact is on disk lies beneath `build`, which writes one; running it, above. A
-# plan as data lies beneath all that; how one is made of a lowered module, above the passes.
+# plan as data lies beneath all but the definitions; how one is made of a lowered module, above the
+# passes.
 COMPILE_SIDE = [
-    {"targets", "ops", "plan"},
+    {"targets", "ops"},
+    {"plan"},
     {"schedules"},
     {"passes"},
     {"frontend", "plan.from_module"},

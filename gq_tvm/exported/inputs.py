@@ -102,17 +102,16 @@ def read_arrays(
     arrays = _loaded(file)
     found = {}
     for name, inputs in functions.items():
-        alone = len(functions) == 1
-        keys = [_key(name, one.name, arrays, alone) for one in inputs]
-        missing = [one.name for one, key in zip(inputs, keys, strict=True) if key is None]
+        before = f"{name}." if len(functions) > 1 else ""
+        keys = [f"{before}{one.name}" for one in inputs]
+        missing = [key for key in keys if key not in arrays]
         if not inputs or len(missing) == len(inputs):
             continue
         if missing:
             raise Error(
                 f"{file} has no array {missing[0]}, an input of {name}; it has {_listed(arrays)}"
             )
-        given = [(str(key), arrays[str(key)]) for key in keys]
-        found[name] = _examples(file, inputs, given)
+        found[name] = _examples(file, inputs, [(key, arrays[key]) for key in keys])
     if not found:
         names = [
             one.name if len(functions) == 1 else f"{name}.{one.name}"
@@ -129,16 +128,12 @@ def read_arrays(
 def _loaded(file: str | os.PathLike[str]) -> dict[str, NDArray]:
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+            return {name: one for name, one in arrays.items() if isinstance(one, np.ndarray)}
     except FileNotFoundError:
         raise Error(f"{file} does not exist; give the path of a file") from None
     except (OSError, EOFError, ValueError, AttributeError, TypeError, BadZipFile) as failure:
         raise Error(f"{file} is not a readable .npz file; write it with numpy.savez") from failure
-
-
-def _key(function: str, name: str, arrays: Mapping[str, Any], alone: bool) -> str | None:
-    names = [f"{function}.{name}", name] if not alone else [name, f"{function}.{name}"]
-    return next((one for one in names if one in arrays), None)
 
 
 def _listed(arrays: Mapping[str, Any]) -> str:

@@ -23,13 +23,16 @@ from gq_tvm.exported.cells import with_cells_apart
 from gq_tvm.exported.known import Values
 from gq_tvm.exported.matching import Match, call, match
 from gq_tvm.exported.naming import classes, name_layer
+from gq_tvm.exported.operators import OperatorLayer, find_operators
 
 
-def as_module(programs: Mapping[str, ExportedProgram]) -> nn.Module:
+def as_module(programs: Mapping[str, ExportedProgram], activation: str | None = None) -> nn.Module:
     """Make a module of exported programs.
 
     Args:
-        programs: What ``torch.export.export`` returned, by name.
+        programs: What ``torch.export.export`` returned, by name. Operators with codebooks become
+            layers too, to be looked at.
+        activation: One of ``ops.checks.ACTIVATIONS`` for all of these, None as each was trained.
 
     Returns:
         In evaluation mode. Of one program: a module that takes its inputs flat and in order, and
@@ -37,7 +40,7 @@ def as_module(programs: Mapping[str, ExportedProgram]) -> nn.Module:
         before its inputs; the programs are its children, and weights that are alike are shared.
     """
     weights: dict[bytes, nn.Parameter] = {}
-    children = {name: ProgramModule(one, weights) for name, one in programs.items()}
+    children = {name: ProgramModule(one, weights, activation) for name, one in programs.items()}
     if len(children) == 1:
         return next(iter(children.values())).eval()
     return Programs(children).eval()
@@ -51,12 +54,14 @@ class Recipe:
         program: The program, cells taken apart.
         layers: The path of the layer that a node is, and the match, by the node's name.
         idle: Nodes that are not run: what only layers have read.
+        operators: The path of the layer that an operator with codebooks is, by the node's name.
         tensors: The path of what each placeholder of a parameter, buffer or constant is.
     """
 
     program: ExportedProgram
     layers: dict[str, tuple[str, Match]]
     idle: tuple[fx.Node, ...]
+    operators: dict[str, str]
     tensors: dict[str, str]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
@@ -82,9 +87,15 @@ class ProgramModule(nn.Module):
     Args:
         program: What ``torch.export.export`` returned, in float.
         weights: Those of programs beside it, by what they hold; its own are added.
+        activation: See `as_module`.
     """
 
-    def __init__(self, program: ExportedProgram, weights: dict[bytes, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        program: ExportedProgram,
+        weights: dict[bytes, nn.Parameter],
+        activation: str | None = None,
+    ) -> None:
         super().__init__()
         program = with_cells_apart(program)
         values = Values(program)
@@ -98,11 +109,16 @@ class ProgramModule(nn.Module):
         }
         self._kinds = classes(nodes)
         layers, held = self._make_layers(matches, values, weights, live)
+        operators = find_operators(program)
+        for node in nodes:
+            if node.name in operators:
+                layer = OperatorLayer(node.target, activation)
+                self._add(operators[node.name], layer)
         for spec in live.values():
             if spec.target not in held:
                 self._hold(spec, program)
         tensors = {name: held.get(spec.target, str(spec.target)) for name, spec in live.items()}
-        self.recipe = Recipe(program, layers, tuple(idle), tensors)
+        self.recipe = Recipe(program, layers, tuple(idle), operators, tensors)
 
     def forward(self, *inputs: Tensor) -> Any:
         """The outputs: a tensor, or a tuple of all there are."""
@@ -137,6 +153,13 @@ class ProgramModule(nn.Module):
                 "model without it"
             )
 
+    def _add(self, path: str, layer: nn.Module) -> None:
+        """Put a layer at a path, around those that are inside it already."""
+        for name, part in _module_at(self, path, self._kinds).named_children():
+            layer.add_module(name, part)
+        prefix, _, name = path.rpartition(".")
+        _module_at(self, prefix, self._kinds).add_module(name, layer)
+
     def _make_layers(
         self,
         matches: Mapping[fx.Node, Match],
@@ -166,11 +189,7 @@ class ProgramModule(nn.Module):
                 if its.target:
                     held.setdefault(its.target, f"{path}.{name}")
             taken.add(path)
-            layer = _layer(first, tensors)
-            for name, part in _module_at(self, path, self._kinds).named_children():
-                layer.add_module(name, part)
-            prefix, _, name = path.rpartition(".")
-            _module_at(self, prefix, self._kinds).add_module(name, layer)
+            self._add(path, _layer(first, tensors))
             layers |= {one.node.name: (path, one) for one in group}
         return layers, held
 
@@ -184,11 +203,15 @@ class _Run(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Run an operator, or the layer that it is."""
+        assert isinstance(self.module, nn.Module)
+        if n.name in self._recipe.operators:
+            layer = self.module.get_submodule(self._recipe.operators[n.name])
+            assert isinstance(layer, OperatorLayer)
+            return layer.run(*self.fetch_args_kwargs_from_env(n)[0])
         if n.name not in self._recipe.layers:
             return super().run_node(n)
         path, found = self._recipe.layers[n.name]
         inputs = tuple(self.env[one] for one in found.inputs)
-        assert isinstance(self.module, nn.Module)
         return call(self.module.get_submodule(path), inputs)
 
 

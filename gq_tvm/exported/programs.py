@@ -79,6 +79,7 @@ class _Lifted:
         self._graph = graph
         self._module = module
         self._placeholders: dict[str, fx.Node] = {}
+        self._whole: dict[int, Tensor] = {}
         self._first = first
         self.specs: dict[str, InputSpec] = {}
         self.state: dict[str, Tensor] = {}
@@ -128,7 +129,10 @@ class _Lifted:
         self._placeholders[path] = node
         persistent = True if kind is InputKind.BUFFER else None
         self.specs[node.name] = InputSpec(kind, TensorArgument(node.name), path, persistent)
-        self.state[path] = tensor
+        if id(tensor) not in self._whole:
+            part = tensor.nbytes < tensor.untyped_storage().nbytes()  # a file would hold it all
+            self._whole[id(tensor)] = tensor.detach().clone() if part else tensor
+        self.state[path] = self._whole[id(tensor)]
         return node
 
     def _fake_mode(self) -> Any:

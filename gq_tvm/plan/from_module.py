@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
@@ -248,7 +249,10 @@ class _Describer:
 
 
 def placed(function: Function) -> Function:
-    """Give every result of a kernel a slot; one whose last reader is done is used again."""
+    """Give every result of a kernel a slot; one whose last reader is done is used again.
+
+    Of the free slots the smallest that is large enough, or else the largest, which then grows.
+    """
     values = list(function.values)
     for number in map(function.root, function.returned):
         if values[number].kind == "temporary":
@@ -260,7 +264,9 @@ def placed(function: Function) -> Function:
         if isinstance(one, Operand)
     }
     free: list[int] = []
-    sizes: list[tuple[str, frozenset[Size]]] = []  # of the first value of each slot
+    held: list[
+        dict[tuple[str, ...], int]
+    ] = []  # by slot: the most bytes, by the sizes they are times
     busy: dict[int, int] = {}
     for step, call in enumerate(function.calls):
         for one in call.arguments:
@@ -269,30 +275,36 @@ def placed(function: Function) -> Function:
             value = values[one.value]
             if value.kind != "temporary":
                 continue
-            size = _size_of(value)
-            alike = [slot for slot in free if sizes[slot] == size] or free
-            if alike:
-                slot = alike[-1]
+            size, times = _size_of(value)
+            if free:
+                slot = _fitting([(held[slot].get(times, 0), slot) for slot in free], size)
                 free.remove(slot)
             else:
-                slot = len(sizes)
-                sizes.append(size)
+                slot = len(held)
+                held.append({})
+            held[slot][times] = max(held[slot].get(times, 0), size)
             values[one.value] = replace(value, where=slot)
             busy[one.value] = slot
         done = [number for number in busy if last_use[number] <= step]
         free += [busy.pop(number) for number in done]
-    return replace(function, values=tuple(values), slots=len(sizes))
+    return replace(function, values=tuple(values), slots=len(held))
 
 
-def _size_of(value: Value) -> Any:
-    """What tells values of one size from others: the number, and the other sizes it is times."""
-    fixed, others = 1, []
+def _fitting(free: list[tuple[int, int]], size: int) -> int:
+    """The slot for so many bytes, of free ones, bytes and number each."""
+    enough = [one for one in free if one[0] >= size]
+    return (min(enough) if enough else max(free))[1]
+
+
+def _size_of(value: Value) -> tuple[int, tuple[str, ...]]:
+    """The bytes of a value, and the sizes known only at run time that these are times."""
+    fixed, others = np.dtype(value.dtype).itemsize, []
     for size in value.shape:
         if isinstance(size, int):
             fixed *= size
         else:
             others.append(str(size))
-    return value.dtype, fixed, tuple(sorted(others))
+    return fixed, tuple(sorted(others))
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -15,6 +15,7 @@ from gq_tvm.ops.checks import GROUPS
 from gq_tvm.quantize.calibration.calibrate import Calibration
 from gq_tvm.quantize.calibration.fitted import Fitted
 from gq_tvm.quantize.calibration.inputs import Inputs
+from gq_tvm.quantize.calibration.tuning import tune as tuned
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.drop_in.arguments import check_numbers, check_patterns
 from gq_tvm.quantize.drop_in.copying import copied
@@ -31,6 +32,8 @@ _MUCH = 0.1  # of a weight's norm, that its codebook loses
 _MOST_NAMED = 8
 _SCALES = ("tensor", "row", *GROUPS)
 _DEFAULT_GROUP = 32
+# Left open, a model that has weights of so few bits is tuned for so many steps.
+_TUNED_BITS, _STEPS = 4, 100
 
 
 def say_to_stderr(line: str) -> None:
@@ -67,13 +70,15 @@ def compress(
     inputs: Any = None,
     scales: str | int | Mapping[str, str | int] | None = None,
     outliers: float | None = None,
+    tune: int | None = None,
     progress: Say | None = say_to_stderr,
 ) -> nn.Module:
     """Put each weight in the codebook that errs least, as it is deployed [C].
 
     With ``inputs`` the errors that count are those of the layers' outputs: each weight is fitted
     to the inputs it meets behind the layers compressed before it, and the bias behind it makes up
-    for the mean of what is changed. What is lost is said at the end, and a warning says where it
+    for the mean of what is changed; then the whole learns from the float model (see ``tune``). What
+    is lost is said at the end, and a warning says where it
     is much (see ``losses``). Without, weights that lose more than a tenth of their norm are named
     in a warning.
 
@@ -90,16 +95,24 @@ def compress(
             or these by pattern, as in ``overrides``; None: 32, but a row where weights have 1 bit
             or activations 1 or 2.
         outliers: the largest share of weights kept apart at 16 bits, 0 to 0.005; None: 0.
+        tune: steps of gradient descent that move levels, scales, indices, biases and norms to
+            where the layers' outputs are nearest to the float model's, with ``inputs``. They need
+            several times the model's memory. None: 100 where a weight has 4 bits or fewer, else 0.
         progress: told in lines how the work goes on and what is lost; None: nobody.
 
     Returns:
         A copy with codebook layers, as ``convert`` gives it.
 
     Raises:
-        Error: as ``prepare``; or inputs that do not fit the model, are none, or hold NaN.
+        Error: as ``prepare``; or inputs that do not fit the model, are none, or hold NaN; or
+            ``tune`` is below 0, or is asked for without inputs.
         Interrupted: on Ctrl-C, once a weight is compressed with inputs; it holds the rest.
     """
     say = progress or (lambda line: None)
+    if tune is not None and (type(tune) is not int or tune < 0):
+        raise Error(f"compress: tune must be a number of steps, 0 or more, got {tune!r}.")
+    if tune and inputs is None:
+        raise Error("compress: tune needs inputs to learn from; give some, or leave tune out.")
     prepared = copied(model, "compress")
     try:
         attach(prepared, bits, overrides, activation, Fitted)
@@ -111,6 +124,12 @@ def compress(
             return _deployed(prepared, names)
         examples = Inputs.of(inputs, "compress")
         _calibrate(prepared, names, examples, say)
+        if tune is None:
+            tune = _STEPS if any(one.bits <= _TUNED_BITS for one in names) else 0
+        try:
+            tuned(prepared, model, examples, tune, say)
+        except KeyboardInterrupt:
+            raise Interrupted(prepared, names) from None
         compressed = _deployed(prepared, names)
     except Error as refusal:
         raise Error(re.sub("^(prepare|convert|fit):", "compress:", str(refusal))) from None

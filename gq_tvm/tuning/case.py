@@ -41,8 +41,8 @@ class Case:
         scale, zero = np.ones(1, np.float32), None
         if product.parted:
             scales = (product.n, product.groups) if product.group else (1,)
-            scale = rng.uniform(0.5, 2, scales).astype(np.float32)
-            zero = rng.standard_normal(scales).astype(np.float32) if product.zero else None
+            scale = rng.uniform(1, 4, scales).astype(product.scale_type)
+            zero = rng.uniform(1, 4, scales).astype(product.zero_type) if product.zero else None
         self.weight = Weight(indices, codebook if product.tables else codebook[None], scale, zero)
         self.inputs, self.expected = self._linear(rng)
         self.tolerance = _FP32

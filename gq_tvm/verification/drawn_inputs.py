@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from gq_tvm.errors import Error
+from gq_tvm.exported.inputs import Input, read_arrays
 from gq_tvm.plan.plan import Function, Plan
-from gq_tvm.plan.size import Computed, Named, evaluate
+from gq_tvm.plan.size import Computed, Named, Size, evaluate
 
 _CALLS = 4
 _MOST_FRAMES = 16  # how far a size known at run time is drawn above its least value
@@ -73,25 +72,17 @@ def _random(
 
 
 def read(file: str | os.PathLike[str], plan: Plan) -> dict[str, list[list[NDArray]]]:
-    """The inputs in an ``.npz`` file, for the functions it has all inputs of.
+    """The inputs in an ``.npz`` file, for the functions it has inputs of.
 
     Raises:
-        Error: it is no such file, or has the inputs of no function.
+        Error: see ``exported.inputs.read_arrays``.
     """
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, BadZipFile) as failure:
-        raise Error(f"{file} is not a readable .npz file; write it with numpy.savez") from failure
-    found = {}
-    for name, function in plan.functions.items():
-        keys = [
-            key if key in arrays else f"{name}.{key}"
-            for key in (tensor.name for tensor in function.inputs)
-        ]
-        if all(key in arrays for key in keys):
-            found[name] = [[arrays[key] for key in keys]]
-    if not found:
-        names = ", ".join(t.name for f in plan.functions.values() for t in f.inputs)
-        raise Error(f"{file} has the inputs of no function; name the arrays {names}")
-    return found
+    functions = {
+        name: [Input(one.name, one.dtype, tuple(map(_spelled, one.shape))) for one in its.inputs]
+        for name, its in plan.functions.items()
+    }
+    return read_arrays(file, functions)
+
+
+def _spelled(size: Size) -> int | str:
+    return size if isinstance(size, int) else str(size)

@@ -12,6 +12,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
+from gq_tvm.exported.operators import argument_names, overridden
+
 # Operators that sum, in an order of their own: where compiled code differs from PyTorch.
 _SUMS = {
     *(
@@ -69,27 +71,12 @@ def activations(program: ExportedProgram, override: str | None = None) -> Counte
     found: Counter[str] = Counter()
     for node in program.graph.nodes:
         if node.op == "call_function" and str(node.target).startswith("gq."):
-            names = _names(node.target)
+            names = argument_names(node.target)
             if "activation" in names:
                 weights = sum(name.startswith("indices") for name in names)
                 at = names.index("activation")
-                found[_overridden(node.target, node.args, override)[at]] += weights
+                found[overridden(node.target, node.args, override)[at]] += weights
     return found
-
-
-def _names(target: Any) -> list[str]:
-    """What an operator calls its arguments."""
-    return [one.name for one in target._schema.arguments]
-
-
-def _overridden(target: Any, args: tuple[Any, ...], activation: str | None) -> tuple[Any, ...]:
-    """The arguments of a codebook layer with other activations, as ``build`` compiles it."""
-    names = _names(target)
-    grouped = "groups" in names and args[names.index("groups")] != 1
-    if activation is None or grouped or "activation" not in names:
-        return args
-    at = names.index("activation")
-    return (*args[:at], activation, *args[at + 1 :])
 
 
 class _Run(fx.Interpreter):
@@ -110,7 +97,7 @@ class _Run(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         space, _, name = str(n.target).partition(".")
         if space == "gq":
-            args = _overridden(n.target, args, self._activation)
+            args = overridden(n.target, args, self._activation)
         if self._noise and (space == "gq" or name.partition(".")[0] in _SUMS):
             axis = 1 if "conv" in name else -1
             args = tuple(

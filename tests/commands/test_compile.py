@@ -128,7 +128,10 @@ def test_tied_weights_count_once(tmp_path, capsys):
         (["linear.pt2", "-o", "out.gq", "--tune", "0"], "'0' is no whole number of 1 or more"),
         (["linear.pt2", "-o", "taken"], "taken exists and is not a gq-tvm artefact"),
         (["linear.pt2", "-o", "out.gq", "--verify", "--inputs", "broken.pt2"], "not a readable"),
-        (["linear.pt2", "-o", "out.gq", "--inputs", "inputs.npz"], "--inputs needs --verify"),
+        (
+            ["linear.pt2", "-o", "out.gq", "--inputs", "inputs.npz"],
+            "--inputs needs --verify or --against-float",
+        ),
         (["linear.pt2", "-o", "out.gq", "--activation", "int4"], "invalid choice: 'int4'"),
         (["linear.pt2"], "is required: -o/--output, --bundle"),
         ([], "the following arguments are required: MODEL.pt2"),

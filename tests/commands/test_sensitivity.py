@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from gq_tvm import allocate, sensitivity
+from gq_tvm import allocate, compress, sensitivity
 from gq_tvm.quantize import Sensitivity
 
 pytestmark = pytest.mark.export
@@ -57,6 +58,13 @@ def test_from_a_program_to_bits(folder, monkeypatch, capsys):
     overrides = tomllib.loads((folder / "bits.toml").read_text())["quantise"]["overrides"]
     assert overrides.keys() == found.weights.keys()
     assert set(overrides.values()) <= {2, 4, 32}
+    assert compress.main(["model.pt2", "--allocation", "bits.toml", "-o", "small.pt2"]) == 0
+    shown = capsys.readouterr().out
+    for name, bits in overrides.items():
+        assert re.search(rf"^{re.escape(name)} +\d+x\d+ +{bits} ", shown, re.MULTILINE), shown
+    (folder / "wrong.toml").write_text("[quantise.overrides]\n'output.weight' = 9\n")
+    assert compress.main(["model.pt2", "--allocation", "wrong.toml", "-o", "small.pt2"]) == 2
+    assert "bits of output.weight must be 1 to 8 or 32, got 9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

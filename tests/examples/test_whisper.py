@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from examples.whisper import checkpoint, ctranslate2_file
-from examples.whisper.compiling import compress, float_step, write
+from examples.whisper.compiling import calibration, compress, float_step, write
 from examples.whisper.greedy import greedy
 from examples.whisper.log_mel import FRAMES, log_mel
 from examples.whisper.network import Listen, Sizes, Step, Whisper
@@ -127,10 +127,11 @@ def test_a_missing_vocabulary_is_refused(tmp_path: Path) -> None:
 def test_the_artefact_writes_what_the_network_writes(
     whisper: Whisper, folder: Path, tmp_path: Path
 ) -> None:
-    compressed = compress(whisper, 8, "fp32")
+    vocabulary, features = Vocabulary(folder), log_mel(noise())
+    inputs = calibration(whisper, vocabulary, [log_mel(noise(1))])
+    compressed = compress(whisper, 8, "fp32", inputs=inputs)
     write(compressed, folder, tmp_path / "whisper")
-    recogniser, vocabulary = Recogniser(tmp_path / "whisper"), Vocabulary(folder)
-    features = log_mel(noise())
+    recogniser = Recogniser(tmp_path / "whisper")
     text = greedy(vocabulary, float_step(compressed, torch.from_numpy(features)))
     assert recogniser.tokens(features) == text
     assert len(text) > 64  # the cache had to grow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -30,6 +31,25 @@ def test_memory_of_results_is_used_again():
     slots = [one.where for one in function.of_kind("temporary")]
     assert len(slots) == 4
     assert len(set(slots)) == function.slots == 2  # what is read and what is written
+
+
+def test_large_results_share_the_large_memory():
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = nn.ModuleList(Linear(60, 6, seed=i) for i in range(3))
+            self.narrow = nn.ModuleList(Linear(6, 60, seed=i) for i in range(3))
+
+        def forward(self, x):
+            for wide, narrow in zip(self.wide, self.narrow, strict=True):
+                x = torch.tanh(x) + narrow(wide(x))
+            return x
+
+    function = planned(Residual(), torch.zeros(2, 6))
+    most = [0] * function.slots
+    for value in function.of_kind("temporary"):
+        most[value.where] = max(most[value.where], math.prod(map(int, value.shape)))
+    assert sorted(most).count(120) == 1
 
 
 def numbers(arguments: Sequence[object]) -> list[int]:

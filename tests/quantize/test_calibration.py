@@ -201,7 +201,7 @@ def test_weights_that_meet_one_input_are_fitted_from_one_run_to_one_matrix(fitte
         ran.append(model)
         model(torch.randn(9, 6))
 
-    compressed = quantize.compress(model, 4, inputs=run, progress=None)
+    compressed = quantize.compress(model, 4, inputs=run, tune=0, progress=None)
     close(fitted[0][1], fitted[1][1])
     # The survey, the one group, and the float and the compressed model compared.
     assert len(ran) == 4
@@ -363,3 +363,48 @@ def test_inputs_help():
         for given in (None, [x[:300]])
     ]  # fmt: skip
     assert lost[1] < 0.5 * lost[0]
+
+
+class Uneven(nn.Module):
+    """Inputs of unlike size before weights that make up for it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.sizes = torch.logspace(0, -4, 16)
+        self.layer: Any = {
+            "linear": nn.Linear(16, 8),
+            "conv": nn.Conv1d(16, 8, 3, padding=1),
+            "lstm": nn.LSTM(16, 8, batch_first=True),
+            "gru": nn.GRU(16, 8, batch_first=True),
+        }[kind]
+        weight = self.layer.weight if kind in ("linear", "conv") else self.layer.weight_ih_l0
+        weight.data /= self.sizes[:, None] if kind == "conv" else self.sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.sizes
+        if isinstance(self.layer, nn.Conv1d):
+            return self.layer(x.transpose(1, 2))
+        y = self.layer(x)
+        return y if isinstance(y, Tensor) else y[0]
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "lstm", "gru"])
+def test_inputs_of_unlike_size_have_factors_in_front(kind):
+    model, x = Uneven(kind), torch.randn(4, 50, 16)
+    small = quantize.compress(model, 8, inputs=list(x[:2].split(1)), progress=None)
+    scale = small.layer.input_scale
+    assert scale.shape == (16,)
+    assert torch.equal(scale.log2(), scale.log2().round())
+    lost = quantize.losses(model, small, [x[2:]])
+    assert lost.outputs[0].lost < 2e-3
+    plain = quantize.compress(model, 8, progress=None)
+    assert quantize.losses(model, plain, [x[2:]]).outputs[0].lost > 20 * lost.outputs[0].lost
+    name = "weight" if kind in ("linear", "conv") else "weight_ih_l0"
+    float_weight, read = getattr(model.layer, name), getattr(small.layer, name)
+    torch.testing.assert_close(read, float_weight, rtol=0.1, atol=0.1 * float(read.abs().max()))
+
+
+def test_even_inputs_have_no_factors():
+    small = quantize.compress(chain(8, 6, 4), 4, inputs=[torch.randn(60, 8)], progress=None)
+    assert not any("input_scale" in name for name in small.state_dict())

@@ -17,6 +17,7 @@ from gq_tvm import targets
 from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.ops.weight import Weight
 from gq_tvm.quantize.deployed.codebook_layers import CodebookEmbedding, CodebookLinear
+from gq_tvm.quantize.deployed.codebook_recurrent import CodebookLSTM
 from gq_tvm.schedules import Choice, Product, family
 
 quantize: Any = gq_tvm.quantize
@@ -43,6 +44,14 @@ def test_a_layer_of_a_weight_gives_it_back():
     assert torch.equal(layer.weight, torch.from_numpy(held.expand()))
     x = torch.randn(4, 70)
     torch.testing.assert_close(layer(x), x @ layer.weight.T)
+
+
+def test_a_recurrent_layer_of_weights_gives_them_back():
+    pairs = [(weight(24, 70, 3), weight(24, 6, 3, outliers=4)), (weight(24, 6), weight(24, 6))]
+    layer = CodebookLSTM(pairs, [torch.zeros(24)] * 2, "fp32")
+    for (_, back), held in zip(layer.codebook_weights(), [*pairs[0], *pairs[1]], strict=True):
+        assert (back.numpy().expand() == held.expand()).all()
+    assert not list(layer.parameters())
 
 
 def test_outliers_are_saved_and_loaded(tmp_path):

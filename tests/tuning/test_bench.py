@@ -52,10 +52,12 @@ def test_every_form_of_a_weight_passes_its_check(bench, activation):
     plain = Product(20, 70, 4, activation, 3)
     for product in (
         replace(plain, group=16, zero=True),
+        replace(plain, group=32, zero=True, scale_type="float16", zero_type="uint8"),
         replace(plain, tables=4),
         replace(plain, group=32, tables=0),
     ):
         task = Task(NATIVE.name, families_for(NATIVE, product)[0].name, product)
+        assert Task.parse(task.key) == task
         bench.build(task, task.default)
 
 

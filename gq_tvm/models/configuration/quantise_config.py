@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gq_tvm import reading
-from gq_tvm.errors import Error
 from gq_tvm.models.configuration.config_table import Limits, Table
 from gq_tvm.models.training.trainer import Schedule
 from gq_tvm.quantize import prepare
+from gq_tvm.quantize.allocation.overrides import read_overrides
 
 SCHEDULE_LIMITS: Limits = {
     "steps": (1, None), "learning_rate": (1e-9, 1), "warmup": (0, None), "curriculum": (0, 1),
@@ -86,23 +84,12 @@ def _options(table: Table) -> dict[str, Any]:
         else:
             options[key] = table.take(key)
     if allocation := table.path("allocation", None):
-        own = _allocation(allocation)
+        own = read_overrides(allocation)
         before = {key: n for key, n in options.get("overrides", {}).items() if key not in own}
         options["overrides"] = {**before, **own}  # a key that stood before would keep its place
     for key in parameters:
         table.take(key, None)  # known, also where it is not given
     return options
-
-
-def _allocation(path: Path) -> dict[str, int]:
-    """Bits by weight, as ``gq_tvm.allocate`` writes them."""
-    try:
-        values = reading.toml(reading.text(path))
-    except ValueError as error:
-        raise Error(f"{path} cannot be read as an allocation ({error}); allocate again") from None
-    table = Table(values, "", path.parent).table("quantise")
-    found: dict[str, int] = _patterns(table, "overrides")
-    return found
 
 
 def _patterns(table: Table, key: str) -> Any:

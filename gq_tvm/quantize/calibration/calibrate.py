@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from gq_tvm.quantize.calibration.biases import bias_behind
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
+from gq_tvm.quantize.calibration.smoothing import SAMPLE, can_scale, factors, put_before
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
 from gq_tvm.quantize.fitting import fit
@@ -101,12 +102,13 @@ class Calibration:
     def run(self) -> None:
         """Compress all weights that are reached."""
         clock = None
-        for met in self.each():
-            quantizer = met.reached.quantizer
-            quantizer.take(fit(quantizer.rows, quantizer.form, met.moments, met.rows))
-            self._correct_biases(quantizer, met.means)
-            clock = clock or _Clock(self.reached, self._say)
-            clock.tick(met.reached)
+        with closing(self.each()) as each:  # an interrupt ends what watches the model, too
+            for met in each:
+                quantizer = met.reached.quantizer
+                quantizer.take(fit(quantizer.rows, quantizer.form, met.moments, met.rows))
+                self._correct_biases(quantizer, met.means)
+                clock = clock or _Clock(self.reached, self._say)
+                clock.tick(met.reached)
 
     def each(self, floats: bool = False) -> Generator[Met, None, None]:
         """The weights that are reached, in the order of execution, and what they meet.
@@ -116,6 +118,7 @@ class Calibration:
         """
         with evaluating(self._model), self._tap:
             reached = self.reached = self._survey()
+            self._smooth(reached)
             found = {one.quantizer for one in reached}
             self.untouched = [one for one in self._names if one not in found]
             for one in reached:
@@ -129,12 +132,25 @@ class Calibration:
                 del collected  # before the next are collected
 
     def _survey(self) -> list[Reached]:
-        survey = Survey(self._names, self._verb)
+        survey = Survey(self._names, self._verb, max(1, SAMPLE // len(self._inputs)))
         for number, run in enumerate(self._inputs.runs()):
             survey.begin(number, f"{self._verb}: {self._inputs.name(number)}")
             self._tap.begin(floats=True, watch=survey)
             run(self._model)
         return survey.found()
+
+    def _smooth(self, reached: list[Reached]) -> None:
+        """Put factors before the inputs that rounded rows would hold badly."""
+        for one in reached:
+            (layer, attribute), *others = self._holders[one.quantizer]
+            if others or one.read or not one.multiplied or not can_scale(layer, attribute):
+                continue
+            weight = one.quantizer.shown.float
+            taps = weight.shape[2] if weight.dim() == 3 else 1
+            scale = factors(one.quantizer.rows, one.sample, taps)
+            if scale is not None:
+                one.quantizer.change(put_before(layer, weight, scale))
+                one.stand_apart()
 
     def _groups(self, reached: list[Reached]) -> Iterator[list[Reached]]:
         work = sum(one.work for one in reached)

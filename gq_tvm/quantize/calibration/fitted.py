@@ -72,6 +72,11 @@ class Fitted(Quantizer):
         assert self._fit is not None
         return self._fit.weight
 
+    def change(self, weight: Tensor) -> None:
+        """Have another float weight, before it is fitted."""
+        self.shown.float = self.shown.compressed = weight
+        self.shown.show(floats=True)
+
     def take(self, fit: Fit) -> None:
         """Be of a codebook from now on; the parameter holds what it stands for."""
         shape = self.shown.float.shape

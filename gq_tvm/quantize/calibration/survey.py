@@ -21,6 +21,7 @@ class Reached:
         name: the weight's.
         rows: rows of inputs, over all runs.
         uses: how often each run multiplies by it.
+        read: whether code past the layer multiplies by it too.
         looked_up: whether ids choose among its rows.
         multiplied: whether inputs meet it as a matrix.
     """
@@ -31,12 +32,35 @@ class Reached:
     uses: dict[int, int] = field(default_factory=dict)
     looked_up: bool = False
     multiplied: bool = False
+    read: bool = False
+    _sample: list[Tensor] = field(default_factory=list)
+    _kept: int = 0  # of the present run's
     _inputs: int = 0  # a hash of which inputs it met, one after the other
 
     @property
     def inputs(self) -> tuple[int, int]:
         """Alike for weights that met the same inputs, one for one."""
         return self._inputs, self.quantizer.rows.shape[1]
+
+    @property
+    def sample(self) -> Tensor:
+        """Some of the rows, f32 [M, K]."""
+        return torch.cat(self._sample)
+
+    def stand_apart(self) -> None:
+        """Meet inputs of its own from now on."""
+        self._inputs = hash((self._inputs, self.name))
+
+    def add(self, rows: Tensor, most: int) -> None:
+        """Count rows, and keep some, ``most`` of those of a run."""
+        self.multiplied = True
+        flat = rows.reshape(-1, rows.shape[-1])
+        self.rows += len(flat)
+        room = most - self._kept
+        if room > 0 and len(flat):
+            taken = flat[:: -(-len(flat) // room)].detach().cpu().clone()
+            self._sample.append(taken)
+            self._kept += len(taken)
 
     @property
     def work(self) -> float:
@@ -50,9 +74,11 @@ class Survey:
     Args:
         names: of the weights.
         verb: who refuses.
+        most: rows to be kept of each weight's in a run.
     """
 
-    def __init__(self, names: dict[Fitted, str], verb: str) -> None:
+    def __init__(self, names: dict[Fitted, str], verb: str, most: int) -> None:
+        self._most = most
         self._names = names
         self._verb = verb
         self._found: dict[Fitted, Reached] = {}
@@ -76,8 +102,10 @@ class Survey:
                     f"{self._verb}: {self._where} bring NaN or infinity to {one.name}; leave such "
                     "examples out, or mend the float model."
                 )
-            one.multiplied = True
-            one.rows += rows.numel() // rows.shape[-1]
+            if self._run not in one.uses:
+                one._kept = 0
+            one.add(rows, self._most)
+            one.read |= use.activation == "fp32"
         else:
             one.looked_up = True
         one.uses[self._run] = one.uses.get(self._run, 0) + 1

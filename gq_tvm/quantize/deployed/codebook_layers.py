@@ -19,7 +19,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops import checks
 from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors, expand
 from gq_tvm.ops.weight import Weight
-from gq_tvm.quantize.drop_in.replacement import Replacement
+from gq_tvm.quantize.drop_in.replacement import Replacement, scaled_input
 
 
 def looked_up(name: str) -> Any:
@@ -31,7 +31,11 @@ def looked_up(name: str) -> Any:
 
     def value(layer: Any) -> Tensor:
         left = layer._parameters.get(name)
-        return expand(layer.codebook_weight(name)) if left is None else left
+        if left is not None:
+            return left
+        weight = expand(layer.codebook_weight(name))
+        # As PyTorch's layer would have it, with the factors of its inputs.
+        return scaled_input(layer, weight) if name in ("weight", "weight_ih_l0") else weight
 
     return property(value)
 
@@ -171,7 +175,7 @@ class CodebookLinear(OneWeight, nn.Linear):
         """``input W^T + bias``."""
         weight = self.codebook_weight("weight")
         return torch.ops.gq.codebook_linear(
-            input, *weight.coded, self.bias, self.activation, *weight.outliers
+            scaled_input(self, input), *weight.coded, self.bias, self.activation, *weight.outliers
         )
 
 
@@ -221,6 +225,7 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """The convolution: [B, N, T'] or [N, T']."""
         padding, pad = self._padded
+        input = scaled_input(self, input)
         x = input if input.dim() == 3 else input.unsqueeze(0)
         if pad is not None:
             x = F.pad(x, pad[:2], pad[2])

@@ -22,6 +22,7 @@ from gq_tvm.quantize.drop_in.recurrent import (
     run_layers,
     weights_of_layer,
 )
+from gq_tvm.quantize.drop_in.replacement import scaled_input
 
 #: For each layer the weight before the input and the one before the state.
 Pairs = Sequence[tuple[AnyWeight, AnyWeight]]
@@ -80,7 +81,8 @@ class CodebookRecurrent(CodebookLayer, nn.RNNBase):
         self, pairs: Pairs, biases: Mapping[str, Tensor | None], activation: str
     ) -> None:
         flat = (WeightTensors.of(weight) for pair in pairs for weight in pair)
-        self.hold(dict(zip(self.weight_names(), flat, strict=True)), biases, activation)
+        names = (name for n in range(self.num_layers) for name in weights_of_layer(n))
+        self.hold(dict(zip(names, flat, strict=True)), biases, activation)
 
 
 def _sizes(pairs: Pairs) -> tuple[int, int, int]:
@@ -138,6 +140,7 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
         """As ``nn.LSTM``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state (h, c)."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+            x = scaled_input(self, x) if number == 0 else x
             if self._left_in_float(number):
                 return float_lstm(x, state, self._parameters_of(number))
             coded, outliers = self._operands(number)
@@ -189,6 +192,7 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
         """As ``nn.GRU``: f32 [B, T, I] (or [T, B, I], or [T, I]) and the state h."""
 
         def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+            x = scaled_input(self, x) if number == 0 else x
             if self._left_in_float(number):
                 return float_gru(x, state, self._parameters_of(number))
             biases = [getattr(self, name) for name in biases_of_layer(number)]

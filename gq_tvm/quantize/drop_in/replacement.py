@@ -9,9 +9,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 _MADE: dict[tuple[Any, Any], type[Replacement]] = {}
+
+
+def scaled_input(layer: nn.Module, x: Tensor) -> Tensor:
+    """The input of a layer, times the factors that ``compress`` may have put before it.
+
+    They are the buffer ``input_scale``, f32 [K], of a convolution [C].
+    """
+    scale = getattr(layer, "input_scale", None)
+    if scale is None:
+        return x
+    return x * (scale[:, None] if isinstance(layer, nn.Conv1d) else scale)
 
 
 class Replacement(nn.Module):

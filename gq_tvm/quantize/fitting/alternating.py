@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gq_tvm.quantize.fitting.form import Form
 from gq_tvm.quantize.fitting.groups import Groups, Scales
@@ -35,23 +36,23 @@ def alternate(groups: Groups, form: Form, start: list[F64]) -> F64:
         found.append((float((scales.error * some.worth).sum()), centroids))
 
     for relative in (torch.ones_like(signed), signed):
-        scales = Scales(relative, relative)
         for turn in range(_TURNS):
-            centroids = _centroids(some, scales, form)
-            scales = some.better(centroids, scales) if turn else some.scales(centroids)
+            centroids = _centroids(some, relative, form)
+            scales = some.better(centroids, relative) if turn else some.scales(centroids)
+            relative = scales.relative
         keep(scales, centroids)
     for centroids in start:
         keep(some.scales(centroids), centroids)
     return min(found, key=lambda one: one[0])[1]
 
 
-def _centroids(groups: Groups, scales: Scales, form: Form) -> F64:
-    worth = scales.relative**2 * groups.worth
+def _centroids(groups: Groups, relative: Tensor, form: Form) -> F64:
+    worth = relative**2 * groups.worth
     weights = groups.h * (worth / worth.max())[:, None]
     live = weights > 0
     if not live.any():
         return np.ones(1)
-    values = groups.values.double() / scales.relative[:, None]
+    values = groups.values.double() / relative[:, None]
     line = Line(values[live].numpy(), weights[live].double().numpy())
     return shape(line, form.levels, form.int8_grid)[0]
 

@@ -49,21 +49,27 @@ def by_columns(
         )
         for _ in range(_TURNS):
             assignments.descended(layer, book, indices, values)
-            least = layer.errors(values)
-            for refitted in _refits(form):
-                other = refitted(layer, book, indices, values).as_stored()
-                then = layer.values(other, indices, values)
-                now = layer.errors(then)
-                if now.sum() < least.sum():
-                    book, values, least = other, then, now
+            book, values, least = _refitted(layer, form, book, indices, values)
     return book, indices.t(), values.t()
 
 
-def _refits(form: Form) -> list[refit.Refit]:
+def _refitted(
+    layer: Layer, form: Form, book: Book, indices: Tensor, values: Tensor
+) -> tuple[Book, Tensor, Tensor]:
+    """The better of the book and those refitted, its values, and what each output errs."""
     refits: list[refit.Refit] = [refit.scales] * (form.scales != "tensor")
     if form.levels <= _MOST_REFITTED:
         refits.append(refit.grid_centroids if form.int8_grid else refit.centroids)
-    return refits
+    books = [(book, values)]
+    for once_more in refits:
+        book = once_more(layer, book, indices, books[-1][1]).as_stored()
+        books.append((book, layer.values(book, indices, values)))
+    least = layer.errors(values)
+    for book, now in books[:0:-1]:  # the last is as good as always the best
+        errors = layer.errors(now)
+        if errors.sum() < least.sum():
+            return book, now, errors
+    return *books[0], least
 
 
 def _spread(moments: Tensor) -> Tensor:

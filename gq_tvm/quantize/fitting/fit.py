@@ -105,8 +105,8 @@ def _by_groups(
             groups = Groups.of(weight, metric, group, apart)
             centroids = alternate(groups, form, [centroids])
             scales = groups.scales(centroids)
-    scale = (scales.relative * groups.size).view(len(weight), -1)
-    return Book(centroids, scale, group).as_stored(), apart
+    scale = scales.relative * groups.size
+    return Book(centroids, scale.view(len(weight), -1), group).as_stored(), apart
 
 
 def _even(form: Form) -> F64:

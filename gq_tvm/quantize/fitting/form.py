@@ -10,6 +10,7 @@ from gq_tvm.ops.torch_weight import WeightTensors
 
 #: The largest share of weights that may be kept apart at 16 bits.
 MOST_OUTLIERS = 0.005
+_FEW_OUTLIERS = 0.001  # which costs kernels a twentieth of their time at most
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def default_form(bits: int, activation: str) -> Form:
 
     On the weights of Silero VAD and Resemblyzer, halving groups of 64 to 32 takes a sixth off the
     error at 2 to 4 bits, and outliers beside them another twentieth to a half. From 6 bits on
-    little is lost, and rows do with a scale each. Products of 1-bit weights, and of signs, have
-    their fast kernels for scales of rows alone.
+    little is lost, and rows do with a scale each. More outliers would slow products down, and those
+    of 1-bit weights, and of signs, have their fast kernels for scales of rows alone.
 
     Args:
         bits: 1 to 8.
@@ -64,11 +65,7 @@ def default_form(bits: int, activation: str) -> Form:
     int8_grid = activation != "fp32"
     if bits == 1 or activation in ("int1", "int2"):
         return Form(bits, int8_grid, "row")
-    return (
-        Form(bits, int8_grid, "row", MOST_OUTLIERS)
-        if bits >= 6
-        else Form(bits, int8_grid, 32, 0.002)
-    )
+    return Form(bits, int8_grid, "row" if bits >= 6 else 32, _FEW_OUTLIERS)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from gq_tvm.quantize.quantisers.lloyd_max import F64
 
 _CHUNK = 2**16  # weights whose scales are searched at once, so that they stay in the cache
 # Of the largest weight; those of long rows, which may hold an outlier, go on for longer.
-_COARSE = tuple(2.0 ** (-k / 3) for k in range(-1, 9))
+_COARSE = tuple(2.0 ** (-k / 3) for k in range(-1, 7))
 _SMALL = tuple(2.0**-k for k in range(3, 13))
 _FINE = tuple(2.0 ** (k / 12) for k in (0, -2, -1, 1, 2))
 _LONG = 128
@@ -93,28 +94,26 @@ class Groups:
 
     def scales(self, centroids: F64) -> Scales:
         """The scales that err least, of either sign."""
-        long = self.values.shape[1] > _LONG
-        symmetric = long or np.allclose(centroids, -centroids[::-1])
-        signs = (1.0,) if symmetric else (1.0, -1.0)
-        factors = _COARSE + (_SMALL if long else ())
-        start = Scales(torch.ones_like(self.size), torch.full_like(self.size, torch.inf))
-        found = self._search(centroids, start, [s * f for f in factors for s in signs])
-        return self.better(centroids, found)
+        signs = (1.0,) if np.allclose(centroids, -centroids[::-1]) else (1.0, -1.0)
+        factors = _COARSE + (_SMALL if self.values.shape[1] > _LONG else ())
+        ones = torch.ones_like(self.size)
+        found = self._search(centroids, ones, [s * f for f in factors for s in signs])
+        return self._search(centroids, found.relative, _FINE)
 
-    def better(self, centroids: F64, start: Scales) -> Scales:
-        """Scales near those given."""
-        return self._search(centroids, start._replace(error=start.error * torch.inf), _FINE)
+    def better(self, centroids: F64, relative: Tensor) -> Scales:
+        """Scales near relative ones, f64 [G]."""
+        return self._search(centroids, relative, _FINE)
 
-    def _search(self, centroids: F64, start: Scales, factors: tuple[float, ...] | list) -> Scales:
+    def _search(self, centroids: F64, start: Tensor, factors: Sequence[float]) -> Scales:
         """The best of multiples of scales, each refined by least squares."""
         table = torch.from_numpy(centroids).float()
         nearest = Buckets((table[1:] + table[:-1]) / 2)
-        best, least = torch.empty_like(start.relative), torch.empty_like(start.relative)
+        best, least = torch.empty_like(start), torch.empty_like(start)
         step = max(1, _CHUNK // self.values.shape[1])
         for first in range(0, len(best), step):
             part = slice(first, first + step)
             values, h = self.values[part], self.h[part]
-            scale = start.relative[part].float()
+            scale = start[part].float()
             weighted = values * h
             chosen, error = scale, torch.full_like(scale, torch.inf)
             for factor in factors:

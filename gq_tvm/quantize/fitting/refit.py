@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gq_tvm.quantize.fitting.book import Book
@@ -30,16 +31,22 @@ def scales(layer: Layer, book: Book, indices: Tensor, values: Tensor) -> Book:
     """The scales of rows or groups that err least."""
     width, rows = values.shape
     group = book.group or width
-    parts = [slice(at, min(at + group, width)) for at in range(0, width, group)]
+    count = -(-width // group)
+
+    def by_group(inputs: Tensor) -> Tensor:
+        """Sums over the inputs, [count * group or fewer, N], of each group."""
+        fill = -len(inputs) % group
+        return F.pad(inputs, (0, 0, 0, fill)).view(-1, group, rows).sum(1)
+
     taken = layer.coded(torch.from_numpy(book.centroids).float()[indices])
-    wanted = layer.h @ (layer.weight - values)
-    gram = torch.empty(len(parts), len(parts), rows)
-    for j, part in enumerate(parts):
-        along = (layer.h[:, part] @ taken[part]).mul_(taken)
-        for i, other in enumerate(parts):
-            torch.sum(along[other], 0, out=gram[i, j])
-    slope = torch.stack([(taken[part] * wanted[part]).sum(0) for part in parts])
-    gram = (gram + gram.transpose(0, 1)).permute(2, 0, 1).double() / 2
+    gram = torch.empty(count, count, rows)
+    for j in range(count):
+        first = j * group
+        part = slice(first, first + group)
+        along = (layer.h[first:, part] @ taken[part]).mul_(taken[first:])
+        gram[j:, j] = gram[j, j:] = by_group(along)
+    slope = by_group((layer.h @ (layer.weight - values)).mul_(taken))
+    gram = gram.permute(2, 0, 1).double()
     diagonal = gram.diagonal(dim1=1, dim2=2)
     ridge = _RIDGE * diagonal.mean(1, keepdim=True)
     diagonal += torch.where(ridge > 0, ridge, 1.0)

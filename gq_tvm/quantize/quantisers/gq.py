@@ -24,7 +24,7 @@ from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.quantize.quantisers import mulaw
 from gq_tvm.quantize.quantisers.bucketize import Buckets
 from gq_tvm.quantize.quantisers.lloyd_max import cell_midpoints, lloyd_max
-from gq_tvm.quantize.quantisers.quantizer import Quantizer, SnapToInt8
+from gq_tvm.quantize.quantisers.quantizer import Quantizer, SnapToInt8, sum_by
 
 MU = 255.0
 #: Where centroids may start, in the space of u.
@@ -142,7 +142,7 @@ class _Assign(torch.autograd.Function):
         scale, indices = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
             return grad, None, None, None
-        return grad, _sum_by(indices, grad * scale, ctx.levels), None, None
+        return grad, sum_by(indices, grad * scale, ctx.levels), None, None
 
 
 class _Soft(torch.autograd.Function):
@@ -183,11 +183,6 @@ class _Soft(torch.autograd.Function):
         by_value = None
         if by_left is not None:
             by_value = grad.new_zeros(ctx.levels)
-            by_value[:-1] += _sum_by(lefts, grad * by_left, ctx.levels - 1)
-            by_value[1:] += _sum_by(lefts, grad * by_right, ctx.levels - 1)
+            by_value[:-1] += sum_by(lefts, grad * by_left, ctx.levels - 1)
+            by_value[1:] += sum_by(lefts, grad * by_right, ctx.levels - 1)
         return grad * steep, by_value, None, None
-
-
-def _sum_by(indices: Tensor, values: Tensor, count: int) -> Tensor:
-    flat = indices.reshape(-1)
-    return torch.bincount(flat, values.reshape(-1), minlength=count).to(values.dtype)

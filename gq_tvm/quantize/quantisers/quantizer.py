@@ -95,6 +95,12 @@ class SnapToInt8(torch.autograd.Function):
         return grad
 
 
+def sum_by(indices: Tensor, values: Tensor, count: int) -> Tensor:
+    """The sums of the values, float [...], that have each index, i32 [...]: [count]."""
+    flat = indices.reshape(-1)
+    return torch.bincount(flat, values.reshape(-1), minlength=count).to(values.dtype)
+
+
 def check_finite(name: str, weight: Tensor) -> None:
     """Refuse a weight that has diverged."""
     if not torch.isfinite(weight).all():

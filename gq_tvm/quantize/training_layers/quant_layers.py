@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gq_tvm.errors import Error
 from gq_tvm.ops import torch_ops, torch_weight
 from gq_tvm.quantize.deployed.codebook_layers import symmetric_padding, zero_padding
-from gq_tvm.quantize.drop_in.replacement import Replacement
+from gq_tvm.quantize.drop_in.replacement import Replacement, scaled_input
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
 
@@ -100,6 +100,7 @@ class QuantLinear(QuantLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Linear``: f32 [..., K] -> f32 [..., N]."""
         refuse_export()
+        input = scaled_input(self, input)
         if not self.training:
             with torch.no_grad():
                 y = torch_weight.product(input, self.operand("weight"))
@@ -116,6 +117,7 @@ class QuantConv1d(QuantLayer, nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Conv1d``: f32 [B, C, T] or [C, T] -> f32 [B, N, T'] or [N, T']."""
         refuse_export()
+        input = scaled_input(self, input)
         padding, pad = symmetric_padding(self)
         x = input if input.dim() == 3 else input.unsqueeze(0)
         if pad is not None:

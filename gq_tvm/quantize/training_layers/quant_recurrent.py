@@ -22,6 +22,7 @@ from gq_tvm.quantize.drop_in.recurrent import (
     run_layers,
     weights_of_layer,
 )
+from gq_tvm.quantize.drop_in.replacement import scaled_input
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_export
 
@@ -61,6 +62,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         ih, hh = weights_of_layer(number)
         if ih not in self.quantizers:
             return self._float_layer(x, state, number)
+        x = scaled_input(self, x) if number == 0 else x
         return self._loop(x, state, (self.operand(ih), self.operand(hh)), number)
 
     def _float_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
@@ -73,6 +75,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         ih, hh = weights_of_layer(number)
         if ih not in self.quantizers:
             return self._float_layer(x, state, number)
+        x = scaled_input(self, x) if number == 0 else x
         x = fake_quantize_rows(x, self.activation)
         weights = [self.quantized(ih), self.quantized(hh)]
         if self._rounds_state(hh):

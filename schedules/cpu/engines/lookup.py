@@ -136,17 +136,21 @@ class LookupEngine(Engine):
         (sums,) = self.accumulators(1, "int32", self.isa.sums_of(len(slots)))
         units = self.layout.shape(self.n, self.k)[1]
 
-        def step(unit: Expr) -> None:
-            self._unit(tile, unit, slots, sums)
-
         if self.product.parted:
-            self._multiply_groups(tile, slots, sums, step, units, store)
+            self._multiply_groups(tile, slots, sums, units, store)
         else:
-            self.trips(units, step)
+            self.trips(units, lambda unit: self._unit(tile, unit, slots, sums))
             self._finish(tile, slots, sums, store)
 
-    def _unit(self, tile: Expr, unit: Expr, slots: Sequence[Expr], sums: Sums) -> None:
-        """Emit a unit of K."""
+    def _unit(
+        self,
+        tile: Expr,
+        unit: Expr,
+        slots: Sequence[Expr],
+        sums: Sums,
+        starts: Sequence[Expr] | None = None,
+    ) -> None:
+        """Emit a unit of K; of the first of a group, `starts` are what its sums begin with."""
         isa, layout = self.isa, self.layout
         _, _, count, size = layout.shape(self.n, self.k)
         ahead = self.schedule["prefetch"] // (count * size)
@@ -162,7 +166,7 @@ class LookupEngine(Engine):
                 T.bind(self._centroids(vectors, group * self.vectors + v))
                 for group in range(layout.groups)
             ]
-            before = [self.read(part) for part in sums[v]]
+            before = starts or [self.read(part) for part in sums[v]]
             after = isa.dot_rows(before, weights, activations)
             for part, result in zip(sums[v], after, strict=True):
                 self.write(part, result)
@@ -186,7 +190,6 @@ class LookupEngine(Engine):
         tile: Expr,
         slots: Sequence[Expr],
         sums: Sums,
-        step: Callable[[Expr], None],
         units: int,
         store: Store,
     ) -> None:
@@ -194,8 +197,10 @@ class LookupEngine(Engine):
         totals = self.accumulators(len(slots), "float32")
 
         def group(number: Expr, first: Expr, count: int) -> None:
-            self._clear(number, slots, sums)
-            self.trips(count, step, first)
+            self._unit(tile, first, slots, sums, self._starts(number, slots, len(sums[0])))
+            self.trips(
+                count - 1, lambda unit: self._unit(tile, unit, slots, sums), first + T.int32(1)
+            )
             self._add_group(tile, number, slots, sums, totals)
 
         self.each_group(units, self.layout.depth, group)
@@ -204,15 +209,12 @@ class LookupEngine(Engine):
             for v in range(self.vectors):
                 store(row, v, self.read(totals[row][v][0]) * row_scale)
 
-    def _clear(self, group: Expr, slots: Sequence[Expr], sums: Sums) -> None:
-        """Set the sums to where a group begins: 0, or what makes up for the centroids' offset."""
-        starts = [T.broadcast(T.int32(0), self.lanes)] * len(sums[0])
-        if self._start is not None:
-            assert self.isa.sums_of(len(slots)) == len(slots)
-            starts = [T.bind(T.broadcast(self._start[slot, group], self.lanes)) for slot in slots]
-        for parts in sums:
-            for part, start in zip(parts, starts, strict=True):
-                self.write(part, start)
+    def _starts(self, group: Expr, slots: Sequence[Expr], count: int) -> Sequence[Expr]:
+        """Where sums of a group begin: at 0, or at what makes up for the centroids' offset."""
+        if self._start is None:
+            return [T.broadcast(T.int32(0), self.lanes)] * count
+        assert count == len(slots)
+        return [T.bind(T.broadcast(self._start[slot, group], self.lanes)) for slot in slots]
 
     def _add_group(
         self, tile: Expr, group: Expr, slots: Sequence[Expr], sums: Sums, totals: list[Sums]

@@ -1,0 +1,101 @@
+"""Operators with weights in codebooks, of a program that was exported with them, as layers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from gq_tvm.exported.naming import module_of
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
+
+_INDICES = re.compile(r"\.?indices(?:_ih)?(_l\d+)?$")
+
+
+class OperatorLayer(CodebookLayer):
+    """An operator: called with all it takes, weights too.
+
+    Attributes:
+        time_first: Whether frames lie along the first axis of what it gives, for whoever looks;
+            the operators themselves give [B, T, ...].
+    """
+
+    replaced = nn.Module
+
+    def __init__(self, operator: Any, activation: str | None) -> None:
+        super().__init__()
+        self._operator = operator
+        self._activation = activation
+        self.time_first = False
+
+    def forward(self, *args: Any) -> Any:
+        """What the operator gives."""
+        results = self._operator(*overridden(self._operator, args, self._activation))
+        return (results[0].transpose(0, 1), *results[1:]) if self.time_first else results
+
+    def run(self, *args: Any) -> Any:
+        """The same for the program, in the layout it knows."""
+        results = self(*args)
+        return (results[0].transpose(0, 1), *results[1:]) if self.time_first else results
+
+
+def find_operators(program: ExportedProgram) -> dict[str, str]:
+    """The path of the layer that each operator is, by the node's name.
+
+    It is called as the buffers of its weight; where operators of two kinds share one, as the
+    modules they are in. Of the layers of an LSTM or GRU the last has the name of the whole.
+    """
+    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    groups: dict[tuple[str, str], list[fx.Node]] = defaultdict(list)
+    for node in program.graph.nodes:
+        if node.op == "call_function" and is_codebook(node.target):
+            held = [str(targets[one.name]) for one in node.all_input_nodes if targets.get(one.name)]
+            named = next((one for one in held if _INDICES.search(one)), None)
+            if named is not None:
+                groups[named, str(node.target)].append(node)
+    kinds: dict[str, int] = defaultdict(int)
+    last: dict[str, int] = defaultdict(int)
+    for target, _ in groups:
+        kinds[target] += 1
+        path, number = _place(target)
+        last[path] = max(last[path], number)
+    found: dict[str, str] = {}
+    for (target, _), nodes in groups.items():
+        path, number = _place(target)
+        if kinds[target] > 1:
+            path = module_of(nodes[0]) or path
+        elif number < last[path]:
+            path = f"{path}.l{number}"
+        found |= {node.name: path for node in nodes if path}
+    return found
+
+
+def is_codebook(target: Any) -> bool:
+    """Whether a node's target is an operator with weights in codebooks."""
+    return isinstance(target, torch._ops.OpOverload) and target.namespace == "gq"
+
+
+def argument_names(target: Any) -> list[str]:
+    """What an operator calls its arguments."""
+    return [one.name for one in target._schema.arguments]
+
+
+def overridden(target: Any, args: tuple[Any, ...], activation: str | None) -> tuple[Any, ...]:
+    """The arguments of a codebook layer with other activations, as ``build`` compiles it."""
+    names = argument_names(target)
+    grouped = "groups" in names and args[names.index("groups")] != 1
+    if activation is None or grouped or "activation" not in names:
+        return args
+    at = names.index("activation")
+    return (*args[:at], activation, *args[at + 1 :])
+
+
+def _place(target: str) -> tuple[str, int]:
+    """The path that the indices at a target belong to, and the number of the layer there."""
+    match = _INDICES.search(target)
+    assert match is not None
+    return target[: match.start()], int(match[1][2:]) if match[1] else 0
