@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     from benchmarks.compression.models import MODELS, Folders
     from benchmarks.machine import circumstances
 
-    folders = Folders(options.recordings, options.data, options.work.absolute())
+    folders = Folders(options.recordings, options.work.absolute())
     setting = work.Setting(folders, options.python)
     names = tuple(name for name, model in MODELS.items() if model(folders).given)
     chosen = [cell for cell in cells.cells(names) if options.only in cell.name]
@@ -57,9 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     folder = {"type": Path, "metavar": "FOLDER"}
     parser.add_argument(
         "--recordings", **folder, help="Free Spoken Digit Dataset: DIGIT_SPEAKER_TAKE.wav"
-    )
-    parser.add_argument(
-        "--data", **folder, help="prompts and clips for Whisper, see benchmarks/whisper/clips.py"
     )
     parser.add_argument(
         "--work",

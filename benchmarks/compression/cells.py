@@ -67,14 +67,6 @@ METHODS = {
 RIVALS = tuple(name for name, method in METHODS.items() if method.rival)
 
 
-#: Of Whisper, for which a cell takes minutes: the methods that are measured, and their bits.
-_WHISPER = (
-    OURS, OURS_INPUTS, "rounding-groups", "torchao-hqq", "torchao-hqq-scale", "nncf-scales",
-    "nncf-gptq", "nncf-gptq-zeros", "nncf-nf4", "ggml", "ggml-imatrix",
-)  # fmt: skip
-_WHISPER_BITS = (4, 3, 2, 5)
-
-
 @dataclass(frozen=True)
 class Cell:
     """One network, compressed and measured."""
@@ -97,15 +89,7 @@ class Cell:
     @property
     def compiled(self) -> bool:
         """Whether it is compiled too, and what the artefact says compared with PyTorch."""
-        ours = self.method in (OURS, OURS_INPUTS) and self.bits == 4
-        return ours and self.model == "silero"
-
-    @property
-    def measured(self) -> bool:
-        """Whether it is worth its time."""
-        if self.model != "whisper":
-            return True
-        return self.method in _WHISPER and self.bits in _WHISPER_BITS
+        return self.model == "silero" and self.method in (OURS, OURS_INPUTS) and self.bits == 4
 
 
 def cells(models: tuple[str, ...]) -> Iterator[Cell]:
@@ -116,5 +100,5 @@ def cells(models: tuple[str, ...]) -> Iterator[Cell]:
                 for method, what in METHODS.items():
                     for variant in what.bits:
                         cell = Cell(model, method, variant, activation)
-                        if cell.bits == bits and cell.measured:
+                        if cell.bits == bits:
                             yield cell

@@ -54,7 +54,7 @@ def _inputs(seed: int) -> torch.Tensor:
 def setting(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "tiny", Tiny)
     work._network.cache_clear()
-    return work.Setting(Folders(None, None, tmp_path / "work"))
+    return work.Setting(Folders(None, tmp_path / "work"))
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,10 @@ class Folders:
 
     Attributes:
         recordings: spoken digits, DIGIT_SPEAKER_TAKE.wav; None if not given.
-        data: prompts and clips, see ``benchmarks/whisper/clips.py``; None if not given.
         work: for results and what is made once.
     """
 
     recordings: Path | None
-    data: Path | None
     work: Path
 
 
