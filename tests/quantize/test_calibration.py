@@ -368,11 +368,13 @@ def test_inputs_help():
 class Uneven(nn.Module):
     """Inputs of unlike size before weights that make up for it."""
 
+    layer: Any
+
     def __init__(self, kind: str) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.sizes = torch.logspace(0, -4, 16)
-        self.layer: Any = {
+        self.layer = {
             "linear": nn.Linear(16, 8),
             "conv": nn.Conv1d(16, 8, 3, padding=1),
             "lstm": nn.LSTM(16, 8, batch_first=True),
