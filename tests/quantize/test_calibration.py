@@ -328,7 +328,7 @@ def test_what_is_done_before_an_interrupt_is_kept():
     assert (stopped.value.done, stopped.value.total) == (2, 3)
     assert lines[1].startswith("layer 2 of 3, 2.weight: ")
     kept = stopped.value.model()
-    whole = quantize.compress(model, 3, inputs=inputs, progress=None)
+    whole = quantize.compress(model, 3, inputs=inputs, tune=0, progress=None)
     for number in (0, 2):
         assert torch.equal(kept[number].indices, whole[number].indices)
         assert torch.equal(kept[number].bias, whole[number].bias)

@@ -56,9 +56,11 @@ def tune(
         The noise of the model's outputs over their power, before and after; equal, and nothing
         changed, where there is nothing to learn or no call to learn from.
     """
+    if steps < 1:
+        return 0.0, 0.0
     runs = _calls(original, inputs) if inputs.function else list(inputs.runs())
     tuned = _learning(prepared)
-    if not runs or not tuned or steps < 1:
+    if not runs or not tuned:
         return 0.0, 0.0
     held_out = runs[::_HELD_OUT] if len(runs) >= _HELD_OUT else runs
     learnt = [one for n, one in enumerate(runs) if n % _HELD_OUT or len(runs) < _HELD_OUT]
