@@ -98,9 +98,12 @@ def describe(model: nn.Module) -> Report:
                 asked = LEFT_IN_FLOAT if quantised else "not prepared"
                 add(w.parameter, w.name, shape, (32, "fp32", 4 * prod(shape), w.obstacle or asked))
         if isinstance(module, CodebookLayer):
+            factors = getattr(module, "input_scale", None)  # in front of the first weight
             for attribute, cw in module.codebook_weights():
                 name = f"{module_name}.{attribute}" if module_name else attribute
                 form, size = (cw.bits, module.activation), cw.packed_bytes(module.activation)
+                if factors is not None:
+                    size, factors = size + factors.nbytes, None
                 add(cw.indices, name, cw.indices.shape, (*form, size, ""))
             continue
         for attribute, buffer in module.named_buffers(recurse=False):

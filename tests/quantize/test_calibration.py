@@ -398,6 +398,9 @@ def test_inputs_of_unlike_size_have_factors_in_front(kind):
     scale = small.layer.input_scale
     assert scale.shape == (16,)
     assert torch.equal(scale.log2(), scale.log2().round())
+    name, first = next(small.layer.codebook_weights())
+    described = next(w for w in quantize.describe(small) if w.name == f"layer.{name}")
+    assert described.size == first.packed_bytes("int8") + 4 * 16
     lost = quantize.losses(model, small, [x[2:]])
     assert lost.outputs[0].lost < 2e-3
     plain = quantize.compress(model, 8, progress=None)
