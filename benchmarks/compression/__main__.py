@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from gq_tvm.command import command, positive
 
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    folder = {"type": Path, "metavar": "FOLDER"}
+    folder: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
     parser.add_argument(
         "--recordings", **folder, help="Free Spoken Digit Dataset: DIGIT_SPEAKER_TAKE.wav"
     )

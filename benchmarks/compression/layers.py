@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from math import prod
@@ -97,7 +97,7 @@ def _watched(net: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     met: dict[str, list[Tensor]] = defaultdict(list)
     hooks = []
     for name, module in net.named_modules():
-        watch: Callable[..., None] | None = None
+        watch: Any = None
         if isinstance(module, nn.Linear):
             watch = _linear
         elif isinstance(module, nn.Conv1d):

@@ -127,6 +127,7 @@ def test_it_is_read_as_it_was_written(measured, tmp_path):
         Sensitivity.load(tmp_path / "c.json")
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_keeps_what_was_measured(small):
     lines: list[str] = []
 

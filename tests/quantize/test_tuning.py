@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gq_tvm import quantize
+from gq_tvm.errors import Error
 from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.quantize.quantisers.tuned import Tuned
 
@@ -46,16 +49,15 @@ def test_what_it_learns_is_what_is_deployed(int8_grid: bool) -> None:
     held = Tuned(_start(3, torch.float32), int8_grid)
     goal = torch.randn(6, 40)
     optimiser = torch.optim.Adam(held.rates())
-    first = None
+    before = float((held(torch.empty(0)) - goal).square().mean().detach())
     for _ in range(40):
         loss = (held(torch.empty(0)) - goal).square().mean()
-        first = float(loss.detach()) if first is None else first
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     deployed = held.harden(torch.empty(0))
     torch.testing.assert_close(expand(deployed), held(torch.empty(0)).detach())
-    assert (expand(deployed) - goal).square().mean() < 0.7 * first
+    assert (expand(deployed) - goal).square().mean() < 0.7 * before
     assert deployed.bits == 3
 
 
@@ -86,7 +88,7 @@ def _case() -> tuple[nn.Module, list[Tensor]]:
     model = _Speech().eval()
     with torch.no_grad():  # fresh ones hardly depend on their inputs
         for parameter in model.lstm.parameters():
-            parameter *= 4
+            parameter.mul_(4)
         model.out.bias.zero_()
     return model, [torch.randn(16, 12, 20) for _ in range(9)]
 
@@ -128,6 +130,22 @@ def test_a_function_is_learnt_from_by_the_calls_it_makes() -> None:
     )
     assert any("tuning, step 8 of 8" in line for line in lines)
     torch.testing.assert_close(given(inputs[0]), told(inputs[0]), atol=0.05, rtol=0.05)
+
+
+def test_few_bits_are_tuned_where_nobody_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["gq_tvm.quantize.compress"], "_STEPS", 2)
+    model, inputs = _case()
+    lines: list[str] = []
+    for bits, tuned in ((4, True), (5, False)):
+        lines.clear()
+        quantize.compress(model, bits, inputs=inputs[:1], progress=lines.append)
+        assert any(line.startswith("tuning, step") for line in lines) == tuned
+
+
+@pytest.mark.parametrize("wrong", [-1, 2.5, True])
+def test_steps_that_are_no_number_of_steps_are_refused(wrong: object) -> None:
+    with pytest.raises(Error, match="tune must be a number of steps"):
+        quantize.compress(nn.Linear(3, 2), tune=wrong)  # type: ignore[arg-type]
 
 
 def test_a_model_that_no_step_helps_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

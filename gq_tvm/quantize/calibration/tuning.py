@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gq_tvm.quantize.calibration.inputs import Inputs, Run, evaluating
+from gq_tvm.quantize.drop_in.recurrent import each_layer
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
 from gq_tvm.quantize.quantisers.tuned import Tuned
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 Say = Callable[[str], object]
 
-_VECTOR = 5e-3  # Adam's rate for biases and norms, in units of their root mean square
+_VECTOR = 1e-2  # Adam's rate for biases and norms, in units of their root mean square
 _BETAS = (0.9, 0.99)
 _WARM_UP = 5  # steps
 # A step takes examples until their layers' outputs have so many elements.
@@ -53,10 +56,11 @@ def tune(
         The noise of the model's outputs over their power, before and after; equal, and nothing
         changed, where there is nothing to learn or no call to learn from.
     """
+    if steps < 1:
+        return 0.0, 0.0
     runs = _calls(original, inputs) if inputs.function else list(inputs.runs())
-    watched = [name for name, one in prepared.named_modules() if isinstance(one, QuantLayer)]
     tuned = _learning(prepared)
-    if not runs or not tuned or steps < 1:
+    if not runs or not tuned:
         return 0.0, 0.0
     held_out = runs[::_HELD_OUT] if len(runs) >= _HELD_OUT else runs
     learnt = [one for n, one in enumerate(runs) if n % _HELD_OUT or len(runs) < _HELD_OUT]
@@ -65,8 +69,7 @@ def tune(
         before = _noise(prepared, held_out, goals)
         after = before
         with _undone(prepared, tuned) as undo:
-            pair = _Pair(prepared, original, watched)
-            _learn(pair, list(tuned.values()), learnt, steps, say)
+            _learn(_Pair(prepared, original), list(tuned.values()), learnt, steps, say)
             after = _noise(prepared, held_out, goals)
             if not after < before:
                 after = before
@@ -94,11 +97,15 @@ def _undone(prepared: nn.Module, tuned: dict[Quantizer, Tuned]) -> Iterator[Call
         raise
 
 
+def _layers(prepared: nn.Module) -> list[QuantLayer]:
+    return [one for one in prepared.modules() if isinstance(one, QuantLayer)]
+
+
 def _learning(prepared: nn.Module) -> dict[Quantizer, Tuned]:
     """For each quantiser of the model whose weight can learn on, the one that lets it."""
     found: dict[Quantizer, Tuned] = {}
-    for layer in prepared.modules():
-        for attribute in layer.quantizers if isinstance(layer, QuantLayer) else ():
+    for layer in _layers(prepared):
+        for attribute in layer.quantizers:
             quantizer = layer.quantizer(attribute)
             if quantizer in found:
                 continue
@@ -113,8 +120,8 @@ def _swap(
 ) -> list[tuple[QuantLayer, str, Quantizer]]:
     """Put the learning quantisers in the place of the others, which are given back."""
     before = []
-    for layer in prepared.modules():
-        for attribute in list(layer.quantizers) if isinstance(layer, QuantLayer) else ():
+    for layer in _layers(prepared):
+        for attribute in list(layer.quantizers):
             quantizer = layer.quantizer(attribute)
             if quantizer in tuned:
                 before.append((layer, attribute, quantizer))
@@ -131,8 +138,9 @@ def _vectors(prepared: nn.Module) -> list[nn.Parameter]:
 class _Pair:
     """Both models, run on the same examples, and what their layers give."""
 
-    def __init__(self, prepared: nn.Module, original: nn.Module, names: Sequence[str]) -> None:
-        self.prepared, self._original, self._names = prepared, original, names
+    def __init__(self, prepared: nn.Module, original: nn.Module) -> None:
+        self.prepared, self._original = prepared, original
+        self._names = [n for n, one in prepared.named_modules() if isinstance(one, QuantLayer)]
 
     def outputs(self, run: Run) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Each layer's outputs with their names, and the model's: the learning one's, the goal."""
@@ -144,21 +152,39 @@ class _Pair:
                 yield name, tensor, goal
 
     def _of(self, model: nn.Module, run: Run) -> list[tuple[str, Tensor]]:
-        outputs: list[tuple[str, Tensor]] = []
+        found: list[tuple[str, Tensor]] = []
 
         def keep(name: str, output: Any) -> None:
-            outputs.extend((f"{name} {n}", tensor) for n, tensor in enumerate(_floats(output)))
+            found.extend((f"{name} {n}", tensor) for n, tensor in enumerate(_floats(output)))
 
-        def hook(name: str) -> Callable[..., None]:
-            return lambda module, args, output: keep(name, output)
-
-        hooks = [model.get_submodule(one).register_forward_hook(hook(one)) for one in self._names]
-        try:
+        with ExitStack() as hooks:
+            for name in self._names:
+                layer = model.get_submodule(name)
+                hooks.enter_context(_heard(layer, partial(keep, name), partial(keep, name + ".y")))
             keep("", run(model))
-        finally:
-            for one in hooks:
-                one.remove()
-        return outputs
+        return found
+
+
+@contextmanager
+def _heard(
+    layer: nn.Module, keep: Callable[[Any], None], between: Callable[[Any], None]
+) -> Iterator[None]:
+    """A layer whose outputs are kept; of a stack of recurrent ones what each of them gives, too."""
+
+    def hook(module: nn.Module, args: Any, named: Any, output: Any) -> None:
+        if isinstance(module, nn.LSTM | nn.GRU) and not isinstance(module, QuantLayer):
+            each_layer(module, between, *args, **named)
+        keep(output)
+
+    handle = layer.register_forward_hook(hook, with_kwargs=True)
+    if isinstance(layer, QuantRecurrent):
+        layer.observer = between
+    try:
+        yield
+    finally:
+        handle.remove()
+        if isinstance(layer, QuantRecurrent):
+            layer.observer = None
 
 
 def _learn(pair: _Pair, tuned: Sequence[Tuned], runs: Sequence[Run], steps: int, say: Say) -> None:
@@ -220,7 +246,7 @@ def _floats(output: Any) -> list[Tensor]:
 @contextmanager
 def _training(prepared: nn.Module) -> Iterator[None]:
     """Our layers compute differentiably; all others, and all dropout, as when deployed."""
-    layers = [one for one in prepared.modules() if isinstance(one, QuantLayer)]
+    layers: list[Any] = list(_layers(prepared))
     dropouts = {one: one.dropout for one in layers if isinstance(getattr(one, "dropout", 0), float)}
     try:
         for one in layers:

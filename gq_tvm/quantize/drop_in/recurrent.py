@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gq_tvm.errors import Error
@@ -118,3 +118,27 @@ def run_layers(
     if not batched:
         return x.squeeze(0), tuple(part.squeeze(1) for part in ends)
     return x if batch_first else x.transpose(0, 1), ends
+
+
+def each_layer(
+    stack: nn.LSTM | nn.GRU,
+    observer: Callable[[Tensor], object],
+    input: Tensor,
+    hx: tuple[Tensor, Tensor] | Tensor | None = None,
+) -> None:
+    """Tell ``observer`` what each layer of a float stack of one direction gives: y f32 [B, T, H].
+
+    The arguments behind it are the stack's own.
+    """
+    lstm = isinstance(stack, nn.LSTM)
+
+    def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        names = weights_of_layer(number) + (biases_of_layer(number) if stack.bias else [])
+        parameters = [getattr(stack, name) for name in names]
+        y, after = (float_lstm if lstm else float_gru)(x, state, parameters)
+        observer(y)
+        return y, after
+
+    state = (hx,) if isinstance(hx, Tensor) else hx
+    names = "hc" if lstm else "h"
+    run_layers(layer, input, state, names, stack.num_layers, stack.hidden_size, stack.batch_first)

@@ -3,4 +3,3 @@
 from gq_tvm.quantize.fitting.fit import fit as fit
 from gq_tvm.quantize.fitting.form import Fit as Fit
 from gq_tvm.quantize.fitting.form import Form as Form
-from gq_tvm.quantize.fitting.form import default_form as default_form

@@ -50,24 +50,6 @@ class Form:
         return int(2**self.bits)
 
 
-def default_form(bits: int, activation: str) -> Form:
-    """What is right where nobody says: the least error within about 0.6 bits a weight beside n [C].
-
-    On the weights of Silero VAD and Resemblyzer, halving groups of 64 to 32 takes a sixth off the
-    error at 2 to 4 bits, and outliers beside them another twentieth to a half. From 6 bits on
-    little is lost, and rows do with a scale each. More outliers would slow products down, and those
-    of 1-bit weights, and of signs, have their fast kernels for scales of rows alone.
-
-    Args:
-        bits: 1 to 8.
-        activation: ``"fp32"``, ``"int8"``, ``"int2"`` or ``"int1"``.
-    """
-    int8_grid = activation != "fp32"
-    if bits == 1 or activation in ("int1", "int2"):
-        return Form(bits, int8_grid, "row")
-    return Form(bits, int8_grid, "row" if bits >= 6 else 32, _FEW_OUTLIERS)
-
-
 @dataclass(frozen=True)
 class Fit:
     """A weight in its codebook.

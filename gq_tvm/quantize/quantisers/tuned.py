@@ -13,7 +13,7 @@ from gq_tvm.quantize.quantisers.quantizer import Quantizer, SnapToInt8, sum_by
 
 # Adam's rates: of a scale's logarithm, of a level or zero point in units of the largest level, and
 # of where a weight lies between two levels in units of their distance.
-_SCALE, _LEVEL, _PLACE = 5e-3, 2e-3, 2e-2
+_SCALE, _LEVEL, _PLACE = 1e-2, 3e-3, 2e-2
 _SMALLEST_HALF = 2.0**-14  # the least that half floats have in full
 
 

@@ -8,6 +8,8 @@ Layers left in float round nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
     """What the two share."""
 
     exact_state: bool = False
+    #: Is told what each layer gives in training: y f32 [B, T, H].
+    observer: Callable[[Tensor], object] | None = None
     #: A letter for each part of the state.
     states: str
 
@@ -48,13 +52,15 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
     def detach(self) -> None:
         """As ``QuantLayer.detach``."""
         super().detach()
-        vars(self).pop("exact_state", None)
+        for own in ("exact_state", "observer"):
+            vars(self).pop(own, None)
 
     def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         refuse_export()
         sizes = self.states, self.num_layers, self.hidden_size, self.batch_first
         if self.training:
-            return run_layers(self._training_layer, x, state, *sizes)
+            layer = self._training_layer if self.observer is None else self._observed
+            return run_layers(layer, x, state, *sizes)
         with torch.no_grad():
             return run_layers(self._deployed_layer, x, state, *sizes)
 
@@ -68,6 +74,12 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
     def _float_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
         weights = [getattr(self, name) for name in weights_of_layer(number)]
         return self._fused(x, state, [*weights, *(self.biases(number) or ())])
+
+    def _observed(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        y, after = self._training_layer(x, state, number)
+        assert self.observer is not None
+        self.observer(y)
+        return y, after
 
     def _training_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
         if number and self.dropout:
