@@ -80,7 +80,7 @@ def test_a_checkpoint_from_before_weights_had_scales_loads(per_row):
     def recogniser():
         layers = nn.LSTM(6, 5, batch_first=True), nn.Linear(6, 4), nn.Embedding(9, 6)
         model = nn.ModuleDict(dict(zip(("lstm", "out", "ids"), layers, strict=True)))
-        return quantize.compress(model, 4, per_row=per_row)
+        return quantize.convert(quantize.prepare(model, 4, per_row=per_row))
 
     model = recogniser()
     state = model.state_dict()
@@ -141,7 +141,7 @@ def test_scales_of_groups_of_32_cost_their_bits(stored, more):
 
 
 def test_a_scale_for_each_row_costs_four_bytes():
-    model = quantize.compress(nn.Linear(1024, 512, bias=False), 8, per_row=True)
+    model = quantize.compress(nn.Linear(1024, 512, bias=False), 8, scales="row")
     (described,) = quantize.describe(model)
     held = model.codebook_weight("weight").numpy()
     assert described.size == 526_400

@@ -133,7 +133,7 @@ def test_arguments_are_given_by_position_or_by_name(layers):
 
 def test_a_layer_is_copied_pickled_and_loaded(layers):
     layer, prepared, converted, arguments = layers
-    again = quantize.compress(layer, 8, activation="fp32")
+    again = quantize.compress(layer, 8, activation="fp32", scales="tensor")
     again.load_state_dict({name: one.clone() for name, one in converted.state_dict().items()})
     copies = [copy.deepcopy(converted), pickle.loads(pickle.dumps(converted)), again]
     for one in (*copies, pickle.loads(pickle.dumps(prepared))):
@@ -168,9 +168,9 @@ class Model(nn.Module):
         return F.linear(x, self.embedding.weight)
 
 
-@pytest.mark.parametrize("per_row", [False, True])
-def test_a_weight_that_is_read_stays_in_its_codebook(per_row):
-    model = quantize.compress(Model(), 4, per_row=per_row)
+@pytest.mark.parametrize("scales", ["tensor", "row"])
+def test_a_weight_that_is_read_stays_in_its_codebook(scales):
+    model = quantize.compress(Model(), 4, scales=scales)
     program = torch.export.export(model, (torch.tensor([[1, 2]]),))
     told: list[str] = []
     translated = frontend.translate(frontend.read(program))

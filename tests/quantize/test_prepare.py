@@ -397,7 +397,7 @@ def test_compress_loses_less_with_more_bits():
 def test_compress_is_lloyd_max_in_the_weight_domain():
     model = nn.Linear(100, 100)
     weight = model.weight.detach()
-    compressed = quantize.compress(model, 3, activation="fp32")
+    compressed = quantize.compress(model, 3, activation="fp32", scales="tensor")
     linear = compressed.weight
     companded = quantize.convert(quantize.prepare(copy.deepcopy(model), 3, activation="fp32"))
     torch.testing.assert_close(
