@@ -56,7 +56,7 @@ def fit(
         tensors = _with_outliers(tensors, found.apart, found.values * size)
     norm, missed = metric.power(scaled), metric.power((expand(tensors) - weight) / size)
     # Memory of their own: parts of larger tensors are saved with all of these.
-    own = WeightTensors(*(None if one is None else one.contiguous().clone() for one in tensors))
+    own = WeightTensors._make(one if one is None else one.contiguous().clone() for one in tensors)
     return Fit(own, float(np.sqrt(missed / norm)) if norm > 0 else 0.0)
 
 
