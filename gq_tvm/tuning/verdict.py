@@ -162,8 +162,10 @@ def _entry(
     default_hot, default_cold = None, None
     if schedules[0] == task.default:
         default_hot, default_cold = _times([one[0] for one in rounds])
+    product = vars(task.product).copy()
+    del product["outliers"]  # they change no schedule
     return Entry(
-        **vars(task.product),
+        **product,
         family=task.family,
         threads=task.threads,
         schedule=str(schedules[best]),
