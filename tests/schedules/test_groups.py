@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +14,14 @@ from helpers.kernel_harness import (
     run_weights,
     target,
 )
+from helpers.recurrent_case import recurrent_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gq_tvm.ops import reference, reference_recurrent
 from gq_tvm.ops.weight import Weight
 from gq_tvm.runtime.devices.device import LocalDevice
-from gq_tvm.schedules import FAMILIES, Choice, Product, Schedule, family
+from gq_tvm.schedules import FAMILIES, Product, family
 
 #: (N, K, rows, group): whole groups and a short last one, less than a tile and several.
 SHAPES = (
@@ -149,33 +149,13 @@ def test_the_order_of_a_glu_moves_scales_too(where, emulated):
 
 def layer(where, name, cell, activation, shape, stored):
     """A recurrent layer whose parts have groups: its kernel, inputs, outputs, and definition."""
-    width, hidden, batch, steps = shape
-    gates, states = {"lstm": (4, 2), "gru": (3, 1)}[cell]
-    rng = np.random.default_rng([*shape, gates])
-    parts, weights = [], []
-    for k, group, dtypes in zip((width, hidden), (16, 32), stored, strict=True):
-        weight = drawn_weight(rng, (gates * hidden, k), 3, group, dtypes)
+
+    def draw(rng, rows, k, part):
+        weight = drawn_weight(rng, (rows, k), 3, (16, 32)[part], stored[part])
         factor = np.float32(2e-4 / np.abs(weight.expand()).max() * 127)
-        weights.append(replace(weight, codebook=weight.codebook * factor))
-        product = Product(gates * hidden, k, 3, activation, gates=gates).of(weights[-1])
-        parts.append(Choice(where, product, family(name), Schedule()))
-    biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
-    kernel = family(name).recurrent(cell, parts[0], parts[1], steps)
-    operands = [
-        one
-        for part, w in zip(parts, weights, strict=True)
-        for one in part.family.pack(part, w).values()
-    ]
-    packed = [part.family.pack_bias(part, one) for part, one in zip(parts, biases, strict=False)]
-    x = rng.standard_normal((batch, steps, width)).astype(np.float32)
-    state = [rng.standard_normal((batch, hidden)).astype(np.float32) for _ in range(states)]
-    define: dict[str, Any] = {
-        "lstm": reference_recurrent.codebook_lstm,
-        "gru": reference_recurrent.codebook_gru,
-    }
-    wanted = define[cell](x, *state, *weights, *biases, activation)
-    outputs = [(*x.shape[:2], hidden), *(one.shape for one in state)]
-    return kernel, [x, *state, *operands, *packed], outputs, wanted
+        return replace(weight, codebook=weight.codebook * factor)
+
+    return recurrent_case(where, name, cell, activation, shape, draw)
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,15 @@ from helpers.kernel_harness import (
     run_weights,
     target,
 )
+from helpers.recurrent_case import recurrent_case
 from helpers.weights import weight
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gq_tvm.ops import reference, reference_recurrent
+from gq_tvm.ops import reference
 from gq_tvm.ops.weight import Outliers
 from gq_tvm.runtime.devices.device import LocalDevice
-from gq_tvm.schedules import Choice, Product, Schedule, family
+from gq_tvm.schedules import Product, family
 from gq_tvm.schedules.scalar import direct
 
 #: (N, K, rows): less than a vector, ragged tiles of one row and of few, a row block and a bit.
@@ -148,37 +149,17 @@ def test_before_what_is_fused_behind(rows):
 
 def layer(where, name, cell, activation, shape):
     """A recurrent layer: its kernel, inputs, outputs, and definition."""
-    width, hidden, batch, steps = shape
-    gates, states = {"lstm": (4, 2), "gru": (3, 1)}[cell]
-    rng = np.random.default_rng([*shape, gates])
-    parts, weights = [], []
-    for k, count in ((width, 90), (hidden, 70 if steps > 1 else 0)):
-        made = weight(gates * hidden, k, 3, "row", seed=k)
+    counts = 90, 70 if shape[3] > 1 else 0
+
+    def draw(rng, rows, k, part):
+        made = weight(rows, k, 3, "row", seed=k)
         made = replace(made, scale=np.abs(made.scale) / 20)
-        if count:
-            made = with_outliers(made, count, seed=k)
-            small = made.outliers.values / 100
-            made = replace(made, outliers=made.outliers._replace(values=small))
-        weights.append(made)
-        product = Product(gates * hidden, k, 3, activation, gates=gates).of(made)
-        parts.append(Choice(where, product, family(name), Schedule()))
-    biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
-    kernel = family(name).recurrent(cell, parts[0], parts[1], steps)
-    operands = [
-        one
-        for part, made in zip(parts, weights, strict=True)
-        for one in part.family.pack(part, made).values()
-    ]
-    packed = [part.family.pack_bias(part, one) for part, one in zip(parts, biases, strict=False)]
-    x = rng.standard_normal((batch, steps, width)).astype(np.float32)
-    state = [rng.standard_normal((batch, hidden)).astype(np.float32) for _ in range(states)]
-    define: dict[str, Any] = {
-        "lstm": reference_recurrent.codebook_lstm,
-        "gru": reference_recurrent.codebook_gru,
-    }
-    wanted = define[cell](x, *state, *weights, *biases, activation)
-    outputs = [(*x.shape[:2], hidden), *(one.shape for one in state)]
-    return kernel, [x, *state, *operands, *packed], outputs, wanted
+        if not counts[part]:
+            return made
+        made = with_outliers(made, counts[part], seed=k)
+        return replace(made, outliers=made.outliers._replace(values=made.outliers.values / 100))
+
+    return recurrent_case(where, name, cell, activation, shape, draw)
 
 
 @pytest.mark.parametrize(
