@@ -32,6 +32,7 @@ Say = Callable[[str], object]
 _VECTOR = 1e-2  # Adam's rate for biases and norms, in units of their root mean square
 _BETAS = (0.9, 0.99)
 _WARM_UP = 5  # steps
+_TOLD = 10  # of so many steps one is told of
 # A step takes examples until their layers' outputs have so many elements.
 _STEP_ELEMENTS = 2**18
 # Of eight examples and more, one of eight is not learnt from: it says whether learning helped.
@@ -208,7 +209,8 @@ def _learn(pair: _Pair, tuned: Sequence[Tuned], runs: Sequence[Run], steps: int,
             loss.backward()
             adam.step()
             left = (time.monotonic() - begun) / (step + 1) * (steps - step - 1)
-            say(f"tuning, step {step + 1} of {steps}: {loss.item():.4f}, {left:.0f} s left")
+            if (step + 1) % _TOLD == 0 or step + 1 == steps:
+                say(f"tuning, step {step + 1} of {steps}: {loss.item():.4f}, {left:.0f} s left")
 
 
 def _loss(pair: _Pair, examples: Iterator[Run], most: int) -> Tensor | None:
