@@ -11,8 +11,18 @@ from gq_tvm.ops import reference_recurrent
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Choice, Product, Schedule, family
 from gq_tvm.targets import Target
+from helpers.kernel_harness import Kernels
 
 GATES = {"lstm": 4, "gru": 3}
+#: A target of each kind, with a family and the activations it takes there.
+MACHINES = [
+    ("x86-64-v4", "lookup", "int8"),
+    ("x86-64-v3", "lookup", "int8"),
+    ("x86-64", "scalar", "int8"),
+    ("cortex-a510", "lookup", "int8"),
+    ("arm", "lookup_f32", "fp32"),
+    ("cortex-a7", "lookup", "int8"),
+]
 
 
 def recurrent_case(
@@ -52,3 +62,18 @@ def recurrent_case(
     wanted = define[cell](x, *state, *weights, *biases, activation)
     outputs = [(*x.shape[:2], hidden), *(one.shape for one in state)]
     return kernel, [x, *state, *operands, *packed], outputs, wanted
+
+
+def assert_layers_computed(
+    where: Target,
+    device: Any,
+    layers: list[tuple[Any, list[Any], list[tuple[int, ...]], Any]],
+    activation: str,
+) -> None:
+    """Run the kernels of `recurrent_case`s, and compare with what they should give."""
+    functions = {f"f{i}": one[0] for i, one in enumerate(layers)}
+    kernels = Kernels(where, device, functions)
+    for name, (_, inputs, outputs, wanted) in zip(functions, layers, strict=True):
+        for got, exact in zip(kernels(name, inputs, outputs), wanted, strict=True):
+            # int8: a last-bit difference of h may round to the next of 127 steps.
+            np.testing.assert_allclose(got, exact, atol=5e-3 if activation == "int8" else 2e-5)

@@ -9,12 +9,11 @@ import pytest
 from helpers.kernel_harness import (
     FP32,
     INT8,
-    Kernels,
     device_for,
     run_weights,
     target,
 )
-from helpers.recurrent_case import recurrent_case
+from helpers.recurrent_case import MACHINES, assert_layers_computed, recurrent_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -158,29 +157,14 @@ def layer(where, name, cell, activation, shape, stored):
     return recurrent_case(where, name, cell, activation, shape, draw)
 
 
-@pytest.mark.parametrize(
-    ("where", "name", "activation"),
-    [
-        ("x86-64-v4", "lookup", "int8"),
-        ("x86-64-v3", "lookup", "int8"),
-        ("x86-64", "scalar", "int8"),
-        ("cortex-a510", "lookup", "int8"),
-        ("arm", "lookup_f32", "fp32"),
-        ("cortex-a7", "lookup", "int8"),
-    ],
-)
+@pytest.mark.parametrize(("where", "name", "activation"), MACHINES)
 def test_recurrent_layers_compute_their_definition(where, name, activation, emulated):
     where = target(where)
     layers = [
         layer(where, name, "lstm", activation, (21, 37, 2, 3), ((F32, F32), (F16,))),
         layer(where, name, "gru", activation, (40, 10, 1, 1), ((U8,), (F16, F16))),
     ]
-    functions = {f"f{i}": one[0] for i, one in enumerate(layers)}
-    kernels = Kernels(where, device_for(where, emulated), functions)
-    for name, (_, inputs, outputs, wanted) in zip(functions, layers, strict=True):
-        for got, exact in zip(kernels(name, inputs, outputs), wanted, strict=True):
-            # int8: a last-bit difference of h may round to the next of 127 steps.
-            np.testing.assert_allclose(got, exact, atol=5e-3 if activation == "int8" else 2e-5)
+    assert_layers_computed(where, device_for(where, emulated), layers, activation)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])

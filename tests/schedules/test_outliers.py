@@ -19,7 +19,7 @@ from helpers.kernel_harness import (
     run_weights,
     target,
 )
-from helpers.recurrent_case import recurrent_case
+from helpers.recurrent_case import MACHINES, assert_layers_computed, recurrent_case
 from helpers.weights import weight
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -162,17 +162,7 @@ def layer(where, name, cell, activation, shape):
     return recurrent_case(where, name, cell, activation, shape, draw)
 
 
-@pytest.mark.parametrize(
-    ("where", "name", "activation"),
-    [
-        ("x86-64-v4", "lookup", "int8"),
-        ("x86-64-v3", "lookup", "int8"),
-        ("x86-64", "scalar", "int8"),
-        ("cortex-a510", "lookup", "int8"),
-        ("arm", "lookup_f32", "fp32"),
-        ("cortex-a7", "lookup", "int8"),
-    ],
-)
+@pytest.mark.parametrize(("where", "name", "activation"), MACHINES)
 def test_in_recurrent_layers(where, name, activation, emulated):
     """In both products and in one, over steps (whose state is overwritten) and in one."""
     where = target(where)
@@ -181,12 +171,7 @@ def test_in_recurrent_layers(where, name, activation, emulated):
         layer(where, name, "gru", activation, (40, 10, 1, 4)),
         layer(where, name, "lstm", activation, (40, 10, 1, 1)),
     ]
-    functions = {f"f{i}": one[0] for i, one in enumerate(layers)}
-    kernels = Kernels(where, device_for(where, emulated), functions)
-    for one, (_, inputs, outputs, wanted) in zip(functions, layers, strict=True):
-        for got, exact in zip(kernels(one, inputs, outputs), wanted, strict=True):
-            # int8: a last-bit difference of h may round to the next of 127 steps.
-            np.testing.assert_allclose(got, exact, atol=5e-3 if activation == "int8" else 2e-5)
+    assert_layers_computed(where, device_for(where, emulated), layers, activation)
 
 
 @pytest.mark.parametrize("where", TARGETS)
