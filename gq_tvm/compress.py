@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gq_tvm import files
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.ops.checks import ACTIVATIONS, GROUPS
+from gq_tvm.ops.checks import ACTIVATIONS, SHARED_SCALES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,13 +87,14 @@ def _check_output(model: Path, output: Path) -> None:
 
 
 def _check_is_float(program: Program, path: str) -> None:
+    from gq_tvm.exported.operators import is_codebook
+
     for name, exported in program.programs.items():
-        for node in exported.graph.nodes:
-            if node.op == "call_function" and str(node.target).startswith("gq."):
-                raise Error(
-                    f"{path} has weights in codebooks already (program {name}); compress the "
-                    "model as it was exported in float"
-                )
+        if any(is_codebook(node.target) for node in exported.graph.nodes):
+            raise Error(
+                f"{path} has weights in codebooks already (program {name}); compress the model as "
+                "it was exported in float"
+            )
 
 
 @contextmanager
@@ -199,8 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         "--outliers",
         type=float,
         metavar="SHARE",
-        help="the largest share of weights kept apart at 16 bits, 0 to 0.005 (default: what is "
-        "right)",
+        help="the largest share of weights kept apart at 16 bits, 0 to 0.005 (default: none)",
     )
     parser.add_argument(
         "--tune",
@@ -240,7 +240,7 @@ def _activation(text: str) -> tuple[str, str]:
 
 def _scales(text: str) -> tuple[str, str | int]:
     pattern, _, value = text.rpartition("=")
-    if value not in ("tensor", "row", *map(str, GROUPS)):
+    if value not in map(str, SHARED_SCALES):
         raise argparse.ArgumentTypeError(f"{value!r} is none of tensor, row, 16, 32, 64, 128")
     return pattern or "*", int(value) if value.isdigit() else value
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from gq_tvm.allocate import widths
 from gq_tvm.command import command
 from gq_tvm.errors import Error
-from gq_tvm.ops.checks import ACTIVATIONS, GROUPS
+from gq_tvm.ops.checks import ACTIVATIONS, SHARED_SCALES
 
 DESCRIPTION = """\
 Measure what each weight of a model that was exported in float loses when it alone is put into a
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--scales",
-        choices=["tensor", "row", *map(str, GROUPS)],
+        choices=list(map(str, SHARED_SCALES)),
         help="one for the tensor, for each row, or for so many inputs of a row "
         "(default: as compress has them)",
     )

@@ -20,6 +20,9 @@ GROUPS = (16, 32, 64, 128)
 #: What scales and zero points may be stored as.
 SCALES = ("float32", "float16", "uint8")
 
+#: What shares a scale where a codebook is fitted: the weight, a row, so many inputs of a row.
+SHARED_SCALES = ("tensor", "row", *GROUPS)
+
 
 def check_activation(op: str, activation: str) -> None:
     """Refuse an activation kind that no kernel has."""

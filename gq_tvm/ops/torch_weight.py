@@ -18,6 +18,7 @@ from gq_tvm.ops.torch_rounding import quantize_activations, quantize_rows
 from gq_tvm.ops.weight import Outliers, Weight, packed_bytes
 
 _FLOAT32_EXACT = 2**24  # float32 holds every integer up to here
+_SMALLEST_HALF = torch.finfo(torch.float16).smallest_normal  # below it f16 has fewer bits
 
 
 class WeightTensors(NamedTuple):
@@ -125,6 +126,20 @@ class WeightTensors(NamedTuple):
         if positions is None:
             return weight
         return replace(weight, outliers=Outliers(positions, values))
+
+    def coming_to(self, positions: Tensor, values: Tensor) -> WeightTensors:
+        """The weight with outliers that bring single places to values, but for their rounding.
+
+        Args:
+            positions: i32 or i64 [M], into the flat [N, K], rising.
+            values: f32 [M]; what they are beyond the levels is kept as f16, as f32 where f16 is too
+                small.
+        """
+        beyond = values - expand(self).flatten()[positions.long()]
+        beyond = torch.where(beyond.abs() < _SMALLEST_HALF, 0.0, beyond)
+        if beyond.abs().amax() <= torch.finfo(torch.float16).max:
+            beyond = beyond.half()
+        return self._replace(positions=positions, values=beyond)
 
     def take_rows(self, rows: Tensor) -> WeightTensors:
         """The weight of the rows named, i64 [m]."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.checks import GROUPS
+from gq_tvm.ops.checks import SHARED_SCALES
 from gq_tvm.quantize.calibration.calibrate import Calibration
 from gq_tvm.quantize.calibration.fitted import Fitted
-from gq_tvm.quantize.calibration.inputs import Inputs
+from gq_tvm.quantize.calibration.inputs import Inputs, Say
 from gq_tvm.quantize.calibration.tuning import tune as tuned
 from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.drop_in.arguments import check_numbers, check_patterns
@@ -22,15 +22,10 @@ from gq_tvm.quantize.drop_in.copying import copied
 from gq_tvm.quantize.drop_in.supported import find_weights
 from gq_tvm.quantize.fitting import Form, fit
 from gq_tvm.quantize.losses import losses
-from gq_tvm.quantize.prepare import attach, matched_weights
-from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
-
-#: What is told how the work goes on, a line at a time.
-Say = Callable[[str], object]
+from gq_tvm.quantize.prepare import attach, listed, matched_weights
+from gq_tvm.quantize.training_layers.quant_layers import quantised_weights
 
 _MUCH = 0.1  # of a weight's norm, that its codebook loses
-_MOST_NAMED = 8
-_SCALES = ("tensor", "row", *GROUPS)
 _DEFAULT_GROUP = 32
 # Left open, a model that has weights of so few bits is tuned for so many steps.
 _TUNED_BITS, _STEPS = 4, 100
@@ -117,7 +112,7 @@ def compress(
     try:
         attach(prepared, bits, overrides, activation, Fitted)
         names = names_of(prepared)
-        choose_forms(prepared, names, scales, 0.0 if outliers is None else outliers)
+        choose_forms(prepared, names, scales, outliers)
         if inputs is None:
             _fit_weights(list(names))
             _say_what_is_lost(names)
@@ -143,23 +138,23 @@ def compress(
 def names_of(prepared: nn.Module) -> dict[Fitted, str]:
     """Each weight with the first of its names."""
     names: dict[Fitted, str] = {}
-    for name, module in prepared.named_modules():
-        for attribute in module.quantizers if isinstance(module, QuantLayer) else ():
-            quantizer = module.quantizer(attribute)
-            assert isinstance(quantizer, Fitted)
-            names.setdefault(quantizer, f"{name}.{attribute}" if name else attribute)
+    for name, layer, attribute in quantised_weights(prepared):
+        quantizer = layer.quantizer(attribute)
+        assert isinstance(quantizer, Fitted)
+        names.setdefault(quantizer, name)
     return names
 
 
 def choose_forms(
-    prepared: nn.Module, names: Mapping[Fitted, str], scales: Any, outliers: float
+    prepared: nn.Module, names: Mapping[Fitted, str], scales: Any, outliers: float | None
 ) -> None:
     """Set the form of each weight by its bits and what ``compress`` was told."""
+    outliers = 0.0 if outliers is None else outliers
     check_numbers("compress", outliers=outliers)
     default, patterns = (None, scales) if isinstance(scales, Mapping) else (scales, {})
     check_patterns("compress", scales=patterns)
     for value in (default, *patterns.values()):
-        if value is not None and value not in _SCALES:
+        if value is not None and value not in SHARED_SCALES:
             raise Error(
                 'compress: scales must be "tensor", "row", or one for 16, 32, 64 or 128 inputs, '
                 f"got {value!r}."
@@ -169,10 +164,9 @@ def choose_forms(
         id(w.parameter): v for p, v in patterns.items() for w in matched_weights(p, weights)
     }
     few_bits = {
-        module.quantizer(attribute)
-        for module in prepared.modules()
-        if isinstance(module, QuantLayer) and module.activation in ("int1", "int2")
-        for attribute in module.quantizers
+        layer.quantizer(attribute)
+        for _, layer, attribute in quantised_weights(prepared)
+        if layer.activation in ("int1", "int2")
     }
     for quantizer in names:
         chosen = explicit.get(id(quantizer.shown.parameter), default)
@@ -199,7 +193,7 @@ def _calibrate(prepared: nn.Module, names: dict[Fitted, str], inputs: Inputs, sa
     _fit_weights(calibration.untouched)
     if calibration.untouched:
         warnings.warn(
-            f"compress: no input reaches {_listed([names[q] for q in calibration.untouched])}; "
+            f"compress: no input reaches {listed([names[q] for q in calibration.untouched])}; "
             "compressed without inputs: give inputs that run them.",
             stacklevel=3,
         )
@@ -209,13 +203,9 @@ def _calibrate(prepared: nn.Module, names: dict[Fitted, str], inputs: Inputs, sa
             for name, (rows, width) in calibration.starved.items()
         ]
         warnings.warn(
-            f"compress: fewer rows than inputs reach {_listed(few)}; give more inputs.",
+            f"compress: fewer rows than inputs reach {listed(few)}; give more inputs.",
             stacklevel=3,
         )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
 
 
 def _deployed(prepared: nn.Module, names: Mapping[Fitted, str]) -> nn.Module:
@@ -229,7 +219,7 @@ def _say_what_is_lost(names: Mapping[Fitted, str]) -> None:
     much = sorted((q for q in names if q.lost > _MUCH), key=lambda q: -q.lost)
     if not much:
         return
-    named = _listed([f"{names[q]} {q.lost:.0%} ({_bits(q)})" for q in much])
+    named = listed([f"{names[q]} {q.lost:.0%} ({_bits(q)})" for q in much])
     warnings.warn(
         f"compress: {len(much)} of {len(names)} weights lose more than {_MUCH:.0%} of their norm: "
         f"{named}; {_cure(much)}.",

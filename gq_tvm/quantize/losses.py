@@ -10,8 +10,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -160,27 +162,26 @@ def _record(model: nn.Module, layers: list[str], inputs: Inputs) -> _Recorded:
         stack.enter_context(evaluating(model))
         for name in layers:
             if name in known and known[name] is not model:
-                kept = recorded.layers
-                stack.enter_context(_hooked(known[name], name, kept))
-        stack.enter_context(_hooked(model, "", recorded.outputs))
+                hook = partial(_keep_layer, recorded.layers, name)
+                stack.enter_context(known[name].register_forward_hook(hook))
+        hook = partial(_keep_outputs, recorded.outputs)
+        stack.enter_context(model.register_forward_hook(hook))
         for run in inputs.runs():
             run(model)
     return recorded
 
 
-@contextmanager
-def _hooked(module: nn.Module, name: str, kept: dict[str, _Kept]) -> Iterator[None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        for path, tensor in floats_of(output):
-            kept[name or f"output{path}"].add(tensor)
-            if name:
-                break  # what a recurrent layer gives beside y is its state
+def _keep_outputs(kept: dict[str, _Kept], module: nn.Module, args: Any, output: Any) -> None:
+    for path, tensor in floats_of(output):
+        kept[f"output{path}"].add(tensor)
 
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+
+def _keep_layer(
+    kept: dict[str, _Kept], name: str, module: nn.Module, args: Any, output: Any
+) -> None:
+    """The first tensor: what a recurrent layer gives beside y is its state."""
+    for _, tensor in islice(floats_of(output), 1):
+        kept[name].add(tensor)
 
 
 def floats_of(output: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

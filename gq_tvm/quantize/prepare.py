@@ -169,7 +169,7 @@ def attach(
     _read_no_weights_directly(model)
     if folded:
         warnings.warn(
-            f"weights that are computed become plain ones, as they are now: {_listed(folded)}; an "
+            f"weights that are computed become plain ones, as they are now: {listed(folded)}; an "
             "optimiser made before does not hold them.",
             stacklevel=3,
         )
@@ -177,7 +177,8 @@ def attach(
         _say_what_is_left(weights, overrides or {})
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names in a sentence, the first of many."""
     return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
 
 
@@ -190,7 +191,7 @@ def _say_what_is_left(weights: list[WeightPlace], overrides: Mapping[str, int | 
     }
     left = [f"{w.name} ({w.obstacle})" for w in weights if w.obstacle and w not in asked]
     if left:
-        warnings.warn(f"left in float: {_listed(left)}.", stacklevel=4)
+        warnings.warn(f"left in float: {listed(left)}.", stacklevel=4)
 
 
 def _read_no_weights_directly(model: nn.Module) -> None:

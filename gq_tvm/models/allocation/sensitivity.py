@@ -24,7 +24,7 @@ from gq_tvm.models.networks.network import Network
 from gq_tvm.models.training.trainer import Report
 from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.quantize.allocation.weights import replaced
-from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+from gq_tvm.quantize.training_layers.quant_layers import quantised_weights
 
 Allocation = Mapping[str, int]  # bits by weight
 
@@ -128,9 +128,7 @@ def measure(quantised: Quantised, batches: Sequence[Batch], report: Report) -> S
 def _hardened(prepared: Network, names: Collection[str]) -> dict[str, WeightTensors]:
     """Some quantised weights of a prepared network, by name."""
     return {
-        f"{name}.{attribute}": module.hardened(attribute)
-        for name, module in prepared.named_modules()
-        if isinstance(module, QuantLayer)
-        for attribute in module.quantizers
-        if f"{name}.{attribute}" in names
+        name: layer.hardened(attribute)
+        for name, layer, attribute in quantised_weights(prepared)
+        if name in names
     }

@@ -75,7 +75,7 @@ def sensitivity(
         for bits in widths:
             for quantizer in names:
                 quantizer.bits = bits
-            choose_forms(prepared, names, scales, 0.0 if outliers is None else outliers)
+            choose_forms(prepared, names, scales, outliers)
             forms[bits] = {quantizer: quantizer.form for quantizer in names}
         weights = FloatWeights(model, "sensitivity")
         whole = weights.bytes()

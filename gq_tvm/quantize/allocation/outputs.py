@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -87,15 +85,6 @@ class FloatOutputs:
             each(count, dict(floats_of(output)))
             count += 1
 
-        with _hooked(self._model, hook), torch.no_grad():
+        with self._model.register_forward_hook(hook), torch.no_grad():
             for run in self._inputs.runs():
                 run(self._model)
-
-
-@contextmanager
-def _hooked(model: nn.Module, hook: Any) -> Iterator[None]:
-    handle = model.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from gq_tvm.quantize.calibration.biases import bias_behind
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
-from gq_tvm.quantize.calibration.inputs import Enough, Inputs, evaluating
+from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
 from gq_tvm.quantize.calibration.smoothing import SAMPLE, can_scale, factors, put_before
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
 from gq_tvm.quantize.fitting import fit
-from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
-
-Say = Callable[[str], object]
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 
 # Weights of one group keep moments of at most so many bytes, and one matrix at least. The inputs
 # are run again for each group; where that would take more multiplications, groups are joined.
@@ -89,12 +87,10 @@ class Calibration:
         self._tap = Tap(model)
         self._biases: list[Shown] = []
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
-        for module in model.modules():
-            if isinstance(module, QuantLayer):
-                for attribute in module.quantizers:
-                    quantizer = module.quantizer(attribute)
-                    assert isinstance(quantizer, Fitted)
-                    self._holders[quantizer].append((module, attribute))
+        for _, layer, attribute in quantised_weights(model):
+            quantizer = layer.quantizer(attribute)
+            assert isinstance(quantizer, Fitted)
+            self._holders[quantizer].append((layer, attribute))
         self.reached: list[Reached] = []
         self.untouched: list[Fitted] = []
         self.starved: dict[str, tuple[int, int]] = {}

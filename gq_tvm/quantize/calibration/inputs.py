@@ -13,6 +13,8 @@ from gq_tvm.errors import Error
 
 #: Runs a model once and gives what came out.
 Run = Callable[[nn.Module], Any]
+#: Is told how the work goes on, a line at a time.
+Say = Callable[[str], object]
 
 
 class Enough(BaseException):

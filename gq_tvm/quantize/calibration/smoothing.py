@@ -63,8 +63,10 @@ def factors(weight: Tensor, rows: Tensor, taps: int) -> Tensor | None:
     before = lost(torch.ones(rows.shape[1] // taps))
     if before < _WORTH:
         return None
-    best = min(_tries(weight, rows, taps), key=lost)
-    return best if lost(best) < _GAIN * before else None
+    least, best = min(
+        ((lost(one), one) for one in _tries(weight, rows, taps)), key=lambda tried: tried[0]
+    )
+    return best if least < _GAIN * before else None
 
 
 def _tries(weight: Tensor, rows: Tensor, taps: int) -> Iterator[Tensor]:

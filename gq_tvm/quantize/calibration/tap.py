@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from gq_tvm.ops.torch_ops import unfold1d
 from gq_tvm.ops.torch_rounding import quantize_activations
 from gq_tvm.quantize.calibration.fitted import Fitted
-from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 
 _TRANSPOSED = (Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__)  # type: ignore[attr-defined]
 
@@ -79,10 +79,8 @@ class Tap(TorchFunctionMode):
         self._views.clear()
 
     def __enter__(self) -> Tap:
-        for module in self._model.modules():
-            if isinstance(module, QuantLayer):
-                for name in module.quantizers:
-                    self._know(module, name)
+        for _, layer, attribute in quantised_weights(self._model):
+            self._know(layer, attribute)
         self._model.eval()  # which forgets the operands that layers keep
         super().__enter__()
         return self

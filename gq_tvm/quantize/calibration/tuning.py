@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gq_tvm.quantize.calibration.inputs import Inputs, Run, evaluating
+from gq_tvm.quantize.calibration.inputs import Inputs, Run, Say, evaluating
 from gq_tvm.quantize.drop_in.recurrent import each_layer
+from gq_tvm.quantize.losses import floats_of
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
 from gq_tvm.quantize.quantisers.tuned import Tuned
-from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
-
-Say = Callable[[str], object]
 
 _VECTOR = 1e-2  # Adam's rate for biases and norms, in units of their root mean square
 _BETAS = (0.9, 0.99)
@@ -40,35 +39,31 @@ _HELD_OUT = 8
 _MOST_RECORDED = 2**28  # bytes of the calls that a function makes
 
 
-def tune(
-    prepared: nn.Module, original: nn.Module, inputs: Inputs, steps: int, say: Say
-) -> tuple[float, float]:
+def tune(prepared: nn.Module, original: nn.Module, inputs: Inputs, steps: int, say: Say) -> None:
     """Let a compressed model learn from the float one.
 
     Args:
         prepared: with quantisers that are fitted; those, its biases and its norms are changed in
-            place, unless the model's outputs came out no nearer to the float ones.
+            place, unless the model's outputs came out no nearer to the float ones, or there is
+            nothing to learn or no call to learn from.
         original: the float model it is a copy of.
         inputs: what it was calibrated with; of a function, the calls of the model that it makes.
         steps: of Adam.
-        say: is told how far it is.
-
-    Returns:
-        The noise of the model's outputs over their power, before and after; equal, and nothing
-        changed, where there is nothing to learn or no call to learn from.
+        say: is told how far it is, and the noise of the model's outputs before and after.
     """
     if steps < 1:
-        return 0.0, 0.0
+        return
     runs = _calls(original, inputs) if inputs.function else list(inputs.runs())
     tuned = _learning(prepared)
     if not runs or not tuned:
-        return 0.0, 0.0
-    held_out = runs[::_HELD_OUT] if len(runs) >= _HELD_OUT else runs
-    learnt = [one for n, one in enumerate(runs) if n % _HELD_OUT or len(runs) < _HELD_OUT]
+        return
+    held_out = learnt = runs
+    if len(runs) >= _HELD_OUT:
+        held_out = runs[::_HELD_OUT]
+        learnt = [run for number, run in enumerate(runs) if number % _HELD_OUT]
     with evaluating(original), evaluating(prepared):
         goals = [_floats(run(original)) for run in held_out]
         before = _noise(prepared, held_out, goals)
-        after = before
         with _undone(prepared, tuned) as undo:
             _learn(_Pair(prepared, original), list(tuned.values()), learnt, steps, say)
             after = _noise(prepared, held_out, goals)
@@ -76,7 +71,6 @@ def tune(
                 after = before
                 undo()
     say(f"tuning: the outputs' noise was {before:.2%} of their power, and is {after:.2%}")
-    return before, after
 
 
 @contextmanager
@@ -98,21 +92,16 @@ def _undone(prepared: nn.Module, tuned: dict[Quantizer, Tuned]) -> Iterator[Call
         raise
 
 
-def _layers(prepared: nn.Module) -> list[QuantLayer]:
-    return [one for one in prepared.modules() if isinstance(one, QuantLayer)]
-
-
 def _learning(prepared: nn.Module) -> dict[Quantizer, Tuned]:
     """For each quantiser of the model whose weight can learn on, the one that lets it."""
     found: dict[Quantizer, Tuned] = {}
-    for layer in _layers(prepared):
-        for attribute in layer.quantizers:
-            quantizer = layer.quantizer(attribute)
-            if quantizer in found:
-                continue
-            weight = layer.hardened(attribute)
-            if Tuned.takes(weight):
-                found[quantizer] = Tuned(weight, quantizer.int8_grid)
+    for _, layer, attribute in quantised_weights(prepared):
+        quantizer = layer.quantizer(attribute)
+        if quantizer in found:
+            continue
+        weight = layer.hardened(attribute)
+        if Tuned.takes(weight):
+            found[quantizer] = Tuned(weight, quantizer.int8_grid)
     return found
 
 
@@ -121,12 +110,11 @@ def _swap(
 ) -> list[tuple[QuantLayer, str, Quantizer]]:
     """Put the learning quantisers in the place of the others, which are given back."""
     before = []
-    for layer in _layers(prepared):
-        for attribute in list(layer.quantizers):
-            quantizer = layer.quantizer(attribute)
-            if quantizer in tuned:
-                before.append((layer, attribute, quantizer))
-                layer.quantizers[attribute] = tuned[quantizer]
+    for _, layer, attribute in list(quantised_weights(prepared)):
+        quantizer = layer.quantizer(attribute)
+        if quantizer in tuned:
+            before.append((layer, attribute, quantizer))
+            layer.quantizers[attribute] = tuned[quantizer]
     return before
 
 
@@ -177,13 +165,12 @@ def _heard(
             each_layer(module, between, *args, **named)
         keep(output)
 
-    handle = layer.register_forward_hook(hook, with_kwargs=True)
     if isinstance(layer, QuantRecurrent):
         layer.observer = between
     try:
-        yield
+        with layer.register_forward_hook(hook, with_kwargs=True):
+            yield
     finally:
-        handle.remove()
         if isinstance(layer, QuantRecurrent):
             layer.observer = None
 
@@ -241,14 +228,13 @@ def _noise(model: nn.Module, runs: Sequence[Run], goals: Sequence[list[Tensor]])
 
 
 def _floats(output: Any) -> list[Tensor]:
-    leaves = tree_leaves(output)
-    return [one for one in leaves if isinstance(one, Tensor) and one.is_floating_point()]
+    return [tensor for _, tensor in floats_of(output)]
 
 
 @contextmanager
 def _training(prepared: nn.Module) -> Iterator[None]:
     """Our layers compute differentiably; all others, and all dropout, as when deployed."""
-    layers: list[Any] = list(_layers(prepared))
+    layers: list[Any] = [one for one in prepared.modules() if isinstance(one, QuantLayer)]
     dropouts = {one: one.dropout for one in layers if isinstance(getattr(one, "dropout", 0), float)}
     try:
         for one in layers:
@@ -294,10 +280,7 @@ def _calls(original: nn.Module, inputs: Inputs) -> list[Run]:
         calls.append(lambda model: model(*args, **named))
 
     hook = original.register_forward_pre_hook(record, with_kwargs=True)
-    try:
-        with evaluating(original):
-            for run in inputs.runs():
-                run(original)
-    finally:
-        hook.remove()
+    with hook, evaluating(original):
+        for run in inputs.runs():
+            run(original)
     return calls

@@ -25,7 +25,6 @@ from gq_tvm.quantize.quantisers.int8_grid import LARGEST
 from gq_tvm.quantize.quantisers.lloyd_max import F64, Line
 
 _SOME = 2**14  # weights that tell whether there are few values
-_SMALLEST_HALF, _LARGEST_HALF = 2.0**-14, 65504.0  # of full precision
 
 
 def fit(
@@ -53,7 +52,9 @@ def fit(
     found = _found(scaled, metric, form)
     tensors = found.book.tensors(found.indices, form.levels, size)
     if found.apart is not None:
-        tensors = _with_outliers(tensors, found.apart, found.values * size)
+        positions = found.apart.flatten().nonzero()[:, 0].int()
+        wanted = (found.values * size).flatten()[positions.long()]
+        tensors = tensors.coming_to(positions, wanted)
     norm, missed = metric.power(scaled), metric.power((expand(tensors) - weight) / size)
     # Memory of their own: parts of larger tensors are saved with all of these.
     own = WeightTensors._make(one if one is None else one.contiguous().clone() for one in tensors)
@@ -147,13 +148,3 @@ def _power_of_two(weight: Tensor) -> float:
     """What brings the largest magnitude to 1 to 2."""
     largest = float(weight.abs().amax()) if weight.numel() else 0.0
     return float(2.0 ** (np.frexp(largest)[1] - 1)) if largest >= float(SMALLEST_LIVE) else 1.0
-
-
-def _with_outliers(tensors: WeightTensors, apart: Tensor, values: Tensor) -> WeightTensors:
-    """With what single weights have beyond their levels, so that they come to ``values``."""
-    positions = apart.flatten().nonzero()[:, 0].int()
-    beyond = (values - expand(tensors)).flatten()[positions.long()]
-    beyond = torch.where(beyond.abs() < _SMALLEST_HALF, 0.0, beyond)
-    if beyond.abs().amax() <= _LARGEST_HALF:
-        beyond = beyond.half()
-    return tensors._replace(positions=positions, values=beyond)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gq_tvm.errors import Error
-from gq_tvm.ops.checks import GROUPS
+from gq_tvm.ops.checks import GROUPS, SHARED_SCALES
 from gq_tvm.ops.torch_weight import WeightTensors
 
 #: The largest share of weights that may be kept apart at 16 bits.
@@ -36,7 +36,7 @@ class Form:
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise Error(f"fit: bits must be 1 to 8, got {self.bits}.")
-        if self.scales not in ("tensor", "row", *GROUPS):
+        if self.scales not in SHARED_SCALES:
             raise Error(
                 f'fit: scales must be "tensor", "row", {", ".join(map(str, GROUPS[:-1]))} or '
                 f"{GROUPS[-1]}, got {self.scales!r}."

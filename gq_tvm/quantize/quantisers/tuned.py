@@ -14,7 +14,6 @@ from gq_tvm.quantize.quantisers.quantizer import Quantizer, SnapToInt8, sum_by
 # Adam's rates: of a scale's logarithm, of a level or zero point in units of the largest level, and
 # of where a weight lies between two levels in units of their distance.
 _SCALE, _LEVEL, _PLACE = 1e-2, 3e-3, 2e-2
-_SMALLEST_HALF = 2.0**-14  # the least that half floats have in full
 
 
 class Tuned(Quantizer):
@@ -93,12 +92,10 @@ class Tuned(Quantizer):
             zero = (self.zero * self.size).to(zero.dtype)
         indices = indices.to(torch.uint8).view(start.indices.shape)
         made = WeightTensors(indices, (levels * self.size)[None], scale, zero)
-        if self.positions is None or start.values is None:
+        if self.positions is None:
             return made
         assert self.kept is not None
-        added = self.kept - expand(made).flatten()[self.positions.long()]
-        added = torch.where(added.abs() < _SMALLEST_HALF, 0, added).to(start.values.dtype)
-        return made._replace(positions=self.positions, values=added)
+        return made.coming_to(self.positions, self.kept)
 
     def _levels_and_indices(self) -> tuple[Tensor, Tensor]:
         """The levels, ascending, and the nearest for each place: f32 [2^bits], i32 [N, K]."""

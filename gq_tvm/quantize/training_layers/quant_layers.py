@@ -7,6 +7,7 @@ In ``eval`` mode it computes what the converted model will, integers and all, wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -77,6 +78,17 @@ class QuantLayer(Replacement):
             kept = key, quantizer.operand(weight, self.activation)
             self._operands[name] = kept
         return kept[1]
+
+
+def quantised_weights(model: nn.Module) -> Iterator[tuple[str, QuantLayer, str]]:
+    """Each weight of a prepared model with a quantiser before it: its name, layer and attribute.
+
+    One that layers share comes once for each of them.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantLayer):
+            for attribute in layer.quantizers:
+                yield f"{name}.{attribute}" if name else attribute, layer, attribute
 
 
 @torch.compiler.assume_constant_result  # so that Dynamo runs it instead of tracing it
