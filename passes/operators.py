@@ -24,6 +24,7 @@ from tvm import relax
 from tvm.ir import GenericConst, Op, _ffi_api
 
 from gq_tvm.ops.checks import bits_of, group_size, groups_of, kept_as
+from gq_tvm.ops.checks_recurrent import CELLS
 from gq_tvm.ops.weight import Outliers, Weight
 from gq_tvm.schedules.epilogue import Epilogue
 
@@ -34,6 +35,7 @@ GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
+RECURRENT = "relax.gq.recurrent"  # in float
 
 # Where an operator's weights begin among its arguments, by the *part* of the call they are of.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 9}, GRU: {"_ih": 2, "_hh": 8}} | {
@@ -131,24 +133,60 @@ def codebook_linear(
 def codebook_recurrent(
     operator: str,
     inputs: Sequence[relax.Expr],
+    lengths: relax.Expr | None = None,
     *,
+    reverse: bool,
     activation: str,
     layer: str,
 ) -> relax.Call:
-    """One layer of an LSTM or a GRU.
+    """One layer of an LSTM or a GRU in one direction.
 
     Args:
         operator: `LSTM` or `GRU`.
         inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H] (LSTM), the weights [gates * H, I] and
             [gates * H, H], bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
+        lengths: i64 [B], or None for all frames.
+        reverse: Whether the last frame comes first.
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
-    attrs = {"activation": activation, "layer": layer}
-    return _call(operator, inputs, attrs)
+    attrs = {"activation": activation, "layer": layer, "reverse": int(reverse)}
+    return _call(operator, [*inputs, *([] if lengths is None else [lengths])], attrs)
+
+
+def recurrent(
+    cell: str,
+    inputs: Sequence[relax.Expr],
+    projection: relax.Expr | None = None,
+    lengths: relax.Expr | None = None,
+    *,
+    reverse: bool,
+    clip: float,
+    functions: str,
+    layer: str,
+) -> relax.Call:
+    """One recurrent layer in one direction, in float; see ``ops.reference_recurrent.recurrent``.
+
+    Args:
+        cell: one of ``ops.checks_recurrent.CELLS``.
+        inputs: x f32 [B, T, I], the parts of the state, both weights and both biases.
+        projection: f32 [P, H] or None.
+        lengths: i64 [B] or None.
+        reverse: See there.
+        clip: The same.
+        functions: The same.
+        layer: Name of the layer.
+
+    Returns:
+        A tuple: y f32 [B, T, P], and the parts of the last state.
+    """
+    attrs: dict[str, Any] = {"cell": cell, "reverse": int(reverse), "clip": float(clip)}
+    attrs |= {"functions": functions, "layer": layer, "projection": int(projection is not None)}
+    more = [one for one in (projection, lengths) if one is not None]
+    return _call(RECURRENT, [*inputs, *more], attrs)
 
 
 def codebook_conv1d(
@@ -286,6 +324,8 @@ def _call(name: str, args: Sequence[relax.Expr], attrs: dict[str, Any]) -> relax
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, float | tvm.tirx.FloatImm):
+        return float(value)
     return int(value) if isinstance(value, int | tvm.tirx.IntImm) else value
 
 
@@ -297,9 +337,13 @@ def _linear_type(call: relax.Call, _: Any) -> relax.Type:
 
 def _recurrent_type(call: relax.Call, _: Any) -> relax.Type:
     batch, steps, _width = shape_of(call.args[0])
-    hidden = shape_of(call.args[1])[1]
-    states = [relax.TensorType([batch, hidden], "float32")] * (WEIGHTS[call.op.name]["_ih"] - 1)
-    return relax.TupleType([relax.TensorType([batch, steps, hidden], "float32"), *states])
+    if call.op.name == RECURRENT:
+        parts = CELLS[attributes(call)["cell"]].states
+    else:
+        parts = WEIGHTS[call.op.name]["_ih"] - 1
+    sizes = [shape_of(one)[1] for one in call.args[1 : 1 + parts]]
+    states = [relax.TensorType([batch, size], "float32") for size in sizes]
+    return relax.TupleType([relax.TensorType([batch, steps, sizes[0]], "float32"), *states])
 
 
 def _conv1d_type(call: relax.Call, _: Any) -> relax.Type:
@@ -329,17 +373,17 @@ def _packed_type(call: relax.Call, _: Any) -> relax.Type:
 
 def _register() -> None:
     linear = ("x", *_ARRAYS, "bias")
-    weights = tuple(f"{name}{part}" for part in ("_ih", "_hh") for name in _ARRAYS)
     for name, arguments, infer in (
         (LINEAR, None, _linear_type),  # with or without a residual
-        (LSTM, ("x", "h0", "c0", *weights, "bias"), _recurrent_type),
-        (GRU, ("x", "h0", *weights, "bias_ih", "bias_hh"), _recurrent_type),
+        (LSTM, None, _recurrent_type),  # with or without lengths
+        (GRU, None, _recurrent_type),
+        (RECURRENT, None, _recurrent_type),
         (CONV1D, linear, _conv1d_type),
         (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", *_ARRAYS), _embedding_type),
         (PACKED, None, _packed_type),
     ):
-        _ffi_api.RegisterOp(name, "gq-tvm: a layer whose weight lives in a codebook.")
+        _ffi_api.RegisterOp(name, "gq-tvm: a layer.")
         op = Op.get(name)
         op.set_num_inputs(-1 if arguments is None else len(arguments))
         for argument in arguments or ():

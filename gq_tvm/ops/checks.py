@@ -216,50 +216,6 @@ def check_linear(op: str, x: Any, shape: Sequence[Any], bias: Any, activation: s
         check_shape(op, "bias", bias.shape, (shape[0],))
 
 
-def check_lstm(
-    op: str,
-    x: Any,
-    h0: Any,
-    c0: Any,
-    shape_ih: Sequence[Any],
-    shape_hh: Sequence[Any],
-    bias: Any,
-    activation: str,
-) -> None:
-    """What an LSTM with weights of these indices demands beside them."""
-    check_dtype(op, c0=(c0, "float32"))
-    _check_recurrent(op, 4, x, h0, shape_ih, shape_hh)
-    check_shape(op, "c0", c0.shape, h0.shape)
-    check_linear(op, x, shape_ih, bias, activation)
-
-
-def check_gru(
-    op: str,
-    x: Any,
-    h0: Any,
-    shape_ih: Sequence[Any],
-    shape_hh: Sequence[Any],
-    bias_ih: Any,
-    bias_hh: Any,
-    activation: str,
-) -> None:
-    """What a GRU with weights of these indices demands beside them."""
-    _check_recurrent(op, 3, x, h0, shape_ih, shape_hh)
-    check_linear(op, x, shape_ih, bias_ih, activation)
-    check_linear(op, h0, shape_hh, bias_hh, activation)
-
-
-def _check_recurrent(
-    op: str, gates: int, x: Any, h0: Any, shape_ih: Sequence[Any], shape_hh: Sequence[Any]
-) -> None:
-    check_dtype(op, h0=(h0, "float32"))
-    check_shape(op, "x", x.shape, (None, None, None))
-    check_shape(op, "h0", h0.shape, (x.shape[0], None))
-    hidden = h0.shape[1]
-    check_shape(op, "indices_ih", shape_ih, (gates * hidden, x.shape[2]))
-    check_shape(op, "indices_hh", shape_hh, (gates * hidden, hidden))
-
-
 def check_conv1d(
     op: str, x: Any, shape: Sequence[Any], bias: Any, groups: int, activation: str
 ) -> None:

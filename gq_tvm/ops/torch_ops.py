@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gq_tvm.ops import checks
-from gq_tvm.ops import torch_recurrent as torch_recurrent  # registers the recurrent ones
+from gq_tvm.ops import torch_float_recurrent as torch_float_recurrent  # registers these
+from gq_tvm.ops import torch_recurrent as torch_recurrent
 from gq_tvm.ops.torch_weight import Operand, WeightTensors, expand, operand, product
 
 WEIGHT = "Tensor indices, Tensor codebook, Tensor? scale, Tensor? zero"
