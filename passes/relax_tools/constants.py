@@ -112,7 +112,7 @@ class Constants:
             return None
         first = self.behind(call.args[0]) if call.args else None
         given = list(first.fields) if isinstance(first, relax.Tuple) else list(call.args)
-        if name in RESHAPES or is_operator(call, "relax.broadcast_to"):
+        if name in _MOVES:
             given = given[:1]
         elif name in _INDEXED:
             return self._indexed(call, shape)
@@ -162,6 +162,18 @@ def _transposed(call: relax.Call, _: list[int], array: NDArray) -> NDArray:
 def _repeated(call: relax.Call, _: list[int], array: NDArray) -> NDArray:
     axis = call.attrs.axis
     return array.repeat(int(call.attrs.repeats), None if axis is None else int(axis))
+
+
+def _sliced(call: relax.Call, shape: list[int], array: NDArray) -> NDArray:
+    axes, begins, *_ = ([int(one.value) for one in part.fields] for part in call.args[1:])
+    steps = (
+        [int(one.value) for one in call.args[4].fields] if len(call.args) > 4 else [1] * len(axes)
+    )
+    slices = [slice(None)] * array.ndim
+    for axis, begin, step in zip(axes, begins, steps, strict=True):
+        begin = begin + array.shape[axis] if begin < 0 else begin
+        slices[axis] = slice(begin, begin + shape[axis] * step, step)
+    return array[tuple(slices)]
 
 
 def _cast(call: relax.Call, _: list[int], known: list[Known]) -> Known | None:
@@ -291,11 +303,16 @@ _INDEXED: dict[str, Callable[[relax.Call, NDArray, Sequence[NDArray]], NDArray |
     "relax.index_tensor": _jointly,
 }
 
-_RULES: dict[str, Any] = {
+_MOVES: dict[str, Any] = {
     **dict.fromkeys(RESHAPES, _moved(lambda call, shape, array: array.reshape(shape))),
     "relax.broadcast_to": _moved(lambda call, shape, array: np.broadcast_to(array, shape)),
     "relax.permute_dims": _moved(_transposed),
     "relax.repeat": _moved(_repeated),
+    "relax.strided_slice": _moved(_sliced),
+}
+
+_RULES: dict[str, Any] = {
+    **_MOVES,
     "relax.astype": _cast,
     "relax.multiply": _arithmetic(np.multiply),
     "relax.subtract": _arithmetic(np.subtract),

@@ -215,6 +215,12 @@ def test_what_is_matched_is_not_told_of():
     assert not told
 
 
+def floats_of(call):
+    weight = operators.weight_of(call)
+    assert weight is not None
+    return weight.expand()
+
+
 def of_packed_codes(emit):
     """Indices computed from packed ones, two a byte."""
     bytes_ = relax.const(CODES[:, ::2] | CODES[:, 1::2] << 4)
@@ -243,7 +249,7 @@ def transposed_twice(emit):
 def test_codes_computed_from_constants_are_those_of_a_codebook(weight):
     x = var("x", 2, 10)
     (call,) = calls(MatchCodebook()(module([x], product(x, weight))), operators.LINEAR)
-    assert np.array_equal(operators.weight_of(call).expand(), TABLE[CODES])
+    assert np.array_equal(floats_of(call), TABLE[CODES])
 
 
 def test_integers_are_a_look_up_of_themselves():
@@ -255,9 +261,8 @@ def test_integers_are_a_look_up_of_themselves():
         return emit(relax.op.multiply(emit(relax.op.subtract(floats, zero)), relax.const(scale)))
 
     (call,) = calls(MatchCodebook()(module([x], product(x, dequantised))), operators.LINEAR)
-    weight = operators.weight_of(call)
-    assert np.array_equal(weight.expand(), (CODES - np.float32(3)) * scale)
-    assert weight.bits == 3
+    assert np.array_equal(floats_of(call), (CODES - np.float32(3)) * scale)
+    assert operators.form_of(call)["bits"] == 3
 
 
 def float_product(values, x):
@@ -270,11 +275,12 @@ def float_product(values, x):
 
 
 def test_floats_of_few_values_are_a_codebook():
-    x, floats, told = var("x", 2, 3, 10), TABLE[CODES], []
+    x, floats = var("x", 2, 3, 10), TABLE[CODES]
+    told: list[str] = []
     for spelling in float_product(floats, x):
         found = MatchCodebook({digest(floats): "out.weight"}, tell=told.append)
         (call,) = calls(found(module([x], spelling)), operators.LINEAR)
-        assert np.array_equal(operators.weight_of(call).expand(), floats)
+        assert np.array_equal(floats_of(call), floats)
         assert operators.attributes(call)["activation"] == "fp32"
     assert told[0] == "float weights that hold few values are codebooks: out.weight (3 bits)"
 
@@ -288,7 +294,7 @@ def test_convolutions_of_few_values_are_codebooks():
         return relax.op.add(emit(conv), relax.const(bias))
 
     (call,) = calls(MatchCodebook()(module([x], body)), operators.CONV1D)
-    assert np.array_equal(operators.weight_of(call).expand(), floats)
+    assert np.array_equal(floats_of(call), floats)
     assert np.array_equal(call.args[-1].value.numpy(), BIAS)
     at = operators.attributes(call)
     assert (at["stride"], at["padding"], at["dilation"], at["groups"]) == (2, 3, 2, 1)
@@ -306,12 +312,13 @@ def test_what_is_added_to_a_product_read_elsewhere_is_no_bias():
 
 
 def test_tables_that_only_a_slow_kernel_takes_are_told_of():
-    x, told = var("x", 2, 256), []
+    x = var("x", 2, 256)
+    told: list[str] = []
     tables = RNG.standard_normal((32, 16)).astype(np.float32)
     floats = np.take_along_axis(tables, RNG.integers(0, 16, (32, 256)), 1)
     before = module([x], lambda emit: relax.op.matmul(x, relax.const(floats.T.copy())))
     (call,) = calls(MatchCodebook(warn=told.append)(before), operators.LINEAR)
-    assert np.array_equal(operators.weight_of(call).expand(), floats)
+    assert np.array_equal(floats_of(call), floats)
     assert len(told) == 1
     assert "no kernel is quick with so many tables" in told[0]
 
