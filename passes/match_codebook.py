@@ -227,7 +227,8 @@ class _Layers:
         name = self._name(expr)
         if not isinstance(known, LookUp):
             self.found[name] = weight
-        layer = name.rpartition(".")[0] or name
+        layer = name.partition(".parametrizations.")[0]
+        layer = layer if layer != name else name.rpartition(".")[0] or name
         return weight, layer
 
     def _name(self, expr: relax.Expr) -> str:

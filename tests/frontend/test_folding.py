@@ -16,13 +16,16 @@ from gq_tvm.passes.match_codebook import MatchCodebook
 class Packed(nn.Module):
     """Codes and zero points of 4 bits, two a byte, and scales of groups of 32, the last short."""
 
+    codes: torch.Tensor
+    zeros: torch.Tensor
+
     def __init__(self, rows: int = 12, width: int = 80) -> None:
         super().__init__()
         self.rows, self.width = rows, width
         groups = -(-width // 32)
         self.register_buffer("codes", torch.randint(0, 256, (rows, width // 2), dtype=torch.uint8))
         self.register_buffer("zeros", torch.randint(0, 256, (rows, 2), dtype=torch.uint8))
-        self.register_buffer("scale", torch.randn(rows, groups))
+        self.scale = nn.Buffer(torch.randn(rows, groups))
 
     def weight(self):
         codes = torch.stack([self.codes & 15, self.codes >> 4], -1).flatten(1)
@@ -43,11 +46,12 @@ def matched(model, *inputs):
 
 @pytest.mark.export
 def test_packed_codes_are_taken_apart_before_the_program_is_translated():
-    model = nn.Sequential(Packed())
+    packed = Packed()
+    model = nn.Sequential(packed)
     (call,) = calls(matched(model, torch.randn(2, 80)), operators.LINEAR)
     weight = operators.weight_of(call)
     assert weight is not None
-    assert np.array_equal(weight.expand(), model[0].weight().numpy())
+    assert np.array_equal(weight.expand(), packed.weight().numpy())
     assert (weight.bits, weight.groups, weight.scale.dtype) == (4, 3, np.float32)
     assert weight.zero is not None
     assert weight.zero.dtype == np.uint8
@@ -55,6 +59,8 @@ def test_packed_codes_are_taken_apart_before_the_program_is_translated():
 
 
 class Tables(nn.Module):
+    mask: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mask", torch.tensor([3, 5, 6]))

@@ -100,17 +100,16 @@ class Palettes(nn.Module):
         self.middle = nn.Linear(96, 128)
         self.out = nn.Linear(128, 33, bias=False)
         self.free = nn.Linear(33, 16)
-        layers = [self.ids, self.front, self.deep, self.middle, self.out]
+        weights = [one.weight for one in (self.ids, self.front, self.deep, self.middle, self.out)]
         forms: list[dict[str, Any]] = [
             {"scale": "row"}, {}, {"bits": 3}, {"scale": "group"}, {"tables": "row"},
         ]  # fmt: skip
-        for layer, form in zip(layers, forms, strict=True):
-            rows, width = layer.weight.shape[0], layer.weight[0].numel()
-            made = weight(rows, width, **{"bits": 4, **form})
+        for held, form in zip(weights, forms, strict=True):
+            made = weight(len(held), held[0].numel(), **{"bits": 4, **form})
             if "scale" in form:
-                made = replace(made, codebook=np.arange(-8, 8, dtype=np.float32)[None] / 8)
-            values = torch.from_numpy(made.expand()) * (1 / 8)
-            layer.weight = nn.Parameter(values.reshape(layer.weight.shape))
+                levels = np.arange(-8, 8, dtype=np.float32)[None]
+                made = replace(made, codebook=levels / np.float32(8))
+            held.data = torch.from_numpy(made.expand()).reshape(held.shape) / 8
 
     def forward(self, ids):
         x = torch.relu(self.front(self.ids(ids).mT))
