@@ -189,7 +189,7 @@ def recurrent(
         if cell == "rnn":
             return [own[0](part + from_h)]
         if cell == "gru":
-            return _gru_cell(part, from_h, h, *own)
+            return _gru_cell(part, from_h, h, own[0], own[1])
         h, c = _lstm_cell(part + from_h, state[1], *own)
         return [h if weight_hr is None else h @ weight_hr.T.astype(np.float64), c]
 

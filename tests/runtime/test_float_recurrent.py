@@ -55,7 +55,7 @@ def test_the_number_of_frames_stays_free(make, tmp_path):
             wanted = model(x)
         for got, exact in zip(net(x.numpy()), wanted, strict=True):
             np.testing.assert_allclose(got, exact.numpy(), atol=1e-5)
-    assert any(name.startswith("recurrent.weight_ih") for name in artefact.arrays)
+    assert any(name.startswith("recurrent.weight_ih") for name in artefact.parameters)
 
 
 def test_a_fixed_number_of_frames_is_no_longer_unrolled():

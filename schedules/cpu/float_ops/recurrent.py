@@ -56,7 +56,7 @@ class FloatRecurrent:
             self.hidden,
             self.frames,
             parallel,
-            *behind,
+            behind[0] if behind else None,
             functions=self.functions,
             clip=self.clip,
         )
