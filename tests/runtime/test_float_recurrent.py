@@ -70,3 +70,36 @@ def test_outside_exporting_pytorchs_shapes_are_its_own():
     x = torch.randn(3, 2, 8, requires_grad=True)
     layer(x)[0].sum().backward()
     assert x.grad is not None
+
+
+class Backwards(nn.Module):
+    """A GRU's codebook operator from the last frame of each sequence to the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = quantize.compress(nn.GRU(8, 12, batch_first=True), 4, activation="fp32")
+
+    def forward(self, x, h, lengths):
+        gru = self.gru
+        (ih, hh), biases = (
+            [gru.codebook_weight(f"weight_{part}_l0") for part in ("ih", "hh")],
+            [gru.bias_ih_l0, gru.bias_hh_l0],
+        )
+        outliers = [None] * 4
+        return torch.ops.gq.codebook_gru(
+            x, h, *ih.coded, *hh.coded, *biases, "fp32", *outliers, lengths, True
+        )
+
+
+def test_codebook_layers_take_lengths_and_go_backwards(tmp_path):
+    torch.manual_seed(0)
+    model = Backwards()
+    inputs = torch.randn(3, 20, 8), torch.randn(3, 12), torch.tensor([20, 0, 7])
+    shapes = {"x": {1: Dim("T")}, "h": None, "lengths": None}
+    program = torch.export.export(model, inputs, dynamic_shapes=shapes)
+    gq_tvm.build(program, target="native").save(str(tmp_path / "model.gq"))
+    got = gq_tvm.load(str(tmp_path / "model.gq"))(*(one.numpy() for one in inputs))
+    for one, exact in zip(got, model(*inputs), strict=True):
+        np.testing.assert_allclose(one, exact.numpy(), atol=1e-5)
+    assert (got[0][1] == 0).all()
+    assert (got[1][1] == inputs[1][1].numpy()).all()
