@@ -8,7 +8,8 @@ from importlib import import_module
 from gq_tvm.command import command
 from gq_tvm.errors import Error
 
-#: Each is a module of this package with a ``main``, imported when it is asked for.
+#: Each is a module of this package with a ``main``, imported when it is asked for; that of a word
+#: Python has taken is in `_MODULES`.
 VERBS = {
     "compress": "an exported float model becomes one whose weights live in codebooks",
     "compile": "an exported model becomes an artefact or a bundle for a device",
@@ -20,16 +21,20 @@ VERBS = {
     "train": "train a speech recogniser with GQ weights from a configuration",
     "sensitivity": "what each weight of a float model loses at few bits",
     "allocate": "bits for each weight of a model within a budget of bytes",
+    "import": "weights of a GGUF or safetensors file, those of few values as codebooks",
     "device": "run an emulated ARM board, or get what a real one needs",
     "demo": "the shipped digit recogniser, from its exported program to ARM",
 }
+
+_MODULES = {"import": "import_weights"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Hand what follows the verb to its command, which returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
     if given and given[0] in VERBS:
-        return import_module(f"gq_tvm.{given[0]}").main(given[1:])
+        module = _MODULES.get(given[0], given[0])
+        return import_module(f"gq_tvm.{module}").main(given[1:])
     return _without_a_verb(given)
 
 

@@ -135,7 +135,8 @@ class Constants:
         rows = is_operator(call, "relax.take") and data.ndim > 1
         if data.dtype.kind != "f" or rows or not 0 < data.size <= flat.size:
             return data.reshape(-1)[flat]
-        return LookUp(data.reshape(-1, data.shape[-1]), flat)
+        entries = next((size for size in reversed(data.shape) if size > 1), 1)
+        return LookUp(data.reshape(-1, entries), flat)
 
 
 def _array(known: Known | None) -> NDArray | None:
@@ -281,9 +282,11 @@ def _gathered(call: relax.Call, data: NDArray, places: Sequence[NDArray]) -> NDA
 
 
 def _jointly(_: relax.Call, data: NDArray, places: Sequence[NDArray]) -> NDArray | None:
-    if len(places) != data.ndim or not all(map(_within, places, data.shape)):
+    count = len(places)
+    if any(size > 1 for size in data.shape[count:]) or not all(map(_within, places, data.shape)):
         return None
-    return _flat([one.astype(np.int64) for one in places], data.shape)
+    flat = _flat([one.astype(np.int64) for one in places], data.shape[:count])
+    return flat.reshape(*flat.shape, *data.shape[count:])
 
 
 def _flat(where: Sequence[NDArray], shape: Sequence[int]) -> NDArray:
