@@ -82,12 +82,14 @@ def unpacked(name: str, entry: Any, get: Any) -> Weight:
 
 
 def _shape_and_bits(name: str, entry: Any) -> tuple[list[int], int]:
-    found = entry if isinstance(entry, dict) else {}
+    found: dict[str, Any] = entry if isinstance(entry, dict) else {}
     shape, bits = found.get("shape"), found.get("bits")
-    sizes = isinstance(shape, list) and all(type(one) is int and one > 0 for one in shape)
-    if not sizes or len(shape) not in (2, 3) or bits not in range(1, 9):
+    sizes = shape if isinstance(shape, list) and len(shape) in (2, 3) else [0]
+    if not all(type(one) is int and one > 0 for one in sizes) or type(bits) is not int:
+        bits = 0
+    if not 1 <= bits <= 8:
         raise Error(f"{name} has metadata without a shape and 1 to 8 bits; write the file again")
-    return shape, int(bits)
+    return sizes, bits
 
 
 def _packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

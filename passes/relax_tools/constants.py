@@ -20,6 +20,7 @@ from gq_tvm.passes.operators import RESHAPES, is_operator, shape_of
 from gq_tvm.passes.relax_tools import dataflow
 
 _MOST = 256  # entries of a table
+_KEPT = 2**20  # bytes: what is larger, a float weight say, is rather computed again than held
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,12 @@ class Constants:
             return self._call(expr)
         if not isinstance(expr, relax.Var) or expr not in self.values:
             return None
-        if expr not in self._done:
-            self._done[expr] = self.of(self.values[expr])
-        return self._done[expr]
+        if expr in self._done:
+            return self._done[expr]
+        known = self.of(self.values[expr])
+        if not isinstance(known, np.ndarray) or known.nbytes <= _KEPT:
+            self._done[expr] = known
+        return known
 
     def behind(self, expr: relax.Expr) -> relax.Expr:
         """What a variable is bound to."""
