@@ -8,8 +8,7 @@ from importlib import import_module
 from gq_tvm.command import command
 from gq_tvm.errors import Error
 
-#: Each is a module of this package with a ``main``, imported when it is asked for; that of a word
-#: Python has taken is in `_MODULES`.
+#: Each is a module of this package with a ``main``, imported when it is asked for.
 VERBS = {
     "compress": "an exported float model becomes one whose weights live in codebooks",
     "compile": "an exported model becomes an artefact or a bundle for a device",
@@ -26,15 +25,12 @@ VERBS = {
     "demo": "the shipped digit recogniser, from its exported program to ARM",
 }
 
-_MODULES = {"import": "import_weights"}
-
 
 def main(argv: list[str] | None = None) -> int:
     """Hand what follows the verb to its command, which returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
     if given and given[0] in VERBS:
-        module = _MODULES.get(given[0], given[0])
-        return import_module(f"gq_tvm.{module}").main(given[1:])
+        return import_module(f"gq_tvm.{given[0]}").main(given[1:])
     return _without_a_verb(given)
 
 
