@@ -24,12 +24,17 @@ def bounded(program: ExportedProgram) -> ExportedProgram:
     for symbol, hint in _symbols(program).items():
         bounds = program.range_constraints[symbol]
         least = 1 if bounds.lower == 2 else int(bounds.lower)
-        lower = _edge(hint, least, lambda size, one=symbol: passes({one: size}))
+        lower = _edge(hint, least, symbol, passes)
         most = int(bounds.upper) if bounds.upper <= sys.maxsize else None
-        upper = _edge(hint, most or _FARTHEST, lambda size, one=symbol: passes({one: size}))
+        upper = _edge(hint, most or _FARTHEST, symbol, passes)
         free = most is None and upper == _FARTHEST
         program.range_constraints[symbol] = ValueRanges(lower, bounds.upper if free else upper)
     return program
+
+
+def is_constant(size: Any) -> bool:
+    """Whether a size of an exported program is the same in every run."""
+    return not isinstance(size, torch.SymInt) or bool(size.node.expr.is_number)
 
 
 def _inputs(program: ExportedProgram) -> list[Any]:
@@ -74,11 +79,11 @@ def _guards(program: ExportedProgram) -> Callable[[Mapping[Any, int]], bool]:
     return passes if check is not None else lambda sizes: True
 
 
-def _edge(good: int, bad: int, passes: Callable[[int], bool]) -> int:
-    """The last size from one that passes towards another that passes, by bisection."""
-    if passes(bad):
+def _edge(good: int, bad: int, symbol: Any, passes: Callable[[Mapping[Any, int]], bool]) -> int:
+    """The last size that passes, from one that does towards another, by bisection."""
+    if passes({symbol: bad}):
         return bad
     while abs(good - bad) > 1:
         middle = (good + bad) // 2
-        good, bad = (middle, bad) if passes(middle) else (good, middle)
+        good, bad = (middle, bad) if passes({symbol: middle}) else (good, middle)
     return good

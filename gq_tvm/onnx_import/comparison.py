@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from gq_tvm.errors import Error
+from gq_tvm.onnx_import.bounds import is_constant
 from gq_tvm.onnx_import.sizes import Axes, others
 
 MOST = 1e-2  # relative L2 error
@@ -60,7 +61,7 @@ def compare(
         name: size
         for name, size in sizes.items()
         if any(
-            name in each and not isinstance(shape[each.index(name)], int)
+            name in each and not is_constant(shape[each.index(name)])
             for each, shape in zip(axes.names, _shapes(program), strict=True)
         )
     }

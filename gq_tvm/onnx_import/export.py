@@ -20,7 +20,7 @@ import gq_tvm.onnx_import.operators
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq)
 from gq_tvm.errors import Error
 from gq_tvm.onnx_import import graph_file
-from gq_tvm.onnx_import.bounds import bounded
+from gq_tvm.onnx_import.bounds import bounded, is_constant
 from gq_tvm.onnx_import.graph_file import Graph, Input
 from gq_tvm.onnx_import.module import GraphModule
 from gq_tvm.onnx_import.sizes import Axes, axes_of, tries
@@ -202,7 +202,7 @@ def _say_what_froze(program: ExportedProgram, axes: Axes, say: Say) -> None:
     ):
         for axis, size in enumerate(each):
             own = values[str(name)].shape[axis]
-            if isinstance(size, str) and isinstance(own, int):
+            if isinstance(size, str) and is_constant(own):
                 say(
                     f"warning: axis {axis} of input {one.name} ({size}) froze at {own}, as the "
                     f"graph computes with its size; --size {size}=N freezes it at another"

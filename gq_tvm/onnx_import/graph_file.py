@@ -107,14 +107,13 @@ def _functions_inlined(model: Any) -> Any:
     if model.functions:
         model = inliner.inline_local_functions(model)
     versions = {_domain(one.domain): one.version for one in model.opset_import}
+    version = versions.get(STANDARD, 1)
     spelled = set()
     for proto in _all_nodes(model.graph):
         node = Node(proto.op_type, _domain(proto.domain), 0, "", (), ())
         if find(node) is None and not node.domain:
             try:
-                schema = onnx.defs.get_schema(
-                    proto.op_type, versions.get(STANDARD, 1), proto.domain
-                )
+                schema: Any = onnx.defs.get_schema(proto.op_type, version, proto.domain)
             except Exception:
                 continue
             if schema.has_function or schema.has_context_dependent_function:

@@ -94,6 +94,8 @@ class CodebookRows(nn.Module):
         arrays: See `Lookup.weight`.
     """
 
+    indices: Tensor
+
     def __init__(self, arrays: dict[str, NDArray]) -> None:
         super().__init__()
         for name in ("indices", "codebook", "scale", "zero"):
@@ -178,7 +180,7 @@ def _gather(node: Node, given: Sequence[Any], _: Any) -> Made | None:
     if arrays is not None:
         return Made(CodebookRows(arrays), (1,), 0)
     dense = weight.dense() if isinstance(weight, Lookup) else weight
-    made = Rows(*dense.shape, device="meta")
+    made = Rows(dense.shape[0], dense.shape[1], device="meta")
     made.weight = parameter(dense)
     return Made(made, (1,), 0)
 
@@ -201,7 +203,7 @@ class Padded(nn.Module):
         return self.conv(functional.pad(x, list(self._pads(x.shape[2:]))))
 
 
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @layer("Conv")

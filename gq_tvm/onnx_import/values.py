@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gq_tvm.errors import Error
 
-DTYPES = {
+DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.FLOAT16: torch.float16,

@@ -139,7 +139,7 @@ def test_all_nodes_that_are_not_known_are_named_at_once(tmp_path):
 def test_the_number_of_an_opset_is_no_reason_to_refuse(opset: int, tmp_path):
     proto = one_node("Relu", {"x": f(2, 3)}, opset=opset)
     proto.ir_version = 99
-    (got,) = run(proto, {"x": np.float32([[-1, 2, 3], [4, 5, -6]])}, tmp_path)
+    (got,) = run(proto, {"x": np.array([[-1, 2, 3], [4, 5, -6]], np.float32)}, tmp_path)
     assert got.min() == 0
 
 

@@ -20,7 +20,7 @@ _TRANSPOSED = {
     2: functional.conv_transpose2d,
     3: functional.conv_transpose3d,
 }
-_LAYERS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_LAYERS: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 @operator("Conv")
@@ -140,7 +140,7 @@ def _col2im(node: Node, x: Tensor, image: Any, block: Any) -> Tensor:
     pads = node.get("pads") or [0] * 4
     if pads[:2] != pads[2:]:
         raise node.refuse("has unlike padding on both sides")
-    rest = (node.get("dilations") or [1, 1], pads[:2], node.get("strides") or [1, 1])
+    rest: Any = (node.get("dilations") or [1, 1], pads[:2], node.get("strides") or [1, 1])
     return functional.fold(x, sizes, taps, *rest)
 
 

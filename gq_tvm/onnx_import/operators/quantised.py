@@ -269,7 +269,7 @@ def _scaled_layer(node: Node, given: Sequence[Any], _: Any) -> Made | None:
     packed = _packed(codes.T, np.asarray(scale).reshape(-1), zeros)
     if packed is None:
         return None
-    kept = (0,) if dynamic else (0, 2, 4)
+    kept: tuple[int, ...] = (0,) if dynamic else (0, 2, 4)
     kept = tuple(one for one in kept if one < len(node.inputs))
     return Made(_ScaledProduct(linear(packed, None), dynamic, bias), kept)
 
@@ -358,7 +358,7 @@ def _gather_blocks(node: Node, given: Sequence[Any], _: Any) -> Made | None:
     arrays = weight.weight()
     if arrays is not None:
         return Made(CodebookRows(arrays), (1,), 0)
-    rows = Rows(*weight.shape, device="meta")
+    rows = Rows(weight.shape[0], weight.shape[1], device="meta")
     rows.weight = parameter(weight.dense())
     return Made(rows, (1,), 0)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gq_tvm.onnx_import.layers import Made, layer, parameter
 from gq_tvm.onnx_import.lookup import Lookup
+from gq_tvm.onnx_import.operators.frames import recurrent
 from gq_tvm.onnx_import.registry import MICROSOFT, Node, operator
 
 _GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # ONNX's in PyTorch's order
@@ -80,7 +81,7 @@ class _Form:
         )
 
 
-class Sequence_(nn.Module):
+class WholeSequence(nn.Module):
     """A recurrent node.
 
     Args:
@@ -92,9 +93,9 @@ class Sequence_(nn.Module):
     def __init__(self, form: _Form, arrays: Sequence[tuple[NDArray, NDArray, Any, Any]]) -> None:
         super().__init__()
         self._form = form
-        for suffix, (weight, recurrent, *biases) in zip(("", "_reverse"), arrays, strict=False):
+        for suffix, (weight, weight_hh, *biases) in zip(("", "_reverse"), arrays, strict=False):
             self.register_parameter(f"weight_ih_l0{suffix}", parameter(weight))
-            self.register_parameter(f"weight_hh_l0{suffix}", parameter(recurrent))
+            self.register_parameter(f"weight_hh_l0{suffix}", parameter(weight_hh))
             for name, bias in zip(("bias_ih_l0", "bias_hh_l0"), biases, strict=True):
                 held = None if bias is None else parameter(bias)
                 self.register_parameter(f"{name}{suffix}", held)
@@ -132,7 +133,7 @@ class Sequence_(nn.Module):
             ]
             usual = form.functions[at] == _USUAL[form.kind]
             names = "" if usual else ",".join(_OURS.get(one, one) for one in form.functions[at])
-            y, *last = torch.ops.gq.recurrent(
+            y, *last = recurrent(
                 first,
                 given,
                 getattr(self, f"weight_ih_l0{suffix}"),
@@ -168,7 +169,7 @@ class _Plain(nn.Module):
         hidden: Tensor | None = None,
         cell: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """As `Sequence_.forward`."""
+        """As `WholeSequence.forward`."""
         form, count = self._form, len(self._form.backward)
         if form.batch_first:
             hidden, cell = (None if one is None else one.transpose(0, 1) for one in (hidden, cell))
@@ -177,12 +178,24 @@ class _Plain(nn.Module):
             like = hidden if hidden is not None else cell
             assert like is not None
             state = tuple(torch.zeros_like(like) if one is None else one for one in (hidden, cell))
-        y, ends = self.cell(x) if state is None else self.cell(x, state)
-        ends = ends if isinstance(ends, tuple) else (ends,)
+        y, ends = self._run(x, state)
         whole = y.reshape([*y.shape[:2], count, form.hidden])
         if form.batch_first:
             return (whole, *(one.transpose(0, 1) for one in ends))
         return (whole.transpose(1, 2), *ends)
+
+    def _run(self, x: Tensor, state: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        form, frames = self._form, x.shape[1 if self._form.batch_first else 0]
+        if not isinstance(frames, int) or frames:
+            y, ends = self.cell(x) if state is None else self.cell(x, state)
+            return y, ends if isinstance(ends, tuple) else (ends,)
+        count = len(form.backward)  # PyTorch refuses no frame, after which the state is the first
+        if state is None:
+            batch = x.shape[0 if form.batch_first else 1]
+            zeros = x.new_zeros([count, batch, form.hidden])
+            state = (zeros,) * (2 if form.kind == "LSTM" else 1)
+        y = x.new_zeros([*x.shape[:2], count * form.hidden])
+        return y, state if isinstance(state, tuple) else (state,)
 
 
 def _in_order(array: NDArray, gates: Sequence[int]) -> NDArray:
@@ -190,19 +203,17 @@ def _in_order(array: NDArray, gates: Sequence[int]) -> NDArray:
     return np.concatenate([parts[at] for at in gates], axis=0)
 
 
-def made_of(
-    node: Node, kind: str, weight: NDArray, recurrent: NDArray, bias: NDArray | None
-) -> Made:
+def made_of(node: Node, kind: str, weight: NDArray, hidden: NDArray, bias: NDArray | None) -> Made:
     """The layer of a recurrent node.
 
     Args:
         node: It.
         kind: ``LSTM``, ``GRU`` or ``RNN``.
         weight: [directions, gates * H, I], gates in ONNX's order, as in the next two.
-        recurrent: [directions, gates * H, H].
+        hidden: [directions, gates * H, H].
         bias: [directions, 2 * gates * H], or None.
     """
-    form, gates = _Form(node, kind, weight, recurrent), _GATES[kind]
+    form, gates = _Form(node, kind, weight, hidden), _GATES[kind]
     if len(node.inputs) > 7 and node.inputs[7]:
         raise node.refuse("has peepholes, which are not computed here")
     arrays: list[tuple[NDArray, NDArray, Any, Any]] = []
@@ -210,12 +221,12 @@ def made_of(
         biases: list[Any] = [None, None]
         if bias is not None:
             biases = [_in_order(one, gates) for one in np.split(bias[at], 2)]
-        each = (_in_order(weight[at], gates), _in_order(recurrent[at], gates))
-        arrays.append((*each, biases[0], biases[1]))
+        first, second = _in_order(weight[at], gates), _in_order(hidden[at], gates)
+        arrays.append((first, second, biases[0], biases[1]))
     lengths = len(node.inputs) > 4 and bool(node.inputs[4])
     kept = tuple(one for one in _KEPT if one < len(node.inputs))
     if not form.is_usual or lengths:
-        return Made(Sequence_(form, arrays), kept)
+        return Made(WholeSequence(form, arrays), kept)
     inner = _LAYERS[kind](
         weight.shape[2],
         form.hidden,
@@ -234,12 +245,12 @@ def made_of(
 
 @layer("LSTM", "GRU", "RNN")
 def _recurrent(node: Node, given: Sequence[Any], _: Any) -> Made | None:
-    first, weight, recurrent, bias = [*given, None][:4]
-    if first is not None or weight is None or recurrent is None:
+    first, weight, hidden, bias = [*given, None][:4]
+    if first is not None or weight is None or hidden is None:
         return None
     if len(node.inputs) > 3 and node.inputs[3] and bias is None:
         return None
-    arrays = [one.dense() if isinstance(one, Lookup) else one for one in (weight, recurrent, bias)]
+    arrays = [one.dense() if isinstance(one, Lookup) else one for one in (weight, hidden, bias)]
     return made_of(node, node.operator, arrays[0], arrays[1], arrays[2])
 
 
@@ -254,8 +265,8 @@ def _quantised(node: Node, given: Sequence[Any], _: Any) -> Made | None:
         centred = codes.astype(np.float32) - zero.astype(np.float32).reshape(form)
         return (centred * scale.reshape(form)).transpose(0, 2, 1)
 
-    weight, recurrent = dense(given[1], given[8], given[9]), dense(given[2], given[10], given[11])
-    return made_of(node, "LSTM", weight, recurrent, given[3])
+    weight, hidden = dense(given[1], given[8], given[9]), dense(given[2], given[10], given[11])
+    return made_of(node, "LSTM", weight, hidden, given[3])
 
 
 @operator("LSTM", "GRU", "RNN")
