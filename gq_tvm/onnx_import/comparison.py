@@ -49,7 +49,9 @@ def compare(
         Error: an output differs.
     """
     if find_spec("onnxruntime") is None:
-        say("not compared with ONNX Runtime, which is not installed (pip install onnxruntime)")
+        say(
+            "not compared with ONNX Runtime, which is not installed (pip install 'gq-tvm[compare]')"
+        )
         return
     session, why = _session(path)
     if session is None:

@@ -106,7 +106,7 @@ def test_a_recurrent_node(kind: str, case: str, tmp_path):
     x = f(frames, BATCH, WIDTH)
     states = [f(directions, BATCH, HIDDEN) for _ in range(2 if kind == "LSTM" else 1)]
     first = bool(options.get("layout"))
-    inputs = {"x": x.transpose(1, 0, 2) if first else x}
+    inputs: dict[str, NDArray] = {"x": x.transpose(1, 0, 2) if first else x}
     order = ["x", "w", "r", "b"]
     lengths = np.array([5, 0, 3], np.int32) if with_lengths else None
     if lengths is not None:
@@ -127,7 +127,9 @@ def test_a_recurrent_node(kind: str, case: str, tmp_path):
         y, end = loop(
             kind,
             x,
-            *(constants[name][at] for name in "wrb"),
+            constants["w"][at],
+            constants["r"][at],
+            constants["b"][at],
             begin,
             lengths,
             back,
