@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
-from gq_tvm.quantize.training_layers.quant_layers import QuantConv1d, QuantLayer, QuantLinear
+from gq_tvm.quantize.training_layers.quant_layers import QuantConvolution, QuantLayer, QuantLinear
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 
@@ -22,7 +22,7 @@ def bias_behind(layer: QuantLayer, attribute: str) -> tuple[nn.Parameter, int] |
 
 
 @bias_behind.register
-def _(layer: QuantLinear | QuantConv1d, attribute: str) -> tuple[nn.Parameter, int] | None:
+def _(layer: QuantLinear | QuantConvolution, attribute: str) -> tuple[nn.Parameter, int] | None:
     return _at(layer.bias, 0)
 
 
