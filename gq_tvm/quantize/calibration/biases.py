@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
@@ -37,5 +38,5 @@ def _(layer: QuantMultiheadAttention, attribute: str) -> tuple[nn.Parameter, int
     return _at(layer.in_proj_bias, part * layer.embed_dim)
 
 
-def _at(bias: Tensor | None, first: int) -> tuple[nn.Parameter, int] | None:
+def _at(bias: Any, first: int) -> tuple[nn.Parameter, int] | None:
     return (bias, first) if isinstance(bias, nn.Parameter) else None
