@@ -21,6 +21,7 @@ from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
+    CodebookConv2d,
     CodebookEmbedding,
     CodebookLinear,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Allocation",
     "Annealing",
     "CodebookConv1d",
+    "CodebookConv2d",
     "CodebookEmbedding",
     "CodebookGRU",
     "CodebookLSTM",
