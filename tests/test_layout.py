@@ -31,7 +31,7 @@ BASE = {
 # passes.
 COMPILE_SIDE = [
     {"targets", "ops"},
-    {"plan"},
+    {"plan", "onnx_import"},
     {"schedules"},
     {"passes"},
     {"frontend", "plan.from_module"},
@@ -45,7 +45,8 @@ COMPILE_SIDE = [
 
 # The training side, which the compile side knows nothing of.
 TRAINING_SIDE = {
-    "quantize": {"ops"},
+    "weight_files": {"ops"},
+    "quantize": {"ops", "weight_files"},
     "exported": {"ops", "quantize"},
     "speech": {"ops"},
     "models": {"ops", "quantize", "speech"},
