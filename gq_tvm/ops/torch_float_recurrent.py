@@ -212,7 +212,7 @@ def _stack(cell: str, functions: str) -> Callable[..., tuple[Tensor, ...]]:
         states = list(hx) if checks.CELLS[cell].states > 1 else [hx]
         each = len(params) // (num_layers * (1 + bidirectional))
         x = x if batch_first else x.transpose(0, 1)
-        ends = []
+        ends: list[list[Tensor]] = []
         for _ in range(num_layers):
             outputs = []
             for reverse in (False, True)[: 1 + bidirectional]:

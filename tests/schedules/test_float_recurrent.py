@@ -14,6 +14,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops.checks_recurrent import CELLS
 from gq_tvm.ops.reference_recurrent import recurrent
 from gq_tvm.ops.torch_float_recurrent import recurrent as in_torch
+from gq_tvm.runtime.devices.device import LocalDevice
 from gq_tvm.schedules import Frames
 from gq_tvm.schedules.cpu.float_ops.recurrent import FloatRecurrent
 
@@ -60,7 +61,7 @@ def layer_of(
 @pytest.mark.parametrize("layer", LAYERS)
 def test_pytorchs_operator_is_the_definition(layer):
     given = layer_of(layer)
-    tensors = {
+    tensors: dict[str, Any] = {
         key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         for key, value in given.items()
     }
@@ -82,7 +83,7 @@ def test_pytorchs_operator_is_the_definition(layer):
 def test_kernels_compute_the_definition(where, layers, emulated):
     """With T known or not; whole vectors and ragged ones; one step alone, and no step."""
     where = target(where)
-    made = {}
+    made: dict[str, tuple[FloatRecurrent, dict[str, Any]]] = {}
     for number, layer in enumerate(layers):
         sizes: list[dict[str, int]] = [{}, {"hidden": 8, "batch": 1, "steps": 1}, {"steps": 0}]
         for size in sizes[: 1 if layer[4] else 3]:
@@ -114,7 +115,7 @@ def test_lengths_that_are_none_read_nothing_beyond_the_frames():
     where, layer = target("native"), ("rnn", 0, "", 0, [-5, 100, 4], True)
     given = layer_of(layer)
     of = FloatRecurrent(where, "rnn", 13, 37, 0, Frames(None, True, True), "", 0)
-    kernels = Kernels(where, device_for(where, lambda cpu: None), {"f": of.kernel()})
+    kernels = Kernels(where, LocalDevice(), {"f": of.kernel()})
     weights = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
     operands = of.operands(*(given[key] for key in weights)).values()
     inputs = [given["x"], *given["state"], *operands, given["lengths"]]
@@ -137,7 +138,7 @@ def test_lengths_that_are_none_read_nothing_beyond_the_frames():
 )
 def test_wrong_arguments_are_named(change, text):
     given = layer_of(LAYERS[0])
-    tensors = {
+    tensors: dict[str, Any] = {
         key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         for key, value in given.items()
     }
