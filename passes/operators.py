@@ -32,6 +32,7 @@ LINEAR = "relax.gq.codebook_linear"
 LSTM = "relax.gq.codebook_lstm"
 GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
+CONV2D = "relax.gq.codebook_conv2d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
 #: A convolution by a weight of floats, its bias added: `convolution`.
@@ -39,7 +40,7 @@ CONVOLUTION = "relax.gq.convolution"
 
 # Where an operator's weights begin among its arguments, by the *part* of the call they are of.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 9}, GRU: {"_ih": 2, "_hh": 8}} | {
-    one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
+    one: {"": 1} for one in (LINEAR, CONV1D, CONV2D, DEPTHWISE, EMBEDDING)
 }
 _ARRAYS = ("indices", "codebook", "scale", "zero", "positions", "values")
 
@@ -173,6 +174,24 @@ def codebook_conv1d(
     return _call(CONV1D, [x, *weight, bias], attrs)
 
 
+def codebook_conv2d(
+    x: relax.Expr,
+    weight: Sequence[relax.Expr],
+    bias: relax.Expr,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+    layer: str,
+    epilogue: str = "",
+) -> relax.Call:
+    """x f32 [B, C, H, W], a weight [N, C, h, w], bias f32 [N] -> f32 [B, N, H', W']."""
+    attrs: dict[str, Any] = {"activation": activation, "layer": layer, "epilogue": epilogue}
+    attrs |= _of_axes(stride=stride, left=padding, right=padding, dilation=dilation)
+    return _call(CONV2D, [x, *weight, bias], attrs)
+
+
 def codebook_depthwise(
     x: relax.Expr,
     weight: Sequence[relax.Expr],
@@ -219,13 +238,17 @@ def convolution(
     the outputs cut off at either end.
     """
     attrs: dict[str, Any] = {"groups": groups, "transposed": int(transposed), "epilogue": epilogue}
-    axes = {"stride": stride, "left": left, "right": right, "dilation": dilation}
-    attrs |= {key: ",".join(map(str, sizes)) for key, sizes in axes.items()}
+    attrs |= _of_axes(stride=stride, left=left, right=right, dilation=dilation)
     return _call(CONVOLUTION, [x, weight, bias], attrs)
 
 
+def _of_axes(**sizes: Sequence[int]) -> dict[str, str]:
+    """Attributes that are of each axis, as `axes_of` reads them."""
+    return {key: ",".join(str(int(one)) for one in each) for key, each in sizes.items()}
+
+
 def axes_of(call: relax.Call) -> list[dict[str, int]]:
-    """What a `convolution` has for each axis: stride, left, right and dilation, by name."""
+    """What a `convolution` or a `codebook_conv2d` has for each axis: stride, left, and so on."""
     at = attributes(call)
     names = ("stride", "left", "right", "dilation")
     columns = [map(int, at[name].split(",")) for name in names]
@@ -367,6 +390,15 @@ def _convolution_type(call: relax.Call, _: Any) -> relax.Type:
     return relax.TensorType([batch, outputs, *out], "float32")
 
 
+def _conv2d_type(call: relax.Call, _: Any) -> relax.Type:
+    (batch, _channels, *sizes), (rows, _, *taps) = map(shape_of, call.args[:2])
+    out = [
+        conv1d_frames(size, count, one["stride"], one["left"] + one["right"], one["dilation"])
+        for size, count, one in zip(sizes, taps, axes_of(call), strict=True)
+    ]
+    return relax.TensorType([batch, rows, *out], "float32")
+
+
 def _embedding_type(call: relax.Call, _: Any) -> relax.Type:
     ids, indices = call.args[0], call.args[1]
     return relax.TensorType([*shape_of(ids), shape_of(indices)[1]], "float32")
@@ -384,6 +416,7 @@ def _register() -> None:
         (LSTM, ("x", "h0", "c0", *weights, "bias"), _recurrent_type),
         (GRU, ("x", "h0", *weights, "bias_ih", "bias_hh"), _recurrent_type),
         (CONV1D, linear, _conv1d_type),
+        (CONV2D, linear, _conv2d_type),
         (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", *_ARRAYS), _embedding_type),
         (CONVOLUTION, ("x", "weight", "bias"), _convolution_type),

@@ -260,13 +260,13 @@ def _check_recurrent(
     check_shape(op, "indices_hh", shape_hh, (gates * hidden, hidden))
 
 
-def check_conv1d(
+def check_convolution(
     op: str, x: Any, shape: Sequence[Any], bias: Any, groups: int, activation: str
 ) -> None:
-    """What a convolution with a weight of indices [N, C / groups, k] demands beside it."""
+    """What a convolution with a weight of indices [N, C / groups, ...] demands beside it."""
     check_activation(op, activation)
     check_dtype(op, x=(x, "float32"), bias=(bias, "float32"))
-    check_shape(op, "x", x.shape, (None, groups * shape[1], None))
+    check_shape(op, "x", x.shape, (None, groups * shape[1], *[None] * (len(shape) - 2)))
     if shape[0] % groups:
         raise Error(f"{op}: {shape[0]} output channels do not divide into {groups} groups.")
     if bias is not None:
@@ -275,7 +275,7 @@ def check_conv1d(
         raise Error(f'{op}: a convolution in {groups} groups has activation "fp32" only.')
 
 
-def check_frames(op: str, frames: Any) -> None:
-    """Refuse an input shorter than the kernel."""
-    if frames < 1:
+def check_frames(op: str, *sizes: Any) -> None:
+    """Refuse an input smaller than the kernel: one that would give these sizes."""
+    if min(sizes) < 1:
         raise Error(f"{op}: x has fewer frames than the kernel spans; pad it.")

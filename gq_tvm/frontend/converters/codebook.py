@@ -33,6 +33,7 @@ class Converters:
         return {
             "codebook_linear.default": self._dense,
             "codebook_conv1d.default": self._dense,
+            "codebook_conv2d.default": self._dense,
             "codebook_lstm.default": self._recurrent,
             "codebook_gru.default": self._recurrent,
             "codebook_embedding.default": self._embedding,
@@ -44,7 +45,7 @@ class Converters:
         weight, bias, activation = _weight(given), given["bias"], given["activation"]
         names = ("stride", "padding", "dilation", "groups")
         options = {name: given[name] for name in names if name in given}
-        make: Any = operators.codebook_conv1d if options else operators.codebook_linear
+        make: Any = getattr(operators, str(node.target).split(".")[1])
         if options.get("groups", 1) == 1:
             activation = self.activation or activation
         layer = self._layer(node, 1)

@@ -142,7 +142,7 @@ class Calibration:
             if others or one.read or not one.multiplied or not can_scale(layer, attribute):
                 continue
             weight = one.quantizer.shown.float
-            taps = weight.shape[2] if weight.dim() == 3 else 1
+            taps = weight[0, 0].numel()  # 1 of a linear layer
             scale = factors(one.quantizer.rows, one.sample, taps)
             if scale is not None:
                 one.quantizer.change(put_before(layer, weight, scale))
