@@ -53,8 +53,22 @@ def main(argv: list[str] | None = None) -> int:
         files.write_text(path, json.dumps(results, indent=1) + "\n")
     page = report.page(results, [clip.text for clip in heard])
     files.write_text(options.work / "whisper.md", page)
+    if options.docs:
+        figures = {name: _figures(row) for name, row in results["systems"].items()}
+        files.write_text(options.docs / "whisper.md", page)
+        files.write_text(
+            options.docs / "whisper.json",
+            json.dumps(results | {"systems": figures}, indent=1) + "\n",
+        )
     print(page)
     return 0
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what was heard in each clip, and how long that took."""
+    return {key: value for key, value in row.items() if key not in ("texts", "seconds")} | (
+        {"total_seconds": round(sum(row["seconds"]), 2)} if "seconds" in row else {}
+    )
 
 
 def _prepared(name: str, folder: Path, tuning: list[str]) -> str | None:
@@ -102,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", metavar="TEXT", help="systems whose name holds one of these"
     )
     parser.add_argument("--clips", type=positive, metavar="N", help="evenly chosen (default: all)")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FOLDER",
+        help="where whisper.{md,json} go as well, unless none",
+    )
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="(default: 1)")
     parser.add_argument("--again", action="store_true", help="measure again what has figures")
     return parser

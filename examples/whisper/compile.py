@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 from examples.whisper import checkpoint
-from examples.whisper.compiling import compress, write
+from examples.whisper.compiling import calibration, compress, joined, write
+from examples.whisper.log_mel import RATE, log_mel
+from examples.whisper.tokens import Vocabulary
 from gq_tvm import quantize
 from gq_tvm.command import command
+from gq_tvm.speech import audio
 
 
 @command
@@ -17,7 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see ``--help``."""
     options = _parser().parse_args(argv)
     source = options.source or checkpoint.folder()
-    whisper = compress(checkpoint.load(source), options.bits, options.activation)
+    whisper = checkpoint.load(source)
+    spoken = joined([audio.read(path, RATE) for path in options.recordings])
+    inputs = calibration(whisper, Vocabulary(source), [log_mel(samples) for samples in spoken])
+    whisper = compress(whisper, options.bits, options.activation, inputs=inputs or None)
     print(quantize.describe(whisper))
     write(whisper, source, options.output, options.target, lambda line: print(line, flush=True))
     return 0
@@ -31,6 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="to write")
     parser.add_argument("--bits", type=int, default=4, help="of a weight (default: %(default)s)")
     parser.add_argument("--activation", default="int8", help="int8 or fp32 (default: %(default)s)")
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="WAV",
+        help="speech to calibrate with, some minutes of it in pieces of at most half a minute",
+    )
     parser.add_argument("--target", default="native", help="as in gq_tvm.compile")
     parser.add_argument(
         "--source",
