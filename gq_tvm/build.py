@@ -87,6 +87,7 @@ def build(
             threads=threads,
             database=load_schedules(device, database),
             dump=dump,
+            tell=say,
         )
     if not parameters.packed:
         raise Error(

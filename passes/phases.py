@@ -36,7 +36,7 @@ from gq_tvm.schedules import Product
 from gq_tvm.schedules.choosing.database import Database
 from gq_tvm.targets import Target
 
-Warn = Callable[[str], object]
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,14 @@ class Phase:
 
 
 def to_products(
-    names: dict[str, str], activation: str | None, warn: Warn = lambda text: None
+    names: dict[str, str],
+    activation: str | None,
+    warn: Say = lambda text: None,
+    tell: Say = lambda text: None,
 ) -> list[Phase]:
     """The phases that are the same for every device; see `pipeline`."""
     matched = [
-        MatchCodebook(names, activation or "fp32", warn),  # look-ups spelled in PyTorch
+        MatchCodebook(names, activation or "fp32", warn, tell),  # spelled, or few values
         FoldBatchNorm(),  # into the weight and the bias of the layer before it
     ]
     products = [
@@ -76,9 +79,10 @@ def pipeline(
     parameters: Parameters,
     kernel: str = "auto",
     activation: str | None = None,
-    warn: Warn = lambda text: None,
+    warn: Say = lambda text: None,
     threads: int = 1,
     database: Database | None = None,
+    tell: Say = lambda text: None,
 ) -> list[Phase]:
     """The phases that bring a module with codebook operators down to kernels.
 
@@ -90,6 +94,7 @@ def pipeline(
         warn: Called with a sentence on what a user should know.
         threads: How many kernels will run on; those for several run on any number.
         database: Measured schedules; None is the model alone.
+        tell: Called with a sentence on what was found in the model.
     """
     chosen = [
         ChooseKernel(target, parameters, kernel, database, threads),  # of each product
@@ -119,7 +124,7 @@ def pipeline(
         relax.transform.DeadCodeElimination(),
     ]
     return [
-        *to_products(parameters.names, activation, warn),
+        *to_products(parameters.names, activation, warn, tell),
         Phase("choose and pack", chosen, gone=tuple(WEIGHTS)),
         Phase("kernels", kernels, gone=(PACKED, *WEIGHTS)),
         Phase("rest", rest, gone=(PACKED, *WEIGHTS)),
@@ -191,10 +196,11 @@ def lower(
     kernel: str = "auto",
     names: dict[str, str] | None = None,
     activation: str | None = None,
-    warn: Warn = lambda text: None,
+    warn: Say = lambda text: None,
     threads: int = 1,
     database: Database | None = None,
     dump: Path | None = None,
+    tell: Say = lambda text: None,
 ) -> tuple[IRModule, Parameters]:
     """Bring a module with codebook operators down to kernels; see `pipeline` and `run`.
 
@@ -208,6 +214,7 @@ def lower(
         threads: The same.
         database: The same.
         dump: See `run`.
+        tell: See `pipeline`.
 
     Returns:
         The module, its functions taking their weights as parameters behind their inputs, and those
@@ -217,7 +224,7 @@ def lower(
         Error: a layer cannot be compiled; the text names it.
     """
     parameters = Parameters(names or {})
-    phases = pipeline(target, parameters, kernel, activation, warn, threads, database)
+    phases = pipeline(target, parameters, kernel, activation, warn, threads, database, tell)
     with target.tvm:
         return run(phases, module, parameters, dump), parameters
 

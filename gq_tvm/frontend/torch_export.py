@@ -25,6 +25,7 @@ from gq_tvm.frontend.converters.sequences import MAKERS, convert_sequence
 from gq_tvm.frontend.converters.slices import convert_slice
 from gq_tvm.frontend.importer import Converter, Importer, reason
 from gq_tvm.frontend.reading import checks
+from gq_tvm.frontend.reading.folding import fold_constants
 from gq_tvm.passes.parameters import digest
 
 _CONVERTERS: dict[str, Converter] = {
@@ -71,6 +72,7 @@ def translate(
             ) from failure
     checks.check_state(program, name)
     importer = Importer({**_CONVERTERS, **Converters(program, prefix, activation).table()})
+    fold_constants(program, importer.convert_map)
     checks.check_operators(program, name, importer.convert_map)
     checks.check_indexing(program, name)
     module = importer.translate(program)

@@ -87,3 +87,40 @@ def test_a_weight_of_groups_that_is_read_is_no_float_weight(tmp_path):
     net = compiled(export(model, x), tmp_path)
     assert [(list(one.shape), one.bits) for one in net.layers] == [([6, 64], 4)]
     assert relative_error(net(x), model(x)) <= 1e-5
+
+
+class Palettes(nn.Module):
+    """Float layers of every kind, whose weights others have quantised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids = nn.Embedding(50, 64)
+        self.front = nn.Conv1d(64, 96, 3, stride=2, padding=1)
+        self.deep = nn.Conv1d(96, 96, 9, padding=4, groups=96, bias=False)
+        self.middle = nn.Linear(96, 128)
+        self.out = nn.Linear(128, 33, bias=False)
+        self.free = nn.Linear(33, 16)
+        weights = [one.weight for one in (self.ids, self.front, self.deep, self.middle, self.out)]
+        forms: list[dict[str, Any]] = [
+            {"scale": "row"}, {}, {"bits": 3}, {"scale": "group"}, {"tables": "row"},
+        ]  # fmt: skip
+        for held, form in zip(weights, forms, strict=True):
+            made = weight(len(held), held[0].numel(), **{"bits": 4, **form})
+            if "scale" in form:
+                levels = np.arange(-8, 8, dtype=np.float32)[None]
+                made = replace(made, codebook=levels / np.float32(8))
+            held.data = torch.from_numpy(made.expand()).reshape(held.shape) / 8
+
+    def forward(self, ids):
+        x = torch.relu(self.front(self.ids(ids).mT))
+        return self.free(self.out(torch.relu(self.middle(self.deep(x).mT))))
+
+
+@pytest.mark.export
+def test_float_weights_of_few_values_compile_as_codebooks(tmp_path):
+    torch.manual_seed(0)
+    model, ids = Palettes(), torch.arange(40).reshape(2, 20)
+    net = compiled(export(model, ids), tmp_path)
+    bits = {layer.name: layer.bits for layer in net.plan.layers}
+    assert bits == {"ids": 4, "front": 4, "deep": 3, "middle": 4, "out": 4}
+    assert relative_error(torch.from_numpy(net(ids.numpy())), model(ids)) <= 1e-6

@@ -153,7 +153,8 @@ def test_scales_and_zero_points_are_recognised():
     both = times(less(looked_up, rows[:1]), rows[:, None])
     got = MatchCodebook()(module([x], product(x, both)))
     assert_same(got, module([x], expected(x, scale=rows, zero=np.repeat(rows[:1], 6))))
-    for wrong in (np.ones((6, 10), np.float32), np.ones((1, 10), np.float32)):
+    each = RNG.standard_normal((6, 10)).astype(np.float32)
+    for wrong in (each, each[:1]):
         before = module([x], product(x, times(looked_up, wrong)))
         assert_same(MatchCodebook()(before), before)
 
@@ -202,7 +203,8 @@ def test_indices_that_are_not_known_are_left_alone():
 
 def test_a_plain_product_is_left_alone():
     x = var("x", 2, 10)
-    before = module([x], product(x, lambda emit: relax.const(np.ones((6, 10), np.float32))))
+    floats = RNG.standard_normal((6, 10)).astype(np.float32)
+    before = module([x], product(x, lambda emit: relax.const(floats)))
     assert_same(MatchCodebook()(before), before)
 
 
@@ -213,39 +215,130 @@ def test_what_is_matched_is_not_told_of():
     assert not told
 
 
-def shifted(emit):
-    """Indices computed from packed ones."""
-    codes = emit(relax.op.right_shift(relax.const(CODES << 2), relax.const(2, "uint8")))
+def floats_of(call):
+    weight = operators.weight_of(call)
+    assert weight is not None
+    return weight.expand()
+
+
+def of_packed_codes(emit):
+    """Indices computed from packed ones, two a byte."""
+    bytes_ = relax.const(CODES[:, ::2] | CODES[:, 1::2] << 4)
+    low = emit(relax.op.bitwise_and(bytes_, relax.const(15, "uint8")))
+    high = emit(relax.op.right_shift(bytes_, relax.const(4, "uint8")))
+    parts = [emit(relax.op.expand_dims(one, 2)) for one in (low, high)]
+    both = emit(relax.op.concat(emit(relax.Tuple(parts)), axis=-1))
+    codes = emit(relax.op.reshape(both, [6, 10]))
     return emit(relax.op.take(relax.const(TABLE), codes, axis=0))
 
 
-def too_large(emit):
-    table = relax.const(np.zeros(300, np.float32))
-    return emit(relax.op.take(table, relax.const(CODES), axis=0))
-
-
-def along_the_other_axis(emit):
-    table = relax.const(RNG.standard_normal((8, 10)).astype(np.float32))
-    return emit(relax.op.gather_elements(table, relax.const(CODES.astype(np.int64)), axis=0))
-
-
 def jointly(emit):
-    table = relax.const(RNG.standard_normal((6, 8)).astype(np.float32))
+    """A row's table and the place in it, told together."""
+    tables = relax.const(np.repeat(TABLE[None], 6, axis=0))
     rows, codes = np.arange(6)[:, None], CODES.astype(np.int64)
-    return emit(relax.op.index_tensor(table, [relax.const(rows), relax.const(codes)]))
+    return emit(relax.op.index_tensor(tables, [relax.const(rows), relax.const(codes)]))
 
 
-@pytest.mark.parametrize("weight", [shifted, too_large, along_the_other_axis, jointly])
-def test_other_look_ups_are_left_alone_and_told_of(weight):
+def transposed_twice(emit):
+    codes = relax.const(np.ascontiguousarray(CODES.T).astype(np.int32))
+    taken = emit(relax.op.take(relax.const(TABLE), codes, axis=0))
+    return emit(relax.op.permute_dims(taken, [1, 0]))
+
+
+@pytest.mark.parametrize("weight", [of_packed_codes, jointly, transposed_twice])
+def test_codes_computed_from_constants_are_those_of_a_codebook(weight):
+    x = var("x", 2, 10)
+    (call,) = calls(MatchCodebook()(module([x], product(x, weight))), operators.LINEAR)
+    assert np.array_equal(floats_of(call), TABLE[CODES])
+
+
+def test_integers_are_a_look_up_of_themselves():
+    x, zero = var("x", 2, 10), relax.const(np.float32(3))
+    scale = RNG.standard_normal((6, 1)).astype(np.float32)
+
+    def dequantised(emit):
+        floats = emit(relax.op.astype(relax.const(CODES.astype(np.int8)), "float32"))
+        return emit(relax.op.multiply(emit(relax.op.subtract(floats, zero)), relax.const(scale)))
+
+    (call,) = calls(MatchCodebook()(module([x], product(x, dequantised))), operators.LINEAR)
+    assert np.array_equal(floats_of(call), (CODES - np.float32(3)) * scale)
+    assert operators.form_of(call)["bits"] == 3
+
+
+def float_product(values, x):
+    """As ``F.linear``, as ``x @ w`` and as a batch of products of one matrix repeated."""
+    plain, repeated = relax.const(values), relax.const(np.ascontiguousarray(values.T))
+    yield lambda emit: relax.op.matmul(x, emit(relax.op.permute_dims(plain, [1, 0])))
+    yield lambda emit: relax.op.matmul(x, repeated)
+    spread = relax.op.broadcast_to(repeated, [2, 10, 6])
+    yield lambda emit: relax.op.matmul(x, emit(spread))
+
+
+def test_floats_of_few_values_are_a_codebook():
+    x, floats = var("x", 2, 3, 10), TABLE[CODES]
+    told: list[str] = []
+    for spelling in float_product(floats, x):
+        found = MatchCodebook({digest(floats): "out.weight"}, tell=told.append)
+        (call,) = calls(found(module([x], spelling)), operators.LINEAR)
+        assert np.array_equal(floats_of(call), floats)
+        assert operators.attributes(call)["activation"] == "fp32"
+    assert told[0] == "float weights that hold few values are codebooks: out.weight (3 bits)"
+
+
+def test_convolutions_of_few_values_are_codebooks():
+    x, bias = var("x", 1, 4, 20), BIAS.reshape(1, 6, 1)
+    floats = TABLE[RNG.integers(0, 8, (6, 4, 5))]
+
+    def body(emit):
+        conv = relax.op.nn.conv1d(x, relax.const(floats), strides=2, padding=3, dilation=2)
+        return relax.op.add(emit(conv), relax.const(bias))
+
+    (call,) = calls(MatchCodebook()(module([x], body)), operators.CONV1D)
+    assert np.array_equal(floats_of(call), floats)
+    assert np.array_equal(call.args[-1].value.numpy(), BIAS)
+    at = operators.attributes(call)
+    assert (at["stride"], at["padding"], at["dilation"], at["groups"]) == (2, 3, 2, 1)
+
+
+def test_what_is_added_to_a_product_read_elsewhere_is_no_bias():
+    x, floats = var("x", 2, 10), relax.const(TABLE[CODES])
+
+    def body(emit):
+        y = emit(relax.op.matmul(x, emit(relax.op.permute_dims(floats, [1, 0]))))
+        return relax.op.multiply(y, emit(relax.op.add(y, relax.const(BIAS))))
+
+    (call,) = calls(MatchCodebook()(module([x], body)), operators.LINEAR)
+    assert not call.args[-1].value.numpy().any()
+
+
+def test_tables_that_only_a_slow_kernel_takes_are_told_of():
+    x = var("x", 2, 256)
+    told: list[str] = []
+    tables = RNG.standard_normal((32, 16)).astype(np.float32)
+    floats = np.take_along_axis(tables, RNG.integers(0, 16, (32, 256)), 1)
+    before = module([x], lambda emit: relax.op.matmul(x, relax.const(floats.T.copy())))
+    (call,) = calls(MatchCodebook(warn=told.append)(before), operators.LINEAR)
+    assert np.array_equal(floats_of(call), floats)
+    assert len(told) == 1
+    assert "no kernel is quick with so many tables" in told[0]
+
+
+def test_other_look_ups_are_left_alone_and_told_of():
     told: list[str] = []
     # relax.const makes int32 of NumPy's int64
-    names = {digest(CODES): "out.codes", digest(CODES.astype(np.int32)): "out.codes"}
+    names = {digest(CODES.astype(np.int32)): "out.codes"}
+    table = RNG.standard_normal((8, 10)).astype(np.float32)
+
+    def along_the_other_axis(emit):
+        codes = relax.const(CODES.astype(np.int64))
+        return emit(relax.op.gather_elements(relax.const(table), codes, axis=0))
+
     x = var("x", 2, 10)
-    before = module([x], product(x, weight))
+    before = module([x], product(x, along_the_other_axis))
     assert_same(MatchCodebook(names, warn=told.append)(before), before)
     (sentence,) = told
     assert "kept in float32" in sentence
-    assert weight is shifted or "look-up of out.codes is not a layer" in sentence
+    assert "look-up of out.codes is not a layer" in sentence
 
 
 def test_float_embeddings_are_not_told_of():

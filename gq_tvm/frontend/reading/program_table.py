@@ -12,6 +12,8 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ _ARITHMETIC = (
     *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Constant, ast.Name),
     *(ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Load, ast.Call),
 )
+_PACKAGES = {"torchao": "torchao", "quant": "torchao"}  # by the namespaces of their operators
 _LONGEST = 1000  # characters of a size
 _FUNCTIONS = {  # of SymPy's and PyTorch's, as sympy.srepr spells them
     *("Add", "Mul", "Integer", "Rational", "Max", "Min", "Abs", "And", "Or", "Not", "Eq", "Ne"),
@@ -81,9 +84,10 @@ def _check(table: dict[str, Any], path: str) -> None:
     operators += [table["as_operator"]] if "as_operator" in table else []
     for operator in operators:
         if not _is_operator(str(operator)):
+            package = _package_of(str(operator))
+            cure = f"install {package}" if package else "if a package defines it, import that first"
             raise Error(
-                f"{path} uses {str(operator)[:80]!r}, which is no operator known here; if a "
-                "package defines it, import that first"
+                f"{path} uses {str(operator)[:80]!r}, which is no operator known here; {cure}"
             )
 
 
@@ -107,8 +111,17 @@ def _give_scales(node: dict[str, Any]) -> None:
     node["inputs"] = new
 
 
+def _package_of(operator: str) -> str | None:
+    """The package that defines an operator when it is imported, if it is one of a known few."""
+    return _PACKAGES.get(operator.removeprefix("torch.ops.").partition(".")[0])
+
+
 @functools.cache
 def _is_operator(name: str) -> bool:
+    package = _package_of(name)
+    if package is not None:
+        with suppress(ImportError):
+            import_module(package)
     if name.startswith(_SYMBOLIC):
         return name.count(".") == 1
     root, ops, *parts = name.split(".") if name.count(".") > 1 else ["", "", ""]
