@@ -19,8 +19,6 @@ from typing import Any
 from gq_tvm import files
 from gq_tvm.command import command, positive
 
-_CALIBRATION = 24  # clips
-
 
 @command
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
     heard = clips.evaluated(options.data, options.work / "clips")
     heard = heard[:: max(1, len(heard) // (options.clips or len(heard)))][: options.clips or None]
-    tuning = clips.calibration(options.data, options.work / "clips", _CALIBRATION)
+    tuning = clips.calibration(options.data, options.work / "clips")
     path = options.work / "whisper.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"systems": {}}
     names = [clip.name for clip in heard]

@@ -25,6 +25,7 @@ _PROMPTS = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 _PROMPT_TEXTS = Path("usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 _BOOK = Path("usr/share/pocketsphinx/test/data/librivox")
 _LONG = 5  # words
+_KINDS = 13  # no divisor of how many are alike and stand together
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def evaluated(folder: Path, cache: Path) -> list[Clip]:
     return _book(folder) + [_prompt(folder, cache, *one) for one in long]
 
 
-def calibration(folder: Path, cache: Path, count: int) -> list[Clip]:
-    """So many of the prompts of three or four words, evenly spread, none of which is evaluated."""
-    short = [(name, text) for name, text in _prompts(folder) if 3 <= len(_words(text)) < _LONG]
-    step = max(1, len(short) // max(1, count))
-    return [_prompt(folder, cache, *one) for one in short[::step][:count]]
+def calibration(folder: Path, cache: Path) -> list[Clip]:
+    """The prompts of one to four words, of all kinds in turn; none of them is evaluated."""
+    short = [(name, text) for name, text in _prompts(folder) if 1 <= len(_words(text)) < _LONG]
+    turns = (short[first::_KINDS] for first in range(_KINDS))
+    return [_prompt(folder, cache, *one) for turn in turns for one in turn]
 
 
 def _words(text: str) -> list[str]:

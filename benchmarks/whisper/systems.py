@@ -89,7 +89,8 @@ def _ours(bits: int) -> System:
         torch.manual_seed(0)
         model = checkpoint.folder()
         whisper, vocabulary = checkpoint.load(model), Vocabulary(model)
-        features = [log_mel(audio.read(path, RATE)) for path in calibration] if bits < 32 else []
+        spoken = [audio.read(path, RATE) for path in calibration] if bits < 32 else []
+        features = [log_mel(samples) for samples in compiling.joined(spoken)]
         inputs = compiling.calibration(whisper, vocabulary, features)
         small = compiling.compress(whisper, bits, inputs=inputs or None)
         weights = [one for one in quantize.describe(small) if one.bits < 32]

@@ -14,10 +14,13 @@ from torch.export import Dim, ExportedProgram
 import gq_tvm
 from examples.whisper import tokens
 from examples.whisper.greedy import greedy
+from examples.whisper.log_mel import RATE, SAMPLES
 from examples.whisper.network import HEAD, Listen, Step, Whisper
 from examples.whisper.recogniser import MODEL
 from examples.whisper.tokens import CONTEXT, Vocabulary
 from gq_tvm import quantize
+
+_PAUSE = RATE // 2  # samples between recordings
 
 
 def programs(whisper: Whisper) -> dict[str, ExportedProgram]:
@@ -83,6 +86,29 @@ def write(
     tokens.copy(vocabulary, folder)
     built = gq_tvm.build(programs(whisper), target, progress=progress)
     gq_tvm.save(built, folder / MODEL)
+
+
+def joined(recordings: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Recordings one behind the other, as many as fill half a minute together.
+
+    The network hears half a minute whatever there is, and would be fitted to silence otherwise.
+
+    Args:
+        recordings: Samples at 16 kHz, f32 [n] each, of at most half a minute.
+
+    Returns:
+        The same for whole half minutes, the last perhaps less.
+    """
+    pause = np.zeros(_PAUSE, np.float32)
+    parts: list[list[NDArray[np.float32]]] = []
+    room = 0
+    for samples in recordings:
+        if len(samples) + _PAUSE > room:
+            parts.append([])
+            room = SAMPLES
+        parts[-1] += [samples, pause]
+        room -= len(samples) + _PAUSE
+    return [np.concatenate(part) for part in parts]
 
 
 def calibration(

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 RATE = 16000  # Hz
 _WINDOW, _HOP = 400, 160  # samples
-_SAMPLES = 30 * RATE  # a recording is padded to, or cut
-FRAMES = _SAMPLES // _HOP
+SAMPLES = 30 * RATE  # a recording is padded to, or cut
+FRAMES = SAMPLES // _HOP
 _BLOCK = 500  # frames transformed at once, which bounds the memory
 
 
@@ -18,11 +18,11 @@ def log_mel(samples: NDArray[np.float32], mels: int = 80) -> NDArray[np.float32]
     Frame t is centred on sample 160 t, the signal mirrored at its ends. Logarithms reach down to 8
     below their maximum, and are brought to about [-1, 1].
     """
-    padded = np.zeros(_SAMPLES, np.float32)
+    padded = np.zeros(SAMPLES, np.float32)
     padded[: len(samples)] = samples[: len(padded)]
     padded = np.pad(padded, _WINDOW // 2, "reflect")
     window = 0.5 - 0.5 * np.cos(2 * np.pi / _WINDOW * np.arange(_WINDOW))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:_SAMPLES:_HOP]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:SAMPLES:_HOP]
     bank = filters(mels)
     energies = np.empty((mels, len(frames)), np.float32)
     for first in range(0, len(frames), _BLOCK):

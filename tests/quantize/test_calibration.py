@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import gq_tvm.quantize
 from gq_tvm.errors import Error
 from gq_tvm.quantize.calibration import calibrate
+from gq_tvm.quantize.calibration.moments import Moments
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 
 quantize: Any = gq_tvm.quantize
@@ -44,6 +45,9 @@ def fitted(monkeypatch):
         return fit(weight, form, moments, rows)
 
     monkeypatch.setattr(calibrate, "fit", noting)
+    # As they are collected: without what is left to a bias, or taken for chance.
+    monkeypatch.setattr(calibrate, "bias_behind", lambda layer, attribute: None)
+    monkeypatch.setattr(Moments, "_chance", lambda self, covariance: 0.0)
     return calls
 
 
@@ -63,6 +67,55 @@ def square(*rows: Tensor) -> Tensor:
 def close(got: Tensor | None, wanted: Tensor) -> None:
     assert got is not None
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+def moments_of(*rows: Tensor) -> Moments:
+    moments = Moments(rows[0].shape[-1])
+    for one in rows:
+        moments.add(one)
+    return moments
+
+
+def test_moments_far_from_zero_do_not_cancel():
+    x = 1000 + torch.randn(3000, 6)
+    wanted = 3000 * torch.cov(x.T.double(), correction=0)
+    got = moments_of(*x.split(700)).square(central=True).double()
+    torch.testing.assert_close(got.diagonal(), wanted.diagonal(), rtol=1e-3, atol=0.0)
+
+
+def test_many_rows_are_believed_and_few_are_not():
+    mixed = torch.randn(32, 32)
+    wanted = mixed.T @ mixed
+
+    def missed(rows: int) -> tuple[float, float]:
+        x = torch.randn(rows, 32) @ mixed
+        got = moments_of(x).square() / rows
+        plain = x.T @ x / rows
+        return float((got - wanted).square().sum()), float((plain - wanted).square().sum())
+
+    few, plain = missed(16)
+    assert few < 0.8 * plain
+    many, plain = missed(20_000)
+    assert many == pytest.approx(plain, rel=0.1)
+
+
+def test_rows_that_share_nothing_are_taken_apart():
+    x = torch.randn(20, 64)
+    found = moments_of(x).square(central=True)
+    apart = found - torch.diag(found.diagonal())
+    assert apart.square().sum() < 0.2 * (20 * torch.cov(x.T)).fill_diagonal_(0).square().sum()
+
+
+def test_the_mean_is_left_to_the_bias_where_there_is_one(monkeypatch):
+    given = []
+    fit = calibrate.fit
+    monkeypatch.setattr(calibrate, "fit", lambda *all: (given.append(all[2]), fit(*all))[1])
+    x = 5 + torch.randn(500, 4)
+    for bias in (True, False):
+        model = nn.Sequential(nn.Linear(4, 3, bias=bias))
+        quantize.compress(model, 4, activation="fp32", inputs=[x], progress=None)
+    trace = [float(one.diagonal().mean()) / 500 for one in given]
+    assert trace[0] < 1.5 < 20 < trace[1]
 
 
 def test_moments_of_a_linear_layer(fitted):

@@ -26,7 +26,7 @@ from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 # Weights of one group keep moments of at most so many bytes, and one matrix at least. The inputs
 # are run again for each group; where that would take more multiplications, groups are joined.
 _MOST_BYTES = 2**28
-_MOST_WORK = 2e13
+_MOST_WORK = 5e12
 _FEWEST_RUNS = 8
 
 
@@ -127,7 +127,7 @@ class Calibration:
             for group in self._groups(reached):
                 collected = self._collect(group, floats)
                 for one in group:
-                    yield _met(one, collected)
+                    yield self._met(one, collected, floats)
                 del collected  # before the next are collected
 
     def _survey(self) -> list[Reached]:
@@ -204,12 +204,31 @@ class Calibration:
             return None
         return {one.quantizer: one.uses.get(run, 0) for one in group}
 
-    def _correct_biases(self, quantizer: Fitted, means: Means) -> None:
-        """Let the bias behind a weight of one layer make up for what its inputs' mean changes."""
+    def _met(self, one: Reached, collected: Collected, floats: bool) -> Met:
+        quantizer = one.quantizer
+        moments, means = collected.moments.get(quantizer), collected.means[quantizer]
+        counts = collected.counts.get(quantizer)
+        # What a mean changes is left to the bias, where one is corrected.
+        central = not floats and self._bias(quantizer) is not None
+        square = None if moments is None else moments.square(central)
+        if square is not None and counts is not None:
+            # A look-up is a product with a single one: counted for all rows alike.
+            square = square + torch.eye(len(square)) * counts.mean()
+            counts = None
+        elif counts is None and means.parted:
+            counts = means.powers(len(quantizer.rows))
+        return Met(one, square, counts, means)
+
+    def _bias(self, quantizer: Fitted) -> tuple[nn.Parameter, int] | None:
+        """The bias behind a weight of one layer, as ``bias_behind``."""
         if len(self._holders[quantizer]) > 1:
-            return
+            return None
         ((layer, attribute),) = self._holders[quantizer]
-        place = bias_behind(layer, attribute)
+        return bias_behind(layer, attribute)
+
+    def _correct_biases(self, quantizer: Fitted, means: Means) -> None:
+        """Let the bias behind a weight make up for what its inputs' mean changes."""
+        place = self._bias(quantizer)
         if place is None:
             return
         bias, first = place
@@ -217,20 +236,6 @@ class Calibration:
         whole = torch.zeros(len(bias), dtype=torch.float64)
         whole[first : first + len(by)] = by
         correct_bias(bias, self._biases, whole)
-
-
-def _met(one: Reached, collected: Collected) -> Met:
-    quantizer = one.quantizer
-    moments, means = collected.moments.get(quantizer), collected.means[quantizer]
-    counts = collected.counts.get(quantizer)
-    square = None if moments is None else moments.square
-    if square is not None and counts is not None:
-        # A look-up is a product with a single one: counted for all rows alike.
-        square = square + torch.eye(len(square)) * counts.mean()
-        counts = None
-    elif counts is None and means.parted:
-        counts = means.powers(len(quantizer.rows))
-    return Met(one, square, counts, means)
 
 
 class _Watch:

@@ -11,19 +11,25 @@ _TOGETHER = 1024  # rows: single ones, of a state, wait for others
 
 
 class Moments:
-    """The sum of x x^T over rows, and sums of x by the rows of the weight that meet them.
+    """Second moments of the rows x that a weight meets, as far as those tell of others too.
+
+    Pairs of inputs that few rows saw together seem to depend on one another by chance, and a fit
+    would rely on it: their covariances are brought nearer to 0 by the share that leaves the least
+    expected error (Schaefer and Strimmer 2005, target D).
 
     Args:
         width: K.
 
     Attributes:
         count: rows seen.
-        square: f32 [K, K], the sum of x x^T.
     """
 
     def __init__(self, width: int) -> None:
         self.count = 0
+        self._origin: Tensor | None = None  # near the mean: what is far from 0 cancels badly
         self._square = torch.zeros(width, width)
+        self._sum = torch.zeros(width, dtype=torch.float64)
+        self._fourth = 0.0  # of pairs: the sum of x_i^2 x_j^2, i and j not the same
         self._waiting: list[Tensor] = []
         self._waits = 0
 
@@ -37,16 +43,38 @@ class Moments:
             self._settle()
 
     def _settle(self) -> None:
-        if self._waiting:
+        if self._waits:
             rows = torch.cat(self._waiting)
+            if self._origin is None:
+                self._origin = rows.mean(0)
+            rows = rows - self._origin
             self._square.addmm_(rows.T, rows)
+            self._sum += rows.sum(0, dtype=torch.float64)
+            squares = rows.square()
+            self._fourth += float((squares.sum(1).square() - squares.square().sum(1)).sum())
         self._waiting, self._waits = [], 0
 
-    @property
-    def square(self) -> Tensor:
-        """The sum of x x^T: f32 [K, K]."""
+    def square(self, central: bool = False) -> Tensor:
+        """The sum of x x^T, or with ``central`` of (x - mean) (x - mean)^T: f32 [K, K]."""
         self._settle()
-        return self._square
+        if self._origin is None:
+            return self._square
+        mean = self._sum / self.count
+        found = self._square - self.count * torch.outer(mean, mean).float()
+        diagonal = found.diagonal().clone()
+        found = found * (1 - self._chance(found))
+        found.diagonal().copy_(diagonal)
+        if not central:
+            mean = mean + self._origin
+            found += self.count * torch.outer(mean, mean).float()
+        return found
+
+    def _chance(self, covariance: Tensor) -> float:
+        """The share of the covariances, a sum, that is taken for chance."""
+        power = float(covariance.square().sum() - covariance.diagonal().square().sum())
+        if power <= 0:
+            return 0.0
+        return min(1.0, max(0.0, self._fourth / power - 1 / self.count))
 
     @property
     def nbytes(self) -> int:

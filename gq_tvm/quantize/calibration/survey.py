@@ -129,14 +129,14 @@ def groups(reached: list[Reached], most_bytes: int, most_runs: int) -> list[list
     if len(strict) <= most_runs:
         return strict
     joined: list[list[Reached]] = []
-    work = sum(one.work for one in reached) / most_runs
-    done, held = 0.0, 0
+    together = -(-len(strict) // most_runs)
+    number, held = 0, 0
     for group in strict:
         size = 4 * group[0].quantizer.rows.shape[1] ** 2
-        if joined and held + size <= most_bytes and done < work:
+        if joined and held + size <= most_bytes and number < together:
             joined[-1] += group
         else:
             joined.append(list(group))
-            done, held = 0.0, 0
-        done, held = done + sum(one.work for one in group), held + size
+            number, held = 0, 0
+        number, held = number + 1, held + size
     return joined
