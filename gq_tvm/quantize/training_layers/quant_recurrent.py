@@ -165,6 +165,7 @@ class QuantLSTM(QuantRecurrent, nn.LSTM):
         return float_lstm(x, state, parameters, self.training)
 
     def step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        """See ``QuantRecurrent``."""
         return torch_recurrent.lstm_cell(from_x + from_h, self.summed_bias(number), state[1])
 
 
@@ -196,5 +197,6 @@ class QuantGRU(QuantRecurrent, nn.GRU):
         return float_gru(x, state, parameters, self.training)
 
     def step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        """See ``QuantRecurrent``."""
         bias_ih, bias_hh = self.biases(number) or (None, None)
         return (torch_recurrent.gru_cell(from_x, from_h, bias_ih, bias_hh, state[0]),)
