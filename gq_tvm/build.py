@@ -19,6 +19,7 @@ from gq_tvm.core import compiled
 from gq_tvm.errors import Error
 from gq_tvm.frontend import culprit
 from gq_tvm.frontend.importer import reason
+from gq_tvm.onnx_import import Options
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.passes.relax_tools.rewriter import inputs_of
 from gq_tvm.plan import from_module, recogniser
@@ -43,12 +44,13 @@ def build(
     threads: int = 1,
     database: Path | None = None,
     dump: Path | None = None,
+    onnx: Options | None = None,
 ) -> Artefact:
     """Compile a model whose weights live in codebooks.
 
     Args:
         source: What ``torch.export.export`` returned, a mapping of function names to such programs,
-            or the path of a ``.pt2`` file.
+            or the path of a ``.pt2`` or ``.onnx`` file.
         target: The device to compile for; ``python -m gq_tvm.compile --target help`` lists them.
         activation: one of ``ops.checks.ACTIVATIONS`` for every layer; None as each was trained.
         kernel: The kernel family for every product; ``"auto"`` is the best for each.
@@ -57,6 +59,8 @@ def build(
             kernels for several run on any number, and small ones on one.
         database: File of the user's tuned schedules; None is the one in the cache.
         dump: A folder for the module after each phase of ``passes.phases``, as text.
+        onnx: Constants for inputs and sizes of a ``.onnx`` file, and whether its outputs are
+            compared with ONNX Runtime's; None: none, and they are where that is installed.
 
     Raises:
         Error: the model cannot be read, translated or compiled.
@@ -68,7 +72,7 @@ def build(
     if threads < 1:
         raise Error(f"threads must be a whole number from 1 up, got {threads}")
     say("importing")
-    program = frontend.read(source)
+    program = frontend.read(source, onnx, say)
     for name, exported in program.programs.items():
         for unused in frontend.unused_inputs(exported):
             say(f"warning: {name} does not use its input {unused}; was one tensor exported as two?")
@@ -90,9 +94,9 @@ def build(
             tell=say,
         )
     if not parameters.packed:
-        raise Error(
-            "the model has no codebook layer; convert it with quantize.prepare and "
-            "quantize.convert, or with quantize.compress, before exporting it"
+        say(
+            "warning: the model has no codebook layer, all its weights stay in float; gq-tvm "
+            "compress, or quantize.prepare and quantize.convert, put them into codebooks"
         )
     with _stage("compile", translated, device):
         kernels = from_module.kernels(module)

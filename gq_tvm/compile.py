@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gq_tvm import files
 from gq_tvm.command import command, positive
 from gq_tvm.errors import Error
+from gq_tvm.onnx_options import add_onnx_options, onnx_options
 from gq_tvm.ops.checks import ACTIVATIONS
 from gq_tvm.runtime.artefact.folder import check_place, check_runtime
 from gq_tvm.runtime.devices.placement import add_place_options
@@ -25,6 +26,7 @@ examples:
   python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --verify
   python -m gq_tvm.compile model.pt2 --target cortex-a76 -o model.gq --tune 32 --modelled
   python -m gq_tvm.compile model.pt2 --target cortex-a72 --bundle pi4
+  python -m gq_tvm.compile model.onnx --fix sr=16000 -o model.gq
 """
 
 
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(targets.table())
         return 0
     if options.model is None:
-        parser.error("the following arguments are required: MODEL.pt2")
+        parser.error("the following arguments are required: MODEL")
     if options.output is None and options.bundle is None:
         parser.error("one of the following arguments is required: -o/--output, --bundle")
     if options.output is None and options.verify:
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm import frontend, inspect
     from gq_tvm.build import build
 
-    program = frontend.read(options.model)
+    program = frontend.read(options.model, onnx_options(options), say)
     floats = frontend.read(options.against_float) if options.against_float else None
     database = Path(options.database) if options.database else None
     if options.tune and not _tune(program, options, database):
@@ -168,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL.pt2", nargs="?", help="an exported model")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="an exported model, .pt2 or .onnx"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="the artefact's folder")
     parser.add_argument(
         "--bundle",
@@ -231,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FLOAT.pt2",
         help="say what each layer and output loses against the model as it was exported in float",
     )
+    add_onnx_options(parser)
     add_place_options(parser)
     return parser
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gq_tvm import files
 from gq_tvm.command import command
 from gq_tvm.errors import Error
+from gq_tvm.onnx_options import add_onnx_options, onnx_options
 from gq_tvm.ops.checks import ACTIVATIONS, SHARED_SCALES
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     from gq_tvm.exported import as_module, as_programs, read_inputs
     from gq_tvm.quantize.allocation.overrides import read_overrides
 
-    program = frontend.read(options.model)
+    with _said():
+        program = frontend.read(options.model, onnx_options(options), _tell)
     _check_is_float(program, options.model)
     inputs = read_inputs(options.inputs, program.programs) if options.inputs else None
     allocated = read_overrides(options.allocation) if options.allocation else {}
@@ -75,6 +77,10 @@ def main(argv: list[str] | None = None) -> int:
         print("by the weights alone: what the outputs lose is told, and less, with --inputs")
     print(f"wrote {output}, {output.stat().st_size / 1024:.1f} KiB{left}", file=sys.stderr)
     return code
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _check_output(model: Path, output: Path) -> None:
@@ -152,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL.pt2", help="a model exported in float")
+    parser.add_argument("model", metavar="MODEL", help="a model exported in float, .pt2 or .onnx")
     parser.add_argument(
         "-o", "--output", metavar="OUT.pt2", required=True, help="the file to write"
     )
@@ -209,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         help="steps of training against the float model, with --inputs (default: what is right for "
         "the bits; 0: none)",
     )
+    add_onnx_options(parser)
     return parser
 
 

@@ -79,6 +79,8 @@ def summary(plan: Plan) -> str:
     """One line on the size of the weights."""
     sums = totals(plan)
     packed = sums["codebook"]
+    if not plan.layers:
+        return f"no codebook layers; parameters {sums['parameters']:,} bytes"
     return (
         f"{len(plan.layers)} codebook layers in {packed:,} bytes: "
         f"{packed / sums['fp32']:.1%} of fp32 ({sums['fp32']:,}), "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gq_tvm.command import command
 from gq_tvm.errors import Error
+from gq_tvm.onnx_options import add_onnx_options, onnx_options
 from gq_tvm.runtime.artefact.folder import read
 from gq_tvm.runtime.devices.placement import add_device_options, chosen_device, emulated, runs_here
 
@@ -39,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     read(options.artefact)
     from gq_tvm import frontend
 
-    return run(frontend.read(options.model), options.artefact, options)
+    program = frontend.read(options.model, onnx_options(options))
+    return run(program, options.artefact, options)
 
 
 def run(program: Any, artefact: str, options: argparse.Namespace) -> int:
@@ -120,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL.pt2", help="the exported model")
+    parser.add_argument("model", metavar="MODEL", help="the exported model, .pt2 or .onnx")
     parser.add_argument("artefact", metavar="DIR", help="what compile made of it")
     parser.add_argument(
         "--inputs",
@@ -133,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also compare with the model as it was exported in float, and fail if little of it "
         "is left",
     )
+    add_onnx_options(parser, compare=False)
     add_device_options(parser)
     return parser
 

@@ -14,15 +14,27 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from gq_tvm.passes.operators import equal_sizes, is_float, is_operator, known, shape_of, volume
+from gq_tvm.passes.operators import (
+    CONVOLUTION,
+    attributes,
+    axes_of,
+    equal_sizes,
+    is_float,
+    is_operator,
+    known,
+    shape_of,
+    volume,
+)
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules.cpu.float_ops import lanes_of, registers_of
 from gq_tvm.schedules.cpu.float_ops.activation import activation
 from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
+from gq_tvm.schedules.cpu.float_ops.convolution import Axis, Convolution, convolution
 from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
 from gq_tvm.schedules.cpu.float_ops.matmul import matmul
 from gq_tvm.schedules.cpu.float_ops.softmax import softmax
+from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target
 
 _ACTIVATIONS = {"relax.nn.silu": "silu", "relax.nn.gelu": "gelu", "relax.tanh": "tanh"}
@@ -30,7 +42,7 @@ _ACTIVATIONS = {"relax.nn.silu": "silu", "relax.nn.gelu": "gelu", "relax.tanh": 
 
 @tvm.transform.module_pass(opt_level=0)
 class LowerFloat(ModulePass):
-    """Layer norm, softmax, attention, ``matmul``, lone activations become kernels' calls.
+    """Layer norm, softmax, attention, ``matmul``, convolutions, lone activations call kernels.
 
     TVM's own tanh, ``(1 - e^-2x) / (1 + e^-2x)``, is off by 6e-8 wherever it is near 0.
     """
@@ -54,6 +66,7 @@ class _Rules:
             self._softmax,
             self._attention,
             self._matmul,
+            self._convolution,
             self._activation,
         )
 
@@ -152,6 +165,36 @@ class _Rules:
             rewriter, ("matmul", *sizes), lambda: matmul(self.lanes, self.registers, *sizes)
         )
         return _call(rewriter, kernel, call, [a, b], shapes, [batch, m, n])
+
+    def _convolution(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, CONVOLUTION):
+            return None
+        at = attributes(call)
+        x, weight, out = (shape_of(one) for one in (call.args[0], call.args[1], call))
+        axes = [
+            Axis(known(size), known(size_out), taps, one["stride"], one["dilation"], one["left"])
+            for size, size_out, taps, one in zip(
+                x[2:], out[2:], weight[2:], axes_of(call), strict=True
+            )
+        ]
+        missing = [1] * (2 - len(axes))  # the axis that a convolution of one has not
+        rows, columns = [Axis(1, 1) for _ in missing] + axes
+        of = Convolution(
+            known(x[0]),
+            x[1],
+            out[1],
+            at["groups"],
+            rows,
+            columns,
+            bool(at["transposed"]),
+            Epilogue.parse(at["epilogue"]).activation,
+        )
+        kernel = self.kernels.get(
+            rewriter, ("convolution", of), lambda: convolution(self.lanes, self.registers, of)
+        )
+        shapes = [[*shape[:2], *missing, *shape[2:]] for shape in (x, weight, out)]
+        arguments = [shapes[0], shapes[1], [out[1]]]
+        return _call(rewriter, kernel, call, list(call.args), arguments, shapes[2])
 
     def _activation(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         name = _ACTIVATIONS.get(str(getattr(call.op, "name", "")))

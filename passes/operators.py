@@ -1,4 +1,4 @@
-"""The codebook operators in Relax: their types, and how to write calls of them.
+"""The operators of ours in Relax: their types, and how to write calls of them.
 
 Registered once per process, on import. ``relax.gq.codebook_*`` mean what ``torch.ops.gq.*`` mean
 (see ``gq_tvm.ops.reference``), with every bias present. ``relax.gq.packed`` is what is left once a
@@ -34,6 +34,8 @@ GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
+#: A convolution by a weight of floats, its bias added: `convolution`.
+CONVOLUTION = "relax.gq.convolution"
 
 # Where an operator's weights begin among its arguments, by the *part* of the call they are of.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 9}, GRU: {"_ih": 2, "_hh": 8}} | {
@@ -197,6 +199,39 @@ def codebook_embedding(ids: relax.Expr, weight: Sequence[relax.Expr], *, layer: 
     return _call(EMBEDDING, [ids, *weight], {"layer": layer})
 
 
+def convolution(
+    x: relax.Expr,
+    weight: relax.Expr,
+    bias: relax.Expr,
+    *,
+    stride: Sequence[int],
+    left: Sequence[int],
+    right: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    transposed: bool,
+    epilogue: str = "",
+) -> relax.Call:
+    """x f32 [B, C, ...], weight f32 [N, C / groups, ...], bias f32 [N] -> f32 [B, N, ...].
+
+    Behind B and C are one axis or two, for each of which there is a stride, the zeros at either end
+    and a dilation. Transposed, the weight is [C, N / groups, ...] and ``left`` and ``right`` are
+    the outputs cut off at either end.
+    """
+    attrs: dict[str, Any] = {"groups": groups, "transposed": int(transposed), "epilogue": epilogue}
+    axes = {"stride": stride, "left": left, "right": right, "dilation": dilation}
+    attrs |= {key: ",".join(map(str, sizes)) for key, sizes in axes.items()}
+    return _call(CONVOLUTION, [x, weight, bias], attrs)
+
+
+def axes_of(call: relax.Call) -> list[dict[str, int]]:
+    """What a `convolution` has for each axis: stride, left, right and dilation, by name."""
+    at = attributes(call)
+    names = ("stride", "left", "right", "dilation")
+    columns = [map(int, at[name].split(",")) for name in names]
+    return [dict(zip(names, one, strict=True)) for one in zip(*columns, strict=True)]
+
+
 def packed(
     arguments: Sequence[relax.Expr], out_type: relax.Type, attrs: dict[str, Any]
 ) -> relax.Call:
@@ -318,6 +353,20 @@ def _depthwise_type(call: relax.Call, _: Any) -> relax.Type:
     return relax.TensorType([batch, frames, channels], "float32")
 
 
+def _convolution_type(call: relax.Call, _: Any) -> relax.Type:
+    (batch, _channels, *sizes), weight, at = *map(shape_of, call.args[:2]), attributes(call)
+    outputs = weight[1] * at["groups"] if at["transposed"] else weight[0]
+    out = []
+    for size, taps, axis in zip(sizes, weight[2:], axes_of(call), strict=True):
+        padding = axis["left"] + axis["right"]
+        if at["transposed"]:
+            reach = axis["dilation"] * (taps - 1) + 1
+            out.append(simplified((size - 1) * axis["stride"] + (reach - padding)))
+        else:
+            out.append(conv1d_frames(size, taps, axis["stride"], padding, axis["dilation"]))
+    return relax.TensorType([batch, outputs, *out], "float32")
+
+
 def _embedding_type(call: relax.Call, _: Any) -> relax.Type:
     ids, indices = call.args[0], call.args[1]
     return relax.TensorType([*shape_of(ids), shape_of(indices)[1]], "float32")
@@ -337,9 +386,10 @@ def _register() -> None:
         (CONV1D, linear, _conv1d_type),
         (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", *_ARRAYS), _embedding_type),
+        (CONVOLUTION, ("x", "weight", "bias"), _convolution_type),
         (PACKED, None, _packed_type),
     ):
-        _ffi_api.RegisterOp(name, "gq-tvm: a layer whose weight lives in a codebook.")
+        _ffi_api.RegisterOp(name, "gq-tvm: a layer.")
         op = Op.get(name)
         op.set_num_inputs(-1 if arguments is None else len(arguments))
         for argument in arguments or ():

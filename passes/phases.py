@@ -26,7 +26,8 @@ from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.lower_copies import LowerCopies
 from gq_tvm.passes.lower_float import LowerFloat
 from gq_tvm.passes.match_codebook import MatchCodebook
-from gq_tvm.passes.operators import PACKED, WEIGHTS, part_name
+from gq_tvm.passes.match_convolution import MatchConvolution
+from gq_tvm.passes.operators import CONVOLUTION, PACKED, WEIGHTS, part_name
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.products import products_of
@@ -64,6 +65,7 @@ def to_products(
     matched = [
         MatchCodebook(names, activation or "fp32", warn, tell),  # spelled, or few values
         FoldBatchNorm(),  # into the weight and the bias of the layer before it
+        MatchConvolution(),  # those of floats, with bias and padding
     ]
     products = [
         ExpandConv(),  # products over unfolded frames, depthwise kernels, on [B, T, C]
@@ -126,7 +128,7 @@ def pipeline(
     return [
         *to_products(parameters.names, activation, warn, tell),
         Phase("choose and pack", chosen, gone=tuple(WEIGHTS)),
-        Phase("kernels", kernels, gone=(PACKED, *WEIGHTS)),
+        Phase("kernels", kernels, gone=(PACKED, CONVOLUTION, *WEIGHTS)),
         Phase("rest", rest, gone=(PACKED, *WEIGHTS)),
         Phase("calls", calls),  # all that is left: what a plan says
     ]

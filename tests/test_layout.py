@@ -31,7 +31,7 @@ BASE = {
 # passes.
 COMPILE_SIDE = [
     {"targets", "ops"},
-    {"plan"},
+    {"plan", "onnx_import"},
     {"schedules"},
     {"passes"},
     {"frontend", "plan.from_module"},

@@ -48,9 +48,7 @@ def test_long_prompts_without_digits_are_evaluated_and_short_ones_calibrate(fold
     assert [clip.name for clip in heard] == ["book/0880", "asterisk/a/long-one"]
     assert heard[0].text == "he was"
     assert audio.duration(heard[1].path) == 0.02
-    assert [clip.name for clip in clips.calibration(folder, folder / "cache", 9)] == [
-        "asterisk/short"
-    ]
+    assert [clip.name for clip in clips.calibration(folder, folder / "cache")] == ["asterisk/short"]
 
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:

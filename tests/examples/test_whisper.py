@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from examples.whisper import checkpoint, ctranslate2_file
-from examples.whisper.compiling import calibration, compress, float_step, write
+from examples.whisper.compiling import calibration, compress, float_step, joined, write
 from examples.whisper.greedy import greedy
-from examples.whisper.log_mel import FRAMES, log_mel
+from examples.whisper.log_mel import FRAMES, RATE, SAMPLES, log_mel
 from examples.whisper.network import Listen, Sizes, Step, Whisper
 from examples.whisper.recogniser import Recogniser
 from examples.whisper.tokens import Vocabulary
@@ -48,6 +48,16 @@ def model() -> Path:
         return checkpoint.folder()
     except Error as absent:
         pytest.skip(str(absent))
+
+
+def test_recordings_are_joined_to_half_minutes_and_none_is_cut():
+    recordings = [
+        np.full(seconds * RATE, n + 1, np.float32) for n, seconds in enumerate((9, 21, 5))
+    ]
+    parts = joined(recordings)
+    assert [sorted(set(part.tolist())) for part in parts] == [[0, 1], [0, 2, 3]]
+    assert all(len(part) <= SAMPLES for part in parts)
+    assert sum((part == 2).sum() for part in parts) == 21 * RATE
 
 
 def noise(seconds: float = 3.0) -> np.ndarray:

@@ -159,10 +159,12 @@ def test_a_codebook_in_plain_pytorch_is_found():
     )
 
 
-def test_a_model_without_codebooks_is_refused():
-    program = export(nn.Linear(10, 6), torch.randn(2, 10))
-    with pytest.raises(Error, match=r"no codebook layer; convert it with quantize\.prepare"):
-        build(program)
+@pytest.mark.export
+def test_a_model_without_codebooks_is_told_of():
+    said: list[str] = []
+    artefact = build(export(nn.Linear(10, 6), torch.randn(2, 10)), progress=said.append)
+    assert not artefact.plan.layers
+    assert any("no codebook layer, all its weights stay in float" in line for line in said)
 
 
 def test_an_index_beyond_the_codebook_is_refused():

@@ -70,7 +70,7 @@ def _file(path: Path) -> tuple[str, str]:
         and 0 < start[1] < 32
         and start[2:3] in (b"\x12", b"\x1a", b"\x22", b":")
     ):
-        return "an ONNX model", _EXPORT
+        return "an ONNX model", "call it .onnx"
     try:
         start[:4090].decode("utf-8")
     except UnicodeDecodeError as failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
     from tvm.ir import GlobalVar, IRModule
+
+    from gq_tvm.onnx_import import Options
 
 _ONLY = ("main", "model")  # what the one program of a plain model is called
 
@@ -54,16 +56,21 @@ class Translated:
     places: dict[str, dict[str, fx.Node]] = field(default_factory=dict)
 
 
-def read(source: Any) -> Program:
+def read(
+    source: Any, onnx: Options | None = None, say: Callable[[str], object] = lambda line: None
+) -> Program:
     """Take whatever ``gq_tvm.build`` takes.
 
     Args:
-        source: An exported program, a mapping of names to them, or the path of a ``.pt2`` file,
-            whose author need not be trusted: nothing in it is unpickled or run (see `archive`).
+        source: An exported program, a mapping of names to them, or the path of a ``.pt2`` or
+            ``.onnx`` file, whose author need not be trusted: nothing in it is unpickled or run
+            (see `archive`).
+        onnx: What is said of a ``.onnx`` file beside it.
+        say: Called with lines of text on what becomes of a ``.onnx`` file.
 
     Raises:
-        Error: the file is missing, damaged, no ``.pt2`` or one that asks to be trusted; or `source`
-            is something else.
+        Error: the file is missing, damaged, of another kind or one that asks to be trusted; or
+            `source` is something else.
     """
     from torch.export import ExportedProgram
 
@@ -74,10 +81,10 @@ def read(source: Any) -> Program:
     if isinstance(source, Mapping):
         return _named(dict(source), None)
     if isinstance(source, str | os.PathLike):
-        return _read_pt2(Path(source))
+        return _read_onnx(Path(source), onnx, say) if is_onnx(source) else _read_pt2(Path(source))
     raise Error(
         f"cannot compile a {type(source).__name__}; give what torch.export.export returns, a "
-        "mapping of names to such programs, or the path of a .pt2 file"
+        "mapping of names to such programs, or the path of a .pt2 or .onnx file"
     )
 
 
@@ -135,6 +142,17 @@ def _named(programs: dict[Any, Any], metadata: Any) -> Program:
     if len(programs) == 1 and next(iter(programs)) in _ONLY:
         return Program({"main": next(iter(programs.values()))}, metadata)
     return Program(programs, metadata)
+
+
+def is_onnx(source: Any) -> bool:
+    """Whether a source is the path of what is called an ONNX file."""
+    return isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".onnx"
+
+
+def _read_onnx(path: Path, options: Options | None, say: Callable[[str], object]) -> Program:
+    from gq_tvm import onnx_import
+
+    return Program({"main": onnx_import.read(path, options, say)})
 
 
 def _read_pt2(path: Path) -> Program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -64,8 +65,8 @@ def multiply(
     rows: int,
     vectors: int,
     depth: Any,
-    left: Callable[[int, Expr], Expr],
-    right: Callable[[int, Expr], Expr],
+    left: Callable[..., Expr],
+    right: Callable[..., Expr],
     store: Callable[[int, int, Expr], None],
     start: Callable[[int, int], Expr] | None = None,
 ) -> None:
@@ -75,7 +76,7 @@ def multiply(
         lanes: Lanes of the vectors ``right`` returns.
         rows: Rows of the tile.
         vectors: Vectors of the tile.
-        depth: Products to a sum.
+        depth: Products to a sum; k is several numbers if these are.
         left: Returns a scalar.
         right: Returns a vector.
         store: Takes a result.
@@ -88,10 +89,12 @@ def multiply(
     for r in range(rows):
         for v in range(vectors):
             T.buffer_store(sums[r][v], math.constant(0.0) if start is None else start(r, v), [at])
-    with T.serial(0, depth) as k:
-        across = [T.bind(right(v, k)) for v in range(vectors)]
+    with ExitStack() as loops:
+        sizes = depth if isinstance(depth, tuple) else (depth,)
+        k = [loops.enter_context(T.serial(0, size)) for size in sizes]
+        across = [T.bind(right(v, *k)) for v in range(vectors)]
         for r in range(rows):
-            factor = T.bind(math.spread(left(r, k)))
+            factor = T.bind(math.spread(left(r, *k)))
             for v in range(vectors):
                 T.buffer_store(sums[r][v], sums[r][v][at] + factor * across[v], [at])
     for r in range(rows):

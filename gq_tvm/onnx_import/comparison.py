@@ -1,0 +1,168 @@
+"""Whether a program computes what ONNX Runtime computes of the file it comes from.
+
+At graph level BASIC: beyond it ONNX Runtime rounds activations of its own accord (MatMulNBits made
+of DequantizeLinear).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from gq_tvm.errors import Error
+from gq_tvm.onnx_import.bounds import is_constant
+from gq_tvm.onnx_import.sizes import Axes, others
+
+MOST = 1e-2  # relative L2 error
+# Roundings of activations tip over, and an LSTM of rounded weights is computed here
+# without rounding its inputs. [C]
+MOST_ROUNDED = 1e-1
+
+
+def compare(
+    path: Path,
+    program: ExportedProgram,
+    axes: Axes,
+    sizes: Mapping[str, int],
+    fixed: Mapping[str, NDArray],
+    say: Any,
+) -> None:
+    """Compare outputs at two sizes of each axis known at run time.
+
+    Args:
+        path: The ONNX file.
+        program: What was made of it.
+        axes: Of its inputs.
+        sizes: Some that work.
+        fixed: Inputs that are constants.
+        say: Called with a line: the greatest error, or why there is none.
+
+    Raises:
+        Error: an output differs.
+    """
+    if find_spec("onnxruntime") is None:
+        say(
+            "not compared with ONNX Runtime, which is not installed (pip install 'gq-tvm[compare]')"
+        )
+        return
+    session, why = _session(path)
+    if session is None:
+        say(f"not compared with ONNX Runtime, which does not load the file: {why}")
+        return
+    module: Any = program.module()
+    rounds = _rounds(session, path)
+    free = {
+        name: size
+        for name, size in sizes.items()
+        if any(
+            name in each and not is_constant(shape[each.index(name)])
+            for each, shape in zip(axes.names, _shapes(program), strict=True)
+        )
+    }
+    worst, told = 0.0, []
+    for tried in [dict(sizes), *[{**sizes, **one} for one in others(free) if free]]:
+        inputs = axes.tensors(tried, seed=1)
+        given = {
+            one.name: tensor.numpy() for one, tensor in zip(axes.inputs, inputs, strict=True)
+        } | dict(fixed)
+        wanted, failure = _run(session, given)
+        if wanted is None:
+            why = failure
+            continue
+        try:
+            with torch.no_grad():
+                got = module(*inputs)
+        except Exception as problem:
+            first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            say(f"warning: runs in ONNX Runtime but not here at {_told(tried)}: {first[:200]}")
+            continue
+        outputs = got if isinstance(got, tuple | list) else (got,)
+        for output, one, its in zip(session.get_outputs(), wanted, outputs, strict=True):
+            error = _error(its.detach().numpy(), one)
+            worst = max(worst, error)
+            if error <= (MOST_ROUNDED if rounds else MOST):
+                continue
+            if rounds and not _exact_integers():
+                say(
+                    f"warning: output {output.name} differs from ONNX Runtime's by {error:.2g} of "
+                    "its size, which says little on this CPU: ONNX Runtime's sums of products of "
+                    "bytes saturate on x86 without VNNI"
+                )
+            else:
+                raise Error(
+                    f"{path}: output {output.name} differs from ONNX Runtime's by {error:.2g} of "
+                    f"its size at {_told(tried)}, an error of ours; --no-compare goes on all the "
+                    "same"
+                )
+        told.append(_told(tried))
+        if len(told) == 2:
+            break
+    if told:
+        say(f"agrees with ONNX Runtime to {worst:.1e}, at {' and at '.join(told)}")
+    else:
+        say(f"not compared with ONNX Runtime, which does not run it: {why}")
+
+
+def _session(path: Path) -> tuple[Any, str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        providers = ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(str(path), options, providers=providers), ""
+    except Exception as failure:  # of many classes, all of its own
+        return None, str(failure).strip().splitlines()[0][:200]
+
+
+def _exact_integers() -> bool:
+    """Whether this CPU has instructions that sum products of bytes without saturating."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    told = Path("/proc/cpuinfo")
+    return told.is_file() and "vnni" in told.read_text()
+
+
+def _run(session: Any, given: Mapping[str, NDArray]) -> tuple[Any, str]:
+    try:
+        return session.run(None, dict(given)), ""
+    except Exception as failure:
+        return None, str(failure).strip().splitlines()[0][:200]
+
+
+def _rounds(session: Any, path: Path) -> bool:
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    return any("Dynamic" in one.op_type or "Quantize" in one.op_type for one in nodes)
+
+
+def _shapes(program: ExportedProgram) -> list[Any]:
+    values = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
+    return [values[str(name)].shape for name in program.graph_signature.user_inputs]
+
+
+def _told(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the sizes it has"
+
+
+def _error(got: NDArray, wanted: NDArray) -> float:
+    if got.shape != wanted.shape:
+        return float("inf")
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
+    same = np.array_equal(np.isnan(got), np.isnan(wanted))
+    if not same:
+        return float("inf")
+    got, wanted = np.nan_to_num(got), np.nan_to_num(wanted)
+    norm = np.linalg.norm(wanted)
+    return float(np.linalg.norm(got - wanted) / norm) if norm else float(np.abs(got).max(initial=0))

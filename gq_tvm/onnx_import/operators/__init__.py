@@ -1,0 +1,37 @@
+"""The operators, a family a file; importing this registers all."""
+
+from __future__ import annotations
+
+from gq_tvm.onnx_import.operators import (
+    attention,
+    convolution,
+    elementwise,
+    indexing,
+    normalisation,
+    on_host,
+    pooling,
+    products,
+    quantised,
+    recurrent,
+    reduction,
+    resize,
+    shapes,
+    signal,
+)
+
+__all__ = [
+    "attention",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "normalisation",
+    "on_host",
+    "pooling",
+    "products",
+    "quantised",
+    "recurrent",
+    "reduction",
+    "resize",
+    "shapes",
+    "signal",
+]
