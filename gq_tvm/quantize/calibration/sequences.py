@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gq_tvm.quantize.drop_in.recurrent import State
+from gq_tvm.quantize.drop_in.recurrent import State, weights_of_layer
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 _MOST_FRAMES = 4096
@@ -29,7 +29,7 @@ class Sequences:
 
     def __init__(self, layer: QuantRecurrent) -> None:
         self._layer = layer
-        self._most = min(_MOST_FRAMES, max(1, _MOST_GATES // len(layer.weight_ih_l0)))
+        self._most = min(_MOST_FRAMES, max(1, _MOST_GATES // len(_weights(layer)[0])))
         self._kept: list[tuple[Tensor, State]] = []
         self._every, self._seen = 1, 0
 
@@ -59,7 +59,7 @@ class Sequences:
             alike[len(x)].append((x, state))
         rows, costs, outputs = [], [], []
         random = torch.Generator().manual_seed(0)
-        weight = self._layer.weight_ih_l0.detach()
+        weight = _weights(self._layer)[0]
         for group in alike.values():
             x = torch.stack([x for x, _ in group])
             state = tuple(torch.stack(parts) for parts in zip(*(s for _, s in group), strict=True))
@@ -72,6 +72,11 @@ class Sequences:
         return torch.cat(rows).cpu(), cost.cpu()
 
 
+def _weights(layer: QuantRecurrent) -> list[Tensor]:
+    """Both of the first layer."""
+    return [getattr(layer, name).detach() for name in weights_of_layer(0)]
+
+
 def _outputs_and_derivatives(
     layer: QuantRecurrent, x: Tensor, state: State, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -79,7 +84,7 @@ def _outputs_and_derivatives(
 
     Those are by the product with x, [B, T, gates * H].
     """
-    ih, hh = layer.weight_ih_l0.detach(), layer.weight_hh_l0.detach()
+    ih, hh = _weights(layer)
     with torch.enable_grad():
         product = F.linear(x, ih).requires_grad_()
         steps = []
