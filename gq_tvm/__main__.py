@@ -20,6 +20,7 @@ VERBS = {
     "train": "train a speech recogniser with GQ weights from a configuration",
     "sensitivity": "what each weight of a float model loses at few bits",
     "allocate": "bits for each weight of a model within a budget of bytes",
+    "import": "weights of a GGUF or safetensors file, those of few values as codebooks",
     "device": "run an emulated ARM board, or get what a real one needs",
     "demo": "the shipped digit recogniser, from its exported program to ARM",
 }

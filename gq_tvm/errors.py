@@ -10,6 +10,7 @@ _NAMES = {
     "tvm": "Apache TVM",
     "tvm_ffi": "apache-tvm-ffi",
     "kaldi_native_fbank": "kaldi-native-fbank",
+    "yaml": "pyyaml",
     "xgboost": "xgboost-cpu",
 }
 # The extra of gq-tvm that a package comes with, where it is none of those that always do.
@@ -19,6 +20,7 @@ _EXTRAS = {
         "compile",
     ),
     "matplotlib": "picture",
+    **dict.fromkeys(("gguf", "yaml"), "gguf"),
     **dict.fromkeys(("torch", "safetensors", "kaldi_native_fbank", "jiwer"), "train"),
 }
 

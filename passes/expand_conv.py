@@ -1,9 +1,10 @@
 """Make a convolution a layer over frames of channels, between two transpositions.
 
 One in one group becomes a matrix product over unfolded frames: each output frame is a row of C * k
-inputs, channel major and tap minor as the weight is laid out. One in as many groups as channels
-becomes ``codebook_depthwise``. Zero frames put in front or behind by ``nn.pad`` become part of
-either. Other convolutions stay: their rows are too short for a product kernel.
+inputs, channel major and tap minor as the weight is laid out; one along two axes likewise, a row
+for each place of the map. One in as many groups as channels becomes ``codebook_depthwise``. Zero
+frames put in front or behind by ``nn.pad`` become part of either. Other convolutions stay: their
+rows are too short for a product kernel.
 """
 
 from __future__ import annotations
@@ -18,26 +19,79 @@ from tvm.ir import GenericConst, IRModule
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import (
     CONV1D,
+    CONV2D,
     attributes,
+    axes_of,
     codebook_depthwise,
     codebook_linear,
     conv1d_frames,
     is_operator,
+    known,
     shape_of,
     weight_arguments,
 )
+from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
+from gq_tvm.schedules.cpu.float_ops.convolution_axis import Axis
+from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding
+from gq_tvm.schedules.cpu.float_ops.unfold import unfold as unfold_map
 
 _FRAMES_LAST = [0, 2, 1]
 
 
 @tvm.transform.module_pass(opt_level=0)
 class ExpandConv(ModulePass):
-    """codebook_conv1d becomes codebook_linear or codebook_depthwise on [B, T, C]."""
+    """Codebook convolutions become codebook_linear or codebook_depthwise, channels last."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
-        return CallRewriter(module, _expand).run()
+        kernels = Kernels()
+
+        def expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+            if is_operator(call, CONV2D):
+                return _expand_2d(rewriter, call, kernels)
+            return _expand(rewriter, call)
+
+        return CallRewriter(module, expand).run()
+
+
+def _expand_2d(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax.Expr:
+    at, axes = attributes(call), axes_of(call)
+    x, weight, bias = call.args[0], weight_arguments(call), call.args[-1]
+    rows, channels, *taps = shape_of(weight[0])
+    if not isinstance(weight[0], GenericConst):
+        raise _computed(at["layer"])
+    batch, _, *sizes = shape_of(x)
+    out = shape_of(call)[2:]
+    plain = all(one["stride"] == 1 and not one["left"] + one["right"] for one in axes)
+    if plain and taps == [1, 1]:
+        unfolded = rewriter.emit(relax.op.permute_dims(x, [0, 2, 3, 1]))
+    else:
+        of = Unfolding(
+            known(batch),
+            channels,
+            *(
+                Axis(known(size), known(size_out), k, one["stride"], one["dilation"], one["left"])
+                for size, size_out, k, one in zip(sizes, out, taps, axes, strict=True)
+            ),
+        )
+        kernel = kernels.get(rewriter, ("unfold", of), lambda: unfold_map(of))
+        windows = relax.TensorType([batch, *out, channels, *taps], "float32")
+        written = rewriter.emit(relax.call_tir(kernel, [x], windows))
+        shape = [batch, *out, channels * taps[0] * taps[1]]
+        unfolded = rewriter.emit(relax.op.reshape(written, shape))
+    flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(rows, -1)
+    y = codebook_linear(
+        unfolded,
+        [relax.const(flat), *weight[1:]],
+        bias,
+        **{key: at[key] for key in ("activation", "layer", "epilogue")},
+    )
+    return relax.op.permute_dims(rewriter.emit(y), [0, 3, 1, 2])
+
+
+def _computed(layer: str) -> Error:
+    return Error(f"layer {layer}: its weight is computed while the model runs")
 
 
 def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
@@ -50,7 +104,7 @@ def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
     if at["groups"] != 1 and not depthwise:
         return None
     if not isinstance(weight[0], GenericConst):
-        raise Error(f"layer {at['layer']}: its weight is computed while the model runs")
+        raise _computed(at["layer"])
     x, left, right = _unpadded(rewriter, x, at["padding"])
     if depthwise:
         y = codebook_depthwise(

@@ -16,6 +16,7 @@ from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.passes.operators import (
     CONV1D,
+    CONV2D,
     LINEAR,
     attributes,
     behind_weights,
@@ -30,7 +31,7 @@ from gq_tvm.passes.relax_tools.rewriter import BindingRewriter, ModulePass
 
 @tvm.transform.module_pass(opt_level=0)
 class FoldBatchNorm(ModulePass):
-    """``nn.batch_norm`` of constants goes into the codebook_conv1d or codebook_linear before it."""
+    """``nn.batch_norm`` of constants goes into the codebook layer before it."""
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
@@ -54,8 +55,12 @@ def _folded(value_of: dict[relax.Var, relax.Expr], users: Users) -> dict[relax.V
         x, axis = norm.args[0], int(norm.attrs.axis)
         layer = value_of.get(x)
         folded = None
-        rows_axis = 1 if is_operator(layer, CONV1D) else norm.args[0].ty.ndim - 1
-        if users.get(x) == {var} and axis == rows_axis and is_operator(layer, CONV1D, LINEAR):
+        rows_axis = 1 if is_operator(layer, CONV1D, CONV2D) else norm.args[0].ty.ndim - 1
+        if (
+            users.get(x) == {var}
+            and axis == rows_axis
+            and is_operator(layer, CONV1D, CONV2D, LINEAR)
+        ):
             folded = _into(layer, factor, shift)
         if folded is not None:
             new[x] = folded

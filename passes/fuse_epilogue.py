@@ -19,6 +19,7 @@ from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.passes.operators import (
     CONV1D,
+    CONV2D,
     CONVOLUTION,
     DEPTHWISE,
     LINEAR,
@@ -190,7 +191,7 @@ def _through_reshapes(var: relax.Var, value_of: Values, users: Users) -> relax.V
 def _fused(step: _Step, kernel: relax.Var, value_of: Values) -> relax.Expr | None:
     """The layer `kernel` with `step` behind it, in the shape the step's result has."""
     call = value_of.get(kernel)
-    if not is_operator(call, LINEAR, CONV1D, DEPTHWISE, CONVOLUTION):
+    if not is_operator(call, LINEAR, CONV1D, CONV2D, DEPTHWISE, CONVOLUTION):
         return None
     epilogue = step.behind(Epilogue.parse(attributes(call)["epilogue"]))
     if epilogue is None or (not is_operator(call, LINEAR) and not _is_function(epilogue)):

@@ -21,7 +21,7 @@ from gq_tvm.passes.operators import (
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules import Choice, Product
+from gq_tvm.schedules import Choice, Frames, Product
 from gq_tvm.schedules.choosing.threads import worth_threads
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise
 from gq_tvm.schedules.cpu.float_ops import lanes_of
@@ -75,13 +75,14 @@ class LowerCodebook(ModulePass):
     ) -> relax.Expr:
         x_part, h_part = self._choices(at)
         steps = known(shape_of(call.args[0])[1])
+        frames = Frames(steps, bool(at["reverse"]), bool(at["more"]))
         # The kernel is for any number of sequences.
         x_part = replace(x_part, product=replace(x_part.product, rows=None))
         kernel = self._kernels.get(
             rewriter,
-            (at["kind"], x_part, h_part, steps),
+            (at["kind"], x_part, h_part, frames),
             lambda: h_part.family.recurrent(
-                at["kind"], x_part, h_part, steps, self._parallel(h_part)
+                at["kind"], x_part, h_part, frames, self._parallel(h_part)
             ),
         )
         return self._call(

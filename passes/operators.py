@@ -24,6 +24,7 @@ from tvm import relax
 from tvm.ir import GenericConst, Op, _ffi_api
 
 from gq_tvm.ops.checks import bits_of, group_size, groups_of, kept_as
+from gq_tvm.ops.checks_recurrent import CELLS
 from gq_tvm.ops.weight import Outliers, Weight
 from gq_tvm.schedules.epilogue import Epilogue
 
@@ -32,14 +33,16 @@ LINEAR = "relax.gq.codebook_linear"
 LSTM = "relax.gq.codebook_lstm"
 GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
+CONV2D = "relax.gq.codebook_conv2d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
 EMBEDDING = "relax.gq.codebook_embedding"
+RECURRENT = "relax.gq.recurrent"  # in float
 #: A convolution by a weight of floats, its bias added: `convolution`.
 CONVOLUTION = "relax.gq.convolution"
 
 # Where an operator's weights begin among its arguments, by the *part* of the call they are of.
 WEIGHTS = {LSTM: {"_ih": 3, "_hh": 9}, GRU: {"_ih": 2, "_hh": 8}} | {
-    one: {"": 1} for one in (LINEAR, CONV1D, DEPTHWISE, EMBEDDING)
+    one: {"": 1} for one in (LINEAR, CONV1D, CONV2D, DEPTHWISE, EMBEDDING)
 }
 _ARRAYS = ("indices", "codebook", "scale", "zero", "positions", "values")
 
@@ -133,24 +136,60 @@ def codebook_linear(
 def codebook_recurrent(
     operator: str,
     inputs: Sequence[relax.Expr],
+    lengths: relax.Expr | None = None,
     *,
+    reverse: bool,
     activation: str,
     layer: str,
 ) -> relax.Call:
-    """One layer of an LSTM or a GRU.
+    """One layer of an LSTM or a GRU in one direction.
 
     Args:
         operator: `LSTM` or `GRU`.
         inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H] (LSTM), the weights [gates * H, I] and
             [gates * H, H], bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
+        lengths: i64 [B], or None for all frames.
+        reverse: Whether the last frame comes first.
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
 
     Returns:
         A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
     """
-    attrs = {"activation": activation, "layer": layer}
-    return _call(operator, inputs, attrs)
+    attrs = {"activation": activation, "layer": layer, "reverse": int(reverse)}
+    return _call(operator, [*inputs, *([] if lengths is None else [lengths])], attrs)
+
+
+def recurrent(
+    cell: str,
+    inputs: Sequence[relax.Expr],
+    projection: relax.Expr | None = None,
+    lengths: relax.Expr | None = None,
+    *,
+    reverse: bool,
+    clip: float,
+    functions: str,
+    layer: str,
+) -> relax.Call:
+    """One recurrent layer in one direction, in float; see ``ops.reference_recurrent.recurrent``.
+
+    Args:
+        cell: one of ``ops.checks_recurrent.CELLS``.
+        inputs: x f32 [B, T, I], the parts of the state, both weights and both biases.
+        projection: f32 [P, H] or None.
+        lengths: i64 [B] or None.
+        reverse: See there.
+        clip: The same.
+        functions: The same.
+        layer: Name of the layer.
+
+    Returns:
+        A tuple: y f32 [B, T, P], and the parts of the last state.
+    """
+    attrs: dict[str, Any] = {"cell": cell, "reverse": int(reverse), "clip": float(clip)}
+    attrs |= {"functions": functions, "layer": layer, "projection": int(projection is not None)}
+    more = [one for one in (projection, lengths) if one is not None]
+    return _call(RECURRENT, [*inputs, *more], attrs)
 
 
 def codebook_conv1d(
@@ -171,6 +210,24 @@ def codebook_conv1d(
     attrs |= {"dilation": dilation, "groups": groups, "activation": activation}
     attrs |= {"layer": layer, "epilogue": epilogue}
     return _call(CONV1D, [x, *weight, bias], attrs)
+
+
+def codebook_conv2d(
+    x: relax.Expr,
+    weight: Sequence[relax.Expr],
+    bias: relax.Expr,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+    layer: str,
+    epilogue: str = "",
+) -> relax.Call:
+    """x f32 [B, C, H, W], a weight [N, C, h, w], bias f32 [N] -> f32 [B, N, H', W']."""
+    attrs: dict[str, Any] = {"activation": activation, "layer": layer, "epilogue": epilogue}
+    attrs |= _of_axes(stride=stride, left=padding, right=padding, dilation=dilation)
+    return _call(CONV2D, [x, *weight, bias], attrs)
 
 
 def codebook_depthwise(
@@ -219,13 +276,17 @@ def convolution(
     the outputs cut off at either end.
     """
     attrs: dict[str, Any] = {"groups": groups, "transposed": int(transposed), "epilogue": epilogue}
-    axes = {"stride": stride, "left": left, "right": right, "dilation": dilation}
-    attrs |= {key: ",".join(map(str, sizes)) for key, sizes in axes.items()}
+    attrs |= _of_axes(stride=stride, left=left, right=right, dilation=dilation)
     return _call(CONVOLUTION, [x, weight, bias], attrs)
 
 
+def _of_axes(**sizes: Sequence[int]) -> dict[str, str]:
+    """Attributes that are of each axis, as `axes_of` reads them."""
+    return {key: ",".join(str(int(one)) for one in each) for key, each in sizes.items()}
+
+
 def axes_of(call: relax.Call) -> list[dict[str, int]]:
-    """What a `convolution` has for each axis: stride, left, right and dilation, by name."""
+    """What a `convolution` or a `codebook_conv2d` has for each axis: stride, left, and so on."""
     at = attributes(call)
     names = ("stride", "left", "right", "dilation")
     columns = [map(int, at[name].split(",")) for name in names]
@@ -321,6 +382,8 @@ def _call(name: str, args: Sequence[relax.Expr], attrs: dict[str, Any]) -> relax
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, float | tvm.tirx.FloatImm):
+        return float(value)
     return int(value) if isinstance(value, int | tvm.tirx.IntImm) else value
 
 
@@ -332,9 +395,13 @@ def _linear_type(call: relax.Call, _: Any) -> relax.Type:
 
 def _recurrent_type(call: relax.Call, _: Any) -> relax.Type:
     batch, steps, _width = shape_of(call.args[0])
-    hidden = shape_of(call.args[1])[1]
-    states = [relax.TensorType([batch, hidden], "float32")] * (WEIGHTS[call.op.name]["_ih"] - 1)
-    return relax.TupleType([relax.TensorType([batch, steps, hidden], "float32"), *states])
+    if call.op.name == RECURRENT:
+        parts = CELLS[attributes(call)["cell"]].states
+    else:
+        parts = WEIGHTS[call.op.name]["_ih"] - 1
+    sizes = [shape_of(one)[1] for one in call.args[1 : 1 + parts]]
+    states = [relax.TensorType([batch, size], "float32") for size in sizes]
+    return relax.TupleType([relax.TensorType([batch, steps, sizes[0]], "float32"), *states])
 
 
 def _conv1d_type(call: relax.Call, _: Any) -> relax.Type:
@@ -367,6 +434,15 @@ def _convolution_type(call: relax.Call, _: Any) -> relax.Type:
     return relax.TensorType([batch, outputs, *out], "float32")
 
 
+def _conv2d_type(call: relax.Call, _: Any) -> relax.Type:
+    (batch, _channels, *sizes), (rows, _, *taps) = map(shape_of, call.args[:2])
+    out = [
+        conv1d_frames(size, count, one["stride"], one["left"] + one["right"], one["dilation"])
+        for size, count, one in zip(sizes, taps, axes_of(call), strict=True)
+    ]
+    return relax.TensorType([batch, rows, *out], "float32")
+
+
 def _embedding_type(call: relax.Call, _: Any) -> relax.Type:
     ids, indices = call.args[0], call.args[1]
     return relax.TensorType([*shape_of(ids), shape_of(indices)[1]], "float32")
@@ -378,12 +454,13 @@ def _packed_type(call: relax.Call, _: Any) -> relax.Type:
 
 def _register() -> None:
     linear = ("x", *_ARRAYS, "bias")
-    weights = tuple(f"{name}{part}" for part in ("_ih", "_hh") for name in _ARRAYS)
     for name, arguments, infer in (
         (LINEAR, None, _linear_type),  # with or without a residual
-        (LSTM, ("x", "h0", "c0", *weights, "bias"), _recurrent_type),
-        (GRU, ("x", "h0", *weights, "bias_ih", "bias_hh"), _recurrent_type),
+        (LSTM, None, _recurrent_type),  # with or without lengths
+        (GRU, None, _recurrent_type),
+        (RECURRENT, None, _recurrent_type),
         (CONV1D, linear, _conv1d_type),
+        (CONV2D, linear, _conv2d_type),
         (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", *_ARRAYS), _embedding_type),
         (CONVOLUTION, ("x", "weight", "bias"), _convolution_type),

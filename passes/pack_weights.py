@@ -66,7 +66,7 @@ class PackWeights(ModulePass):
         for name, part, bias in zip(biases, places, arguments, strict=False):
             array = _bias(choices.get(part), _constant(bias, at["layer"]))
             names.append(self.parameters.add(f"{at['layer']}.{name}", array))
-        residual = call.args[behind + len(biases) :]
+        last = call.args[behind + len(biases) :]  # a residual, or lengths
         inputs, arrays = call.args[: min(places.values())], self.parameters.arrays
         arguments = [rewriter.parameter(n, arrays[n].shape, str(arrays[n].dtype)) for n in names]
         attrs = {
@@ -74,10 +74,11 @@ class PackWeights(ModulePass):
             "kind": _kind(call),
             "shape": weights[0].shape,
             "packed": len(self.parameters.packed),
+            "more": len(last),
             **form_of(call, next(iter(places))),
         }
         self.parameters.packed.append(tuple(weights))
-        return packed([*inputs, *arguments, *residual], call.ty, attrs)
+        return packed([*inputs, *arguments, *last], call.ty, attrs)
 
     def _weight(
         self, call: relax.Call, at: dict[str, Any], part: str, choice: Choice | None

@@ -25,9 +25,10 @@ from gq_tvm.passes.lift_constants import LiftConstants
 from gq_tvm.passes.lower_codebook import LowerCodebook
 from gq_tvm.passes.lower_copies import LowerCopies
 from gq_tvm.passes.lower_float import LowerFloat
+from gq_tvm.passes.lower_recurrent import LowerRecurrent
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.match_convolution import MatchConvolution
-from gq_tvm.passes.operators import CONVOLUTION, PACKED, WEIGHTS, part_name
+from gq_tvm.passes.operators import CONVOLUTION, PACKED, RECURRENT, WEIGHTS, part_name
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.products import products_of
@@ -104,6 +105,7 @@ def pipeline(
     ]
     kernels = [
         LowerCodebook(target, parameters, threads > 1),  # PrimFuncs, called
+        LowerRecurrent(target, parameters, threads > 1),  # recurrent layers in float
         LowerFloat(target),  # vector kernels for float operators
         LowerCopies(target),  # concatenations and slices that lie together in memory
         CancelReshapes(),  # those between one kernel's matrix and the next one's
@@ -128,8 +130,8 @@ def pipeline(
     return [
         *to_products(parameters.names, activation, warn, tell),
         Phase("choose and pack", chosen, gone=tuple(WEIGHTS)),
-        Phase("kernels", kernels, gone=(PACKED, CONVOLUTION, *WEIGHTS)),
-        Phase("rest", rest, gone=(PACKED, *WEIGHTS)),
+        Phase("kernels", kernels, gone=(PACKED, RECURRENT, CONVOLUTION, *WEIGHTS)),
+        Phase("rest", rest, gone=(PACKED, RECURRENT, *WEIGHTS)),
         Phase("calls", calls),  # all that is left: what a plan says
     ]
 

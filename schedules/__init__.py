@@ -12,7 +12,7 @@ from gq_tvm.schedules.cpu.engines.table import TableEngine
 from gq_tvm.schedules.cpu.engines.table8 import RoundedTableEngine
 from gq_tvm.schedules.cpu.engines.xnor import XnorEngine
 from gq_tvm.schedules.cpu.family import VectorFamily
-from gq_tvm.schedules.family import Choice, Family, Product
+from gq_tvm.schedules.family import Choice, Family, Frames, Product
 from gq_tvm.schedules.scalar.engine import ScalarEngine
 from gq_tvm.schedules.scalar.family import Scalar
 from gq_tvm.schedules.schedule import Schedule
@@ -31,7 +31,16 @@ FAMILIES: list[Family] = [
     VectorFamily("dense_f32", ("fp32",), (DenseFloatEngine,), baseline=True),
 ]
 
-__all__ = ["FAMILIES", "Choice", "Family", "Product", "Schedule", "families_for", "family"]
+__all__ = [
+    "FAMILIES",
+    "Choice",
+    "Family",
+    "Frames",
+    "Product",
+    "Schedule",
+    "families_for",
+    "family",
+]
 
 
 def families_for(target: Target, product: Product) -> list[Family]:

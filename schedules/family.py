@@ -129,6 +129,21 @@ class Product:
         return self.activation == "fp32" or self.k <= MOST_INT8_K
 
 
+@dataclass(frozen=True)
+class Frames:
+    """The frames that the kernel of a recurrent layer goes over.
+
+    Attributes:
+        steps: Their number T, None if known only at run time.
+        reverse: Whether the last comes first.
+        lengths: Whether each sequence has a number of its own.
+    """
+
+    steps: int | None = None
+    reverse: bool = False
+    lengths: bool = False
+
+
 #: Fields that files leave out where they are as mostly: those written before there were such stay.
 _LATER = {
     one.name: one.default
@@ -236,21 +251,21 @@ class Family(ABC):
         cell: str,
         x_part: Choice,
         h_part: Choice,
-        steps: int | None,
+        frames: Frames,
         parallel: bool = False,
     ) -> tirx.PrimFunc:
         """The kernel of a recurrent layer over all its steps; asked of the h-part's family.
 
         Its arguments: x f32 [B, T, I], each part of the old state f32 [B, H] (h, and c of an LSTM),
         the operands of the x-part (n = gates * H, k = I), those of the h-part (k = H), the bias
-        f32 [Np] (of a GRU one for each part), and the outputs y f32 [B, T, H] and each part of the
-        new state f32 [B, H]. B is symbolic, T is `steps`, or symbolic for None.
+        f32 [Np] (of a GRU one for each part), lengths i64 [B] if `frames` has them, and the outputs
+        y f32 [B, T, H] and each part of the new state f32 [B, H]. B is symbolic.
 
         Args:
             cell: ``"lstm"`` or ``"gru"``.
             x_part: The input product.
             h_part: The recurrent product.
-            steps: T.
+            frames: Which there are.
             parallel: Whether it may use the runtime's threads.
 
         Raises:
@@ -261,11 +276,11 @@ class Family(ABC):
                 f"kernels {x_part.family.name} and {self.name} cannot share a recurrent layer; ask "
                 "for one kernel with --kernel"
             )
-        return self._recurrent(cell, x_part, h_part, steps, parallel)
+        return self._recurrent(cell, x_part, h_part, frames, parallel)
 
     @abstractmethod
     def _recurrent(
-        self, cell: str, x_part: Choice, h_part: Choice, steps: int | None, parallel: bool
+        self, cell: str, x_part: Choice, h_part: Choice, frames: Frames, parallel: bool
     ) -> tirx.PrimFunc:
         """See `recurrent`; both families have the same loops."""
 

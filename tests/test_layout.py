@@ -45,7 +45,8 @@ COMPILE_SIDE = [
 
 # The training side, which the compile side knows nothing of.
 TRAINING_SIDE = {
-    "quantize": {"ops"},
+    "weight_files": {"ops"},
+    "quantize": {"ops", "weight_files"},
     "exported": {"ops", "quantize"},
     "speech": {"ops"},
     "models": {"ops", "quantize", "speech"},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.compression.models.model import Model
 from benchmarks.compression.rivals.exchange import Layer, Rounded
-from gq_tvm.ops.torch_ops import unfold1d
+from gq_tvm.ops.torch_ops import unfold
 from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights
 from gq_tvm.quantize.prepare import attach
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
@@ -126,7 +126,7 @@ def _linear(module: nn.Linear, x: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def _convolution(module: nn.Conv1d, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     padding = int(module.padding[0])
-    rows = unfold1d(x, module.kernel_size[0], module.stride[0], padding, module.dilation[0])
+    rows = unfold(x, module.kernel_size, module.stride, [padding], module.dilation)
     yield "weight", rows.reshape(-1, prod(module.weight.shape[1:]))
 
 

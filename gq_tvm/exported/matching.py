@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,27 +101,38 @@ def _addmm(node: fx.Node, values: Values) -> Match | None:
     return _linear_of(node, values, given["mat1"], weight, given["self"])
 
 
+#: By axes of the weight.
+_CONVOLUTIONS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d}
+
+
+def _each(sizes: Sequence[Any], axes: int) -> tuple[Any, ...]:
+    """A size for each axis; PyTorch lets one stand for all."""
+    return tuple(sizes) * axes if len(sizes) == 1 else tuple(sizes)
+
+
 def _conv(node: fx.Node, values: Values) -> Match | None:
     given = _arguments(node)
     weight, bias = values.of(given["weight"]), values.of(given["bias"])
-    if weight is None or len(weight.shape) != 3 or given.get("transposed"):
+    if weight is None or len(weight.shape) not in _CONVOLUTIONS or given.get("transposed"):
         return None
     if given["bias"] is not None and bias is None:
         return None
-    padding = given["padding"]
+    padding, axes = given["padding"], len(weight.shape) - 2
     options = {
         "in_channels": weight.shape[1] * given["groups"],
         "out_channels": weight.shape[0],
-        "kernel_size": weight.shape[2],
-        "stride": given["stride"][0],
-        "padding": padding if isinstance(padding, str) else padding[0],
-        "dilation": given["dilation"][0],
+        "kernel_size": weight.shape[2:],
+        "stride": _each(given["stride"], axes),
+        "padding": padding if isinstance(padding, str) else _each(padding, axes),
+        "dilation": _each(given["dilation"], axes),
         "groups": given["groups"],
         "bias": bias is not None,
     }
-    if not all(isinstance(one, int | str) for one in options.values()):
+    sizes = [size for one in options.values() if isinstance(one, tuple) for size in one]
+    if not all(isinstance(one, int) for one in sizes):
         return None
-    return _made(node, nn.Conv1d, options, {"weight": weight, "bias": bias}, given["input"])
+    kind = _CONVOLUTIONS[len(weight.shape)]
+    return _made(node, kind, options, {"weight": weight, "bias": bias}, given["input"])
 
 
 def _embedding(node: fx.Node, values: Values) -> Match | None:
@@ -183,6 +194,8 @@ _MATCHES: dict[Any, Callable[[fx.Node, Values], Match | None]] = {
     _aten.addmm.default: _addmm,
     _aten.conv1d.default: _conv,
     _aten.conv1d.padding: _conv,
+    _aten.conv2d.default: _conv,
+    _aten.conv2d.padding: _conv,
     _aten.convolution.default: _conv,
     _aten.embedding.default: _embedding,
     _aten.lstm.input: _recurrent(nn.LSTM, 4),

@@ -76,7 +76,7 @@ def find_operators(program: ExportedProgram) -> dict[str, str]:
 
 def is_codebook(target: Any) -> bool:
     """Whether a node's target is an operator with weights in codebooks."""
-    return isinstance(target, torch._ops.OpOverload) and target.namespace == "gq"
+    return isinstance(target, torch._ops.OpOverload) and str(target).startswith("gq.codebook_")
 
 
 def argument_names(target: Any) -> list[str]:

@@ -26,6 +26,7 @@ from gq_tvm.frontend.converters.slices import convert_slice
 from gq_tvm.frontend.importer import Converter, Importer, reason
 from gq_tvm.frontend.reading import checks
 from gq_tvm.frontend.reading.folding import fold_constants
+from gq_tvm.ops import torch_float_recurrent
 from gq_tvm.passes.parameters import digest
 
 _CONVERTERS: dict[str, Converter] = {
@@ -82,6 +83,7 @@ def translate(
 def _decompositions(program: ExportedProgram) -> Any:
     table = default_decompositions()
     table.update(DECOMPOSITIONS)
+    table.update(torch_float_recurrent.DECOMPOSITIONS)
     if is_kept(program):
         table.pop(ATTENTION, None)
     return table

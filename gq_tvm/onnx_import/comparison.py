@@ -106,7 +106,9 @@ def compare(
         if len(told) == 2:
             break
     if told:
-        say(f"agrees with ONNX Runtime to {worst:.1e}, at {' and at '.join(told)}")
+        agrees = worst <= (MOST_ROUNDED if rounds else MOST)
+        how = "agrees with ONNX Runtime to" if agrees else "differs from ONNX Runtime by"
+        say(f"{how} {worst:.1e}, at {' and at '.join(told)}")
     else:
         say(f"not compared with ONNX Runtime, which does not run it: {why}")
 

@@ -115,15 +115,22 @@ def _working(
 ) -> tuple[dict[str, int], list[Tensor]]:
     """Sizes that the graph runs with, and inputs of them."""
     first: Error | None = None
+    found: Any = None
     for sizes in tries(axes):
         inputs = axes.tensors(sizes)
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
             try:
-                model(*inputs)
+                results = model(*inputs)
             except Error as failure:
                 first = first or failure
                 continue
+        if not _has_nan(results):  # else perhaps of an If whose branch does not run
+            found = sizes, inputs, warned
+            break
+        found = found or (sizes, inputs, warned)
+    if found is not None:
+        sizes, inputs, warned = found
         for text in dict.fromkeys(
             str(one.message) for one in warned if str(one.message).startswith("node ")
         ):
@@ -133,6 +140,11 @@ def _working(
     free = ", ".join(axes.free)
     cure = f"; if its sizes ({free}) must be others, give them (--size NAME=N)" if free else ""
     raise Error(f"{path}: {first}{cure}") from first
+
+
+def _has_nan(results: Any) -> bool:
+    tensors = results if isinstance(results, tuple) else (results,)
+    return any(one.is_floating_point() and bool(one.isnan().any()) for one in tensors)
 
 
 def _exported(path: Path, model: GraphModule, axes: Axes, inputs: list[Tensor]) -> ExportedProgram:

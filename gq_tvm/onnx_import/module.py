@@ -135,11 +135,21 @@ class _Body:
             if isinstance(one, Graph)
         }
 
+        failed: set[str] = set()
+
+        def run(name: str, env: dict[str, Any], given: tuple[Any, ...]) -> tuple[Any, ...]:
+            if name in failed:  # torch.export loses its way where a module raises
+                raise node.refuse(f"has a {name} that does not run at these sizes")
+            try:
+                return inner[name](dict(env), *given)
+            except Error:
+                failed.add(name)
+                raise
+
         def step(env: dict[str, Any]) -> tuple[Any, ...]:
-            bodies = {
-                name: lambda *given, body=body: body(dict(env), *given)
-                for name, body in inner.items()
-            }
+            if not torch.compiler.is_exporting():
+                failed.clear()
+            bodies = {name: lambda *given, name=name: run(name, env, given) for name in inner}
             values = [self._value(name, env, None) for name in node.inputs]
             return CONTROL[node.operator](node, bodies, *values)
 

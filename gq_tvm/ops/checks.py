@@ -216,57 +216,13 @@ def check_linear(op: str, x: Any, shape: Sequence[Any], bias: Any, activation: s
         check_shape(op, "bias", bias.shape, (shape[0],))
 
 
-def check_lstm(
-    op: str,
-    x: Any,
-    h0: Any,
-    c0: Any,
-    shape_ih: Sequence[Any],
-    shape_hh: Sequence[Any],
-    bias: Any,
-    activation: str,
-) -> None:
-    """What an LSTM with weights of these indices demands beside them."""
-    check_dtype(op, c0=(c0, "float32"))
-    _check_recurrent(op, 4, x, h0, shape_ih, shape_hh)
-    check_shape(op, "c0", c0.shape, h0.shape)
-    check_linear(op, x, shape_ih, bias, activation)
-
-
-def check_gru(
-    op: str,
-    x: Any,
-    h0: Any,
-    shape_ih: Sequence[Any],
-    shape_hh: Sequence[Any],
-    bias_ih: Any,
-    bias_hh: Any,
-    activation: str,
-) -> None:
-    """What a GRU with weights of these indices demands beside them."""
-    _check_recurrent(op, 3, x, h0, shape_ih, shape_hh)
-    check_linear(op, x, shape_ih, bias_ih, activation)
-    check_linear(op, h0, shape_hh, bias_hh, activation)
-
-
-def _check_recurrent(
-    op: str, gates: int, x: Any, h0: Any, shape_ih: Sequence[Any], shape_hh: Sequence[Any]
-) -> None:
-    check_dtype(op, h0=(h0, "float32"))
-    check_shape(op, "x", x.shape, (None, None, None))
-    check_shape(op, "h0", h0.shape, (x.shape[0], None))
-    hidden = h0.shape[1]
-    check_shape(op, "indices_ih", shape_ih, (gates * hidden, x.shape[2]))
-    check_shape(op, "indices_hh", shape_hh, (gates * hidden, hidden))
-
-
-def check_conv1d(
+def check_convolution(
     op: str, x: Any, shape: Sequence[Any], bias: Any, groups: int, activation: str
 ) -> None:
-    """What a convolution with a weight of indices [N, C / groups, k] demands beside it."""
+    """What a convolution with a weight of indices [N, C / groups, ...] demands beside it."""
     check_activation(op, activation)
     check_dtype(op, x=(x, "float32"), bias=(bias, "float32"))
-    check_shape(op, "x", x.shape, (None, groups * shape[1], None))
+    check_shape(op, "x", x.shape, (None, groups * shape[1], *[None] * (len(shape) - 2)))
     if shape[0] % groups:
         raise Error(f"{op}: {shape[0]} output channels do not divide into {groups} groups.")
     if bias is not None:
@@ -275,7 +231,7 @@ def check_conv1d(
         raise Error(f'{op}: a convolution in {groups} groups has activation "fp32" only.')
 
 
-def check_frames(op: str, frames: Any) -> None:
-    """Refuse an input shorter than the kernel."""
-    if frames < 1:
+def check_frames(op: str, *sizes: Any) -> None:
+    """Refuse an input smaller than the kernel: one that would give these sizes."""
+    if min(sizes) < 1:
         raise Error(f"{op}: x has fewer frames than the kernel spans; pad it.")

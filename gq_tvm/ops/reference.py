@@ -7,12 +7,15 @@ when it is within 1e-5 relative L2 error. Recurrent layers are in ``reference_re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.checks import (
-    check_conv1d,
+    check_convolution,
     check_dtype,
     check_frames,
     check_ids,
@@ -189,26 +192,75 @@ def codebook_conv1d(
     Raises:
         Error: a shape, dtype, index or option is wrong.
     """
-    op = "codebook_conv1d"
-    weight.check(op, ndim=3)
-    check_conv1d(op, x, weight.indices.shape, bias, groups, activation)
-    batch, channels, _ = x.shape
-    rows_out, group_channels, taps = weight.indices.shape
-    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding)))
-    frames = (padded.shape[2] - dilation * (taps - 1) - 1) // stride + 1
-    check_frames(op, frames)
-    at = np.arange(frames)[:, None] * stride + np.arange(taps) * dilation
-    windows = padded[:, :, at].transpose(0, 2, 1, 3)  # [B, T', C, k]
+    sizes = [stride], [padding], [dilation]
+    return _convolution("codebook_conv1d", x, weight, bias, *sizes, groups, activation)
+
+
+def codebook_conv2d(
+    x: F32,
+    weight: Weight,
+    bias: F32 | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+) -> F32:
+    """Conv2d over a zero-padded map with its weight in a codebook.
+
+    It equals ``codebook_linear`` on rows of C * h * w unfolded values, channel major, each row
+    quantised on its own unless ``activation="fp32"``.
+
+    Args:
+        x: f32 [B, C, H, W].
+        weight: [N, C, h, w].
+        bias: f32 [N] or None.
+        stride: rows and columns between outputs.
+        padding: zero rows above and below, and zero columns at either side.
+        dilation: rows and columns between taps.
+        activation: as for ``codebook_linear``.
+
+    Returns:
+        f32 [B, N, H', W'], sizes as of ``codebook_conv1d``.
+
+    Raises:
+        Error: a shape, dtype, index or option is wrong.
+    """
+    return _convolution(
+        "codebook_conv2d", x, weight, bias, stride, padding, dilation, 1, activation
+    )
+
+
+def _convolution(
+    op: str,
+    x: F32,
+    weight: Weight,
+    bias: F32 | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+) -> F32:
+    axes = len(stride)
+    weight.check(op, ndim=2 + axes)
+    check_convolution(op, x, weight.indices.shape, bias, groups, activation)
+    rows_out, _, *taps = weight.indices.shape
+    padded = np.pad(x, ((0, 0), (0, 0), *((one, one) for one in padding)))
+    reach = [apart * (count - 1) + 1 for apart, count in zip(dilation, taps, strict=True)]
+    check_frames(op, *(size - one + 1 for size, one in zip(padded.shape[2:], reach, strict=True)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, 2 + axes)))
+    steps = (slice(None, None, one) for one in (*stride, *dilation))
+    windows = np.moveaxis(windows[(slice(None), slice(None), *steps)], 1, 1 + axes)
+    batch, *sizes = windows.shape[: 1 + axes]  # [B, ..., C, ...]
     if groups == 1:
-        rows = windows.reshape(batch, frames, channels * taps)
-        y = product(rows, weight, activation)
+        y = product(windows.reshape(batch, *sizes, -1), weight, activation)
         y = (y if bias is None else y + bias).astype(np.float32)
-        return np.ascontiguousarray(y.transpose(0, 2, 1))
-    floats = weight.expand().astype(np.float64)
-    floats = floats.reshape(groups, rows_out // groups, group_channels, taps)
-    windows = windows.reshape(batch, frames, groups, group_channels, taps).astype(np.float64)
-    y64 = np.einsum("btgck,gnck->bgnt", windows, floats).reshape(batch, rows_out, frames)
-    return (y64 if bias is None else y64 + bias[:, None]).astype(np.float32)
+        return np.ascontiguousarray(np.moveaxis(y, -1, 1))
+    floats = weight.expand().astype(np.float64).reshape(groups, rows_out // groups, -1)
+    rows = windows.reshape(batch, prod(sizes), groups, -1).astype(np.float64)
+    y64 = np.einsum("btgk,gnk->bgnt", rows, floats).reshape(batch, rows_out, -1)
+    y64 = y64 if bias is None else y64 + bias[:, None]
+    return y64.astype(np.float32).reshape(batch, rows_out, *sizes)
 
 
 def codebook_embedding(ids: I64, weight: Weight) -> F32:

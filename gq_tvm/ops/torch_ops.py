@@ -8,6 +8,7 @@ those of ``torch_weight.WeightTensors``; the outliers' are the last, and may be 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,35 +16,51 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gq_tvm.ops import checks
-from gq_tvm.ops import torch_recurrent as torch_recurrent  # registers the recurrent ones
+from gq_tvm.ops import torch_float_recurrent as torch_float_recurrent  # registers these
+from gq_tvm.ops import torch_recurrent as torch_recurrent
 from gq_tvm.ops.torch_weight import Operand, WeightTensors, expand, operand, product
 
 WEIGHT = "Tensor indices, Tensor codebook, Tensor? scale, Tensor? zero"
 OUTLIERS = "Tensor? outlier_positions=None, Tensor? outlier_values=None"
 
 
-def conv1d(
+def convolve(
     x: Tensor,
     weight: Operand,
     bias: Tensor | None,
-    taps: int,
-    stride: int,
-    padding: int,
-    dilation: int,
+    taps: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Conv1d: x f32 [B, C, T] -> f32 [B, N, T']; an integer operand has shape [N, C * taps]."""
+    """A convolution along one axis or two: x f32 [B, C, ...] -> f32 [B, N, ...].
+
+    An integer operand has shape [N, C * taps].
+    """
     if isinstance(weight, Tensor):
-        return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
-    y = product(unfold1d(x, taps, stride, padding, dilation), weight)
-    return (y if bias is None else y + bias).transpose(1, 2)
+        function: Any = F.conv1d if len(taps) == 1 else F.conv2d
+        return function(x, weight, bias, stride, padding, dilation, groups)
+    y = product(unfold(x, taps, stride, padding, dilation), weight)
+    return (y if bias is None else y + bias).movedim(-1, 1)
 
 
-def unfold1d(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """The rows a convolution multiplies: f32 [B, C, T] -> f32 [B, T', C*k], channel major."""
-    padded = F.pad(x, (padding, padding))
-    windows = padded.unfold(2, dilation * (taps - 1) + 1, stride)[..., ::dilation]
-    return windows.permute(0, 2, 1, 3).flatten(2)
+def unfold(
+    x: Tensor,
+    taps: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """The rows a convolution multiplies: f32 [B, C, ...] -> f32 [B, ..., C * taps].
+
+    Channels are major, and the taps of the last axis minor.
+    """
+    x = F.pad(x, [size for one in reversed(padding) for size in (one, one)])
+    for axis, (count, step, apart) in enumerate(zip(taps, stride, dilation, strict=True), 2):
+        x = x.unfold(axis, apart * (count - 1) + 1, step)[..., ::apart]
+    axes = len(taps)
+    return x.movedim(1, 1 + axes).flatten(1 + axes)
 
 
 @torch.library.custom_op(
@@ -100,33 +117,100 @@ def codebook_conv1d(
     outlier_values: Tensor | None = None,
 ) -> Tensor:
     """``reference.codebook_conv1d``: x f32 [B, C, T] -> f32 [B, N, T']."""
-    op = "codebook_conv1d"
     weight = WeightTensors(indices, codebook, scale, zero, outlier_positions, outlier_values)
-    weight.check(op, ndim=3)
-    checks.check_conv1d(op, x, indices.shape, bias, groups, activation)
-    taps = indices.shape[2]
-    checks.check_frames(op, _conv1d_frames(x, taps, stride, padding, dilation))
-    held = operand(weight, activation)
-    return conv1d(x, held, bias, taps, stride, padding, dilation, groups).contiguous()
-
-
-def _conv1d_frames(x: Tensor, taps: int, stride: int, padding: int, dilation: int) -> int:
-    return (x.shape[2] + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+    sizes = [stride], [padding], [dilation]
+    return _convolution("codebook_conv1d", x, weight, bias, *sizes, groups, activation)
 
 
 @codebook_conv1d.register_fake
 def _(x: Tensor, *rest: Any) -> Tensor:
-    op, weight = "codebook_conv1d", WeightTensors(*rest[:4], *rest[10:])
+    weight = WeightTensors(*rest[:4], *rest[10:])
     bias, stride, padding, dilation, groups, activation = rest[4:10]
-    weight.check(op, ndim=3, values=False)
-    rows, _, taps = weight.indices.shape
-    checks.check_conv1d(op, x, weight.indices.shape, bias, groups, activation)
-    frames = _conv1d_frames(x, taps, stride, padding, dilation)
-    if isinstance(frames, int):
-        checks.check_frames(op, frames)
-    else:  # known at run time: a bound that torch.export holds the program's sizes to
-        torch._check(frames >= 1, lambda: f"{op}: x has fewer frames than the kernel spans")
-    return x.new_empty([x.shape[0], rows, frames])
+    sizes = [stride], [padding], [dilation]
+    return _fake_convolution("codebook_conv1d", x, weight, bias, *sizes, groups, activation)
+
+
+@torch.library.custom_op(
+    "gq::codebook_conv2d",
+    mutates_args=(),
+    schema=f"(Tensor x, {WEIGHT}, Tensor? bias, int[2] stride, int[2] padding, int[2] dilation,"
+    f" str activation, {OUTLIERS}) -> Tensor",
+)
+def codebook_conv2d(
+    x: Tensor,
+    indices: Tensor,
+    codebook: Tensor,
+    scale: Tensor | None,
+    zero: Tensor | None,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+    outlier_positions: Tensor | None = None,
+    outlier_values: Tensor | None = None,
+) -> Tensor:
+    """``reference.codebook_conv2d``: x f32 [B, C, H, W] -> f32 [B, N, H', W']."""
+    weight = WeightTensors(indices, codebook, scale, zero, outlier_positions, outlier_values)
+    sizes = stride, padding, dilation
+    return _convolution("codebook_conv2d", x, weight, bias, *sizes, 1, activation)
+
+
+@codebook_conv2d.register_fake
+def _(x: Tensor, *rest: Any) -> Tensor:
+    weight = WeightTensors(*rest[:4], *rest[9:])
+    bias, stride, padding, dilation, activation = rest[4:9]
+    sizes = stride, padding, dilation
+    return _fake_convolution("codebook_conv2d", x, weight, bias, *sizes, 1, activation)
+
+
+def _convolution(
+    op: str,
+    x: Tensor,
+    weight: WeightTensors,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    shape = weight.indices.shape
+    weight.check(op, ndim=2 + len(stride))
+    checks.check_convolution(op, x, shape, bias, groups, activation)
+    checks.check_frames(op, *_sizes_out(x, shape[2:], stride, padding, dilation))
+    held = operand(weight, activation)
+    return convolve(x, held, bias, shape[2:], stride, padding, dilation, groups).contiguous()
+
+
+def _sizes_out(x: Tensor, taps: Sequence[int], *options: Sequence[int]) -> list[int]:
+    return [
+        (size + 2 * padding - dilation * (count - 1) - 1) // stride + 1
+        for size, count, stride, padding, dilation in zip(x.shape[2:], taps, *options, strict=True)
+    ]
+
+
+def _fake_convolution(
+    op: str,
+    x: Tensor,
+    weight: WeightTensors,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    shape = weight.indices.shape
+    weight.check(op, ndim=2 + len(stride), values=False)
+    checks.check_convolution(op, x, shape, bias, groups, activation)
+    sizes = _sizes_out(x, shape[2:], stride, padding, dilation)
+    for size in sizes:
+        if isinstance(size, int):
+            checks.check_frames(op, size)
+        else:  # known at run time: a bound that torch.export holds the program's sizes to
+            torch._check(size >= 1, lambda: f"{op}: x has fewer frames than the kernel spans")
+    return x.new_empty([x.shape[0], shape[0], *sizes])
 
 
 @torch.library.custom_op(

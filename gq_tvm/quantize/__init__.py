@@ -1,9 +1,10 @@
 """GQ in PyTorch: train a model whose weights live in learned codebooks.
 
 ``prepare`` a model, train it while an ``Annealing`` hardens its quantisers, then ``convert`` it;
-or ``compress`` it without training, best with inputs of its kind. ``describe`` says what became of
-each weight, ``losses`` what a model lost, ``sensitivity`` what each weight would lose at how many
-bits; ``allocate`` chooses bits from that.
+or ``compress`` it without training, best with inputs of its kind. ``load_weights`` takes weights as
+others have quantised them. ``describe`` says what became of each weight, ``losses`` what a model
+lost, ``sensitivity`` what each weight would lose at how many bits; ``allocate`` chooses bits from
+that.
 
 Docstrings here say where an idea is from: [P] the GQ paper (arXiv 2210.09188, of which only the
 abstract and introduction were at hand), [A] its first author's earlier public quantiser (NSC, for
@@ -20,11 +21,13 @@ from gq_tvm.quantize.convert import convert
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
+    CodebookConv2d,
     CodebookEmbedding,
     CodebookLinear,
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
 from gq_tvm.quantize.describe import Report, WeightReport, describe
+from gq_tvm.quantize.load_weights import load_weights
 from gq_tvm.quantize.losses import Loss, Losses, losses
 from gq_tvm.quantize.prepare import centroid_parameters, prepare
 from gq_tvm.quantize.quantisers.annealing import Annealing
@@ -33,6 +36,7 @@ __all__ = [
     "Allocation",
     "Annealing",
     "CodebookConv1d",
+    "CodebookConv2d",
     "CodebookEmbedding",
     "CodebookGRU",
     "CodebookLSTM",
@@ -49,6 +53,7 @@ __all__ = [
     "compress",
     "convert",
     "describe",
+    "load_weights",
     "losses",
     "prepare",
     "sensitivity",

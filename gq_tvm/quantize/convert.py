@@ -13,6 +13,7 @@ from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS, CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
+    CodebookConv2d,
     CodebookEmbedding,
     CodebookLayer,
     CodebookLinear,
@@ -25,6 +26,7 @@ from gq_tvm.quantize.quantisers.quantizer import check_finite
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.training_layers.quant_layers import (
     QuantConv1d,
+    QuantConv2d,
     QuantEmbedding,
     QuantLayer,
     QuantLinear,
@@ -95,6 +97,11 @@ def _(module: QuantLinear, weights: dict[str, WeightTensors]) -> None:
 @_deploy.register
 def _(module: QuantConv1d, weights: dict[str, WeightTensors]) -> None:
     _become(module, CodebookConv1d, weights, {"bias": _detached(module.bias)})
+
+
+@_deploy.register
+def _(module: QuantConv2d, weights: dict[str, WeightTensors]) -> None:
+    _become(module, CodebookConv2d, weights, {"bias": _detached(module.bias)})
 
 
 @_deploy.register

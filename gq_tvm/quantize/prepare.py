@@ -59,7 +59,7 @@ def prepare(
 ) -> nn.Module:
     """Make a model train with quantised weights.
 
-    Every ``nn.Linear``, ``nn.LSTM``, ``nn.GRU``, ``nn.Conv1d``, ``nn.Embedding`` and
+    Every ``nn.Linear``, ``nn.LSTM``, ``nn.GRU``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding`` and
     ``nn.MultiheadAttention`` becomes its counterpart with quantisers, in place: an optimiser made
     before still holds the weights, but not the centroids (see ``centroid_parameters``). Weights
     that cannot be quantised stay in float, with a warning that names them, but for those that

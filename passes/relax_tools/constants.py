@@ -20,6 +20,7 @@ from gq_tvm.passes.operators import RESHAPES, is_operator, shape_of
 from gq_tvm.passes.relax_tools import dataflow
 
 _MOST = 256  # entries of a table
+_KEPT = 2**20  # bytes: what is larger, a float weight say, is rather computed again than held
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,12 @@ class Constants:
             return self._call(expr)
         if not isinstance(expr, relax.Var) or expr not in self.values:
             return None
-        if expr not in self._done:
-            self._done[expr] = self.of(self.values[expr])
-        return self._done[expr]
+        if expr in self._done:
+            return self._done[expr]
+        known = self.of(self.values[expr])
+        if not isinstance(known, np.ndarray) or known.nbytes <= _KEPT:
+            self._done[expr] = known
+        return known
 
     def behind(self, expr: relax.Expr) -> relax.Expr:
         """What a variable is bound to."""
@@ -135,7 +139,8 @@ class Constants:
         rows = is_operator(call, "relax.take") and data.ndim > 1
         if data.dtype.kind != "f" or rows or not 0 < data.size <= flat.size:
             return data.reshape(-1)[flat]
-        return LookUp(data.reshape(-1, data.shape[-1]), flat)
+        entries = next((size for size in reversed(data.shape) if size > 1), 1)
+        return LookUp(data.reshape(-1, entries), flat)
 
 
 def _array(known: Known | None) -> NDArray | None:
@@ -281,9 +286,11 @@ def _gathered(call: relax.Call, data: NDArray, places: Sequence[NDArray]) -> NDA
 
 
 def _jointly(_: relax.Call, data: NDArray, places: Sequence[NDArray]) -> NDArray | None:
-    if len(places) != data.ndim or not all(map(_within, places, data.shape)):
+    count = len(places)
+    if any(size > 1 for size in data.shape[count:]) or not all(map(_within, places, data.shape)):
         return None
-    return _flat([one.astype(np.int64) for one in places], data.shape)
+    flat = _flat([one.astype(np.int64) for one in places], data.shape[:count])
+    return flat.reshape(*flat.shape, *data.shape[count:])
 
 
 def _flat(where: Sequence[NDArray], shape: Sequence[int]) -> NDArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.family import Choice
+from gq_tvm.targets import Target
 
 #: Vector multiplications below which other threads are of little use: starting them takes 1 to 3
 #: us, in which a core does several thousand.
@@ -17,9 +18,14 @@ def worth_threads(choice: Choice) -> bool:
 
     A recurrent layer starts them anew at each step, of one row.
     """
-    product, isa = choice.product, INSTRUCTION_SETS.get(choice.target.instruction_set)
+    product = choice.product
+    rows = 1 if product.gates else product.rows if product.rows is not None else _ROWS
+    return large_enough(choice.target, product.n * product.k * rows, choice.arithmetic)
+
+
+def large_enough(target: Target, products: int, arithmetic: str) -> bool:
+    """Whether so many products of a weight and an activation are worth several threads."""
+    isa = INSTRUCTION_SETS.get(target.instruction_set)
     if isa is None:
         return False  # scalar kernels know of no threads
-    rows = 1 if product.gates else product.rows if product.rows is not None else _ROWS
-    weights = isa.lanes * _WEIGHTS[choice.arithmetic]  # in one multiplication
-    return product.n * product.k * rows >= _LEAST * weights
+    return products >= _LEAST * isa.lanes * _WEIGHTS[arithmetic]

@@ -14,18 +14,15 @@ from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
-from gq_tvm.schedules.cpu.loops.gru import GRUCell
+from gq_tvm.schedules.cpu.loops.cells import CELLS
 from gq_tvm.schedules.cpu.loops.linear import linear
-from gq_tvm.schedules.cpu.loops.lstm import LSTMCell
-from gq_tvm.schedules.cpu.loops.recurrent import Cell, gate_order, recurrent
+from gq_tvm.schedules.cpu.loops.recurrent import gate_order, recurrent
 from gq_tvm.schedules.cpu.outliers import TileOutliers
 from gq_tvm.schedules.epilogue import Epilogue, glu_order
-from gq_tvm.schedules.family import Choice, Family, Product
+from gq_tvm.schedules.family import Choice, Family, Frames, Product
 from gq_tvm.schedules.levels import Levels, in_order
 from gq_tvm.schedules.schedule import Knob, Schedule
 from gq_tvm.targets import Target
-
-_CELLS: dict[str, type[Cell]] = {one.name: one for one in (LSTMCell, GRUCell)}
 
 
 @dataclass(frozen=True)
@@ -109,11 +106,11 @@ class VectorFamily(Family):
         return linear(self.engine(choice), product.rows, product.outputs, epilogue, parallel)
 
     def _recurrent(
-        self, cell: str, x_part: Choice, h_part: Choice, steps: int | None, parallel: bool
+        self, cell: str, x_part: Choice, h_part: Choice, frames: Frames, parallel: bool
     ) -> tirx.PrimFunc:
         inputs = cast(VectorFamily, x_part.family).engine(x_part)
         hidden = h_part.product.k
-        return recurrent(_CELLS[cell], inputs, self.engine(h_part), hidden, steps, parallel)
+        return recurrent(CELLS[cell], inputs, self.engine(h_part), hidden, frames, parallel)
 
     def engine(self, choice: Choice) -> Engine:
         """The engine of a kernel, made anew."""

@@ -142,6 +142,16 @@ class VectorMath:
         """``1 / (1 + e^-x)``, to 6e-6 relatively; below -87 it stays at 1.6e-38."""
         return self.constant(1.0) / self.sigmoid_divisor(x)
 
+    def hard_sigmoid(self, x: Expr) -> Expr:
+        """``0.2 x + 0.5`` within [0, 1]."""
+        return self.clamp(x * self.constant(0.2) + self.constant(0.5), 0.0, 1.0)
+
+    def softsign(self, x: Expr) -> Expr:
+        """``x / (1 + |x|)``."""
+        x = T.bind(x)
+        size = self.maximum(x, self.constant(0.0) - x)
+        return x / (size + self.constant(1.0))
+
     def sigmoid_divisor(self, x: Expr) -> Expr:
         """``1 + e^-x``, what sigmoid divides by: several functions may share one division."""
         return self.exp_plus(self.constant(0.0) - self.clamp(x, -87.0, 87.0), 1.0)

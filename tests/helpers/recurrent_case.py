@@ -9,7 +9,7 @@ import numpy as np
 
 from gq_tvm.ops import reference_recurrent
 from gq_tvm.ops.weight import Weight
-from gq_tvm.schedules import Choice, Product, Schedule, family
+from gq_tvm.schedules import Choice, Frames, Product, Schedule, family
 from gq_tvm.targets import Target
 from helpers.kernel_harness import Kernels
 
@@ -46,7 +46,7 @@ def recurrent_case(
         product = Product(gates * hidden, k, 3, activation, gates=gates).of(weights[-1])
         parts.append(Choice(where, product, family(name), Schedule()))
     biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
-    kernel = family(name).recurrent(cell, parts[0], parts[1], steps)
+    kernel = family(name).recurrent(cell, parts[0], parts[1], Frames(steps))
     operands = [
         one
         for part, weight in zip(parts, weights, strict=True)

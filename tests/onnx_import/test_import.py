@@ -101,6 +101,27 @@ def test_an_input_made_a_constant_is_none_and_its_if_is_folded(rate: int, tmp_pa
     np.testing.assert_allclose(program.module()(torch.from_numpy(x)).detach(), wanted)
 
 
+def test_of_an_if_whose_other_branch_does_not_run_that_one_gives_nan(tmp_path):
+    branches = {}
+    for name, width in (("then_branch", 4), ("else_branch", 5)):
+        node = helper.make_node("Reshape", ["x", f"shape{width}"], [f"y_{name}"])
+        out = helper.make_tensor_value_info(f"y_{name}", 1, None)
+        branches[name] = helper.make_graph([node], name, [], [out])
+    nodes = [
+        helper.make_node("Equal", ["sr", "rate"], ["is"]),
+        helper.make_node("If", ["is"], ["y"], **branches),
+    ]
+    constants = {"rate": np.array(8000, np.int64)}
+    constants |= {f"shape{n}": np.array([n, 2], np.int64) for n in (4, 5)}
+    proto = model(nodes, [value("x", [8]), value("sr", [], np.int64)], ["y"], constants)
+    said: list[str] = []
+    program = read(save(proto, tmp_path), Options(compare=False), said.append)
+    assert "only its then branch runs" in said[0]
+    x, module = torch.from_numpy(f(8)), program.module()
+    np.testing.assert_array_equal(module(x, torch.tensor(8000)), x.reshape(4, 2))
+    assert module(x, torch.tensor(16000)).isnan().all()
+
+
 def test_sizes_that_a_graph_was_not_traced_for_are_out_of_range(tmp_path):
     """It squeezes one frame, and was traced with one."""
     branches = {}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.weights import FORMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -235,6 +236,34 @@ def test_conv1d(bits, taps, stride, padding, dilation, groups, activation, seed)
     assert got.shape == wanted.shape
     if activation == "fp32":
         close(got, wanted)
+    else:
+        np.testing.assert_array_equal(got.numpy(), wanted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    taps=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    activation=st.sampled_from(ACTIVATIONS),
+    seed=st.integers(0, 2**31),
+)
+def test_conv2d(taps, stride, padding, dilation, activation, seed):
+    rng = np.random.default_rng(seed)
+    x, b = floats(rng, 2, 3, 7, 11), floats(rng, 5)
+    held = weight(rng, (5, 3, *taps), 4)
+    options = (stride, padding, dilation, activation)
+    wanted = reference.codebook_conv2d(x, held, b, *options)
+    got = torch.ops.gq.codebook_conv2d(*tensors(x, *of(held), b), *options)
+    assert got.shape == wanted.shape
+    if activation == "fp32":
+        close(got, wanted)
+        floats_of = torch.from_numpy(held.expand())
+        plain = F.conv2d(
+            torch.from_numpy(x), floats_of, torch.from_numpy(b), stride, padding, dilation
+        )
+        close(got, plain.numpy())
     else:
         np.testing.assert_array_equal(got.numpy(), wanted)
 

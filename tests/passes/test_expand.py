@@ -106,3 +106,22 @@ def test_other_padding_stays():
         return convolution(padded, 4, 4, 3, groups=4)
 
     assert len(calls(ExpandConv()(module([x], body)), "relax.nn.pad")) == 1
+
+
+@pytest.mark.parametrize(("taps", "unfolds"), [((1, 1), 0), ((3, 2), 1)])
+def test_a_convolution_of_a_map_is_a_product_of_its_places(taps, unfolds):
+    x = var("x", 2, 4, 9, 7)
+    *arguments, bias = weight(6, 4, 4, taps=taps[0] * taps[1])
+    indices = relax.const(arguments[0].value.numpy().reshape(6, 4, *taps))
+
+    def body(emit):
+        return operators.codebook_conv2d(
+            x, [indices, *arguments[1:]], bias, stride=[1, 1], padding=[0, 0], dilation=[2, 1],
+            activation="int8", layer="conv",
+        )  # fmt: skip
+
+    got = ExpandConv()(module([x], body))
+    (call,) = calls(got, operators.LINEAR)
+    rows, columns = (9, 7) if taps == (1, 1) else (5, 6)
+    assert operators.shape_of(call.args[0]) == [2, rows, columns, 4 * taps[0] * taps[1]]
+    assert len(calls(got, "relax.call_tir")) == unfolds

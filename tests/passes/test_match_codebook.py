@@ -239,13 +239,22 @@ def jointly(emit):
     return emit(relax.op.index_tensor(tables, [relax.const(rows), relax.const(codes)]))
 
 
+def jointly_in_doubles(emit):
+    """As torchao looks up: a table of doubles a group, an axis of one behind it."""
+    tables = np.repeat(TABLE.astype(np.float64)[None, None, :, None], 2, axis=1)
+    rows, groups = np.zeros((6, 10), np.int64), np.arange(10)[None] // 5 + np.zeros((6, 1), int)
+    places = [relax.const(one.ravel()) for one in (rows, groups, CODES.astype(np.int64))]
+    taken = emit(relax.op.index_tensor(relax.const(tables, "float64"), places))
+    return emit(relax.op.astype(emit(relax.op.reshape(taken, [6, 10])), "float32"))
+
+
 def transposed_twice(emit):
     codes = relax.const(np.ascontiguousarray(CODES.T).astype(np.int32))
     taken = emit(relax.op.take(relax.const(TABLE), codes, axis=0))
     return emit(relax.op.permute_dims(taken, [1, 0]))
 
 
-@pytest.mark.parametrize("weight", [of_packed_codes, jointly, transposed_twice])
+@pytest.mark.parametrize("weight", [of_packed_codes, jointly, jointly_in_doubles, transposed_twice])
 def test_codes_computed_from_constants_are_those_of_a_codebook(weight):
     x = var("x", 2, 10)
     (call,) = calls(MatchCodebook()(module([x], product(x, weight))), operators.LINEAR)

@@ -105,7 +105,7 @@ def test_only_what_is_quantised_is_folded():
     quantize.prepare(model, 4, {"0": None})
     assert parametrize.is_parametrized(model[0])
     assert not model[1].weight.requires_grad  # as it was
-    left = nn.ModuleList([parametrizations.weight_norm(nn.Conv2d(1, 1, 1)), nn.Linear(8, 8)])
+    left = nn.ModuleList([parametrizations.weight_norm(nn.Conv3d(1, 1, 1)), nn.Linear(8, 8)])
     reasons = [one.remark for one in quantize.describe(quantize.compress(left)) if one.bits == 32]
     assert set(reasons) == {reasons[0]}
     assert reasons[0].startswith("what it parametrises is not one of the supported layers")

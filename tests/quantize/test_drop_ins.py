@@ -53,6 +53,10 @@ LAYERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         lambda: nn.Conv1d(8, 6, 3, padding="same", padding_mode="reflect"),
         {"input": X.permute(1, 2, 0)},
     ),
+    "conv2d": (
+        lambda: nn.Conv2d(3, 6, (3, 2), 2, (1, 0), padding_mode="circular"),
+        {"input": X.unsqueeze(0).transpose(1, 2).reshape(2, 3, 2, 4)},
+    ),
     "embedding": (lambda: nn.Embedding(9, 8, padding_idx=2), {"input": torch.tensor([[1, 2]])}),
     "lstm": (lambda: nn.LSTM(8, 5, 2, dropout=0.1), {"input": X, "hx": None}),
     "gru": (lambda: nn.GRU(8, 5, batch_first=True), {"input": X, "hx": torch.zeros(1, 3, 5)}),
@@ -252,7 +256,7 @@ def patched():
         (lambda: nn.LazyLinear(8), "it has no values yet; call the model once first"),
         (lambda: nn.Linear(8, 0), "it has no elements"),
         (lambda: torch.jit.script(nn.Linear(8, 8)), "in a traced program.*start from the Python"),
-        (lambda: nn.Conv2d(1, 1, 1), "Conv2d is not one of the supported layers"),
+        (lambda: nn.Conv3d(1, 1, 1), "Conv3d is not one of the supported layers"),
     ],
 )
 def test_what_cannot_be_quantised_says_why_alone_and_beside_others(make, reason):

@@ -243,7 +243,7 @@ class Odd(nn.Module):
         self.projected = nn.LSTM(8, 4, proj_size=2)
         self.biased = nn.MultiheadAttention(8, 2, add_bias_kv=True)
         self.zero = nn.MultiheadAttention(8, 2, add_zero_attn=True)
-        self.picture = nn.Conv2d(2, 3, 3)
+        self.picture = nn.Conv3d(2, 3, 3)
         self.upwards = nn.ConvTranspose1d(2, 3, 3)
         self.clipped = nn.Embedding(5, 8, max_norm=1.0)
         self.wide = nn.Linear(8, 8).double()
@@ -268,7 +268,7 @@ def test_what_cannot_be_quantised_is_left_and_said():
     assert "add_bias_kv" in reasons["biased.in_proj_weight"]
     assert "goes with biased.in_proj_weight" in reasons["biased.out_proj.weight"]
     assert "add_zero_attn" in reasons["zero.in_proj_weight"]
-    assert reasons["picture.weight"].startswith("Conv2d is not one of the supported layers")
+    assert reasons["picture.weight"].startswith("Conv3d is not one of the supported layers")
     assert reasons["upwards.weight"].startswith("ConvTranspose1d is not one of")
     assert "max_norm" in reasons["clipped.weight"]
     assert reasons["tied.weight"] == "shared with clipped.weight"
@@ -277,7 +277,7 @@ def test_what_cannot_be_quantised_is_left_and_said():
     text = str(report)
     assert "linear.weight" in text
     assert "max_norm" in text
-    with pytest.raises(Error, match=r"matches only weights that cannot be quantised.*Conv2d"):
+    with pytest.raises(Error, match=r"matches only weights that cannot be quantised.*Conv3d"):
         quantize.prepare(Odd(), 4, {"picture": 2})
     x = torch.randn(3, 1, 8)
     converted = quantize.convert(model)

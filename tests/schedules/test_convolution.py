@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +18,12 @@ PLAIN = [
     (2, 3, 5, 1, (7, 3, 2, 1, 1), (9, 2, 3, 2, 0), False),
     (1, 6, 4, 2, (9, 3, 1, 2, 3), (11, 3, 1, 2, 1), True),
     (1, 5, 5, 5, (1, 1, 1, 1, 0), (33, 7, 2, 4, 9), False),
-    (1, 3, 35, 1, (20, 3, 1, 1, 1), (300, 3, 2, 1, 1), True),
-    (1, 2, 3, 1, (1, 1, 1, 1, 0), (700, 5, 3, 1, 2), True),
-    (1, 4, 8, 1, (3, 1, 2, 1, 0), (3, 1, 2, 1, 0), False),
-    (1, 4, 4, 1, (8, 5, 2, 3, 6), (8, 5, 2, 4, 8), False),
+    (1, 2, 35, 1, (1, 1, 1, 1, 0), (700, 5, 3, 1, 2), True),
     (1, 3, 7, 1, (16, 8, 8, 1, 0), (16, 8, 8, 1, 0), False),
 ]
 TRANSPOSED = [
     (1, 4, 6, 2, (5, 3, 2, 1, 1, 1), (7, 4, 3, 2, 2, 2), False),
     (2, 2, 2, 2, (6, 2, 3, 3, 1, 0), (5, 5, 2, 1, 3, 0), True),
-    (1, 2, 3, 1, (1, 1, 1, 1, 0, 0), (4, 2, 4, 1, 0, 0), True),
     (1, 8, 7, 1, (1, 1, 1, 1, 0, 0), (70, 8, 4, 1, 2, 0), False),
 ]
 
@@ -34,20 +31,21 @@ TRANSPOSED = [
 def with_outputs(case, transposed):
     """The kernel's shape, inputs, and what PyTorch makes of these."""
     batch, channels, outputs, groups, rows, columns, symbolic = case
-    sizes, taps, stride, dilation, padding, *more = zip(rows, columns, strict=True)
+    pairs: list[Any] = list(zip(rows, columns, strict=True))
+    sizes, taps, stride, dilation, padding = pairs[:5]
     rng = torch.Generator().manual_seed(channels)
     x = torch.randn(batch, channels, *sizes, generator=rng)
     shape = (channels, outputs // groups) if transposed else (outputs, channels // groups)
     weight = torch.randn(*shape, *taps, generator=rng)
     bias = torch.randn(outputs, generator=rng)
     if transposed:
-        y = F.conv_transpose2d(x, weight, bias, stride, padding, *more, groups, dilation)
+        y = F.conv_transpose2d(x, weight, bias, stride, padding, pairs[5], groups, dilation)
     else:
         y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     axes = [
         Axis(*one) for one in zip(sizes, y.shape[2:], taps, stride, dilation, padding, strict=True)
     ]
-    of = Convolution(batch, channels, outputs, groups, *axes, transposed=transposed)
+    of = Convolution(batch, channels, outputs, groups, axes[0], axes[1], transposed)
     if symbolic:
         unknown = [replace(axis, size=None, out=None) for axis in axes]
         of = replace(of, batch=None, rows=unknown[0], columns=unknown[1])

@@ -21,7 +21,7 @@ from helpers.kernel_harness import (
 )
 
 from gq_tvm.ops.weight import Weight
-from gq_tvm.schedules import Choice, Product, family
+from gq_tvm.schedules import Choice, Frames, Product, family
 from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise, pack
 from gq_tvm.schedules.cpu.float_ops import lanes_of
 from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
@@ -124,7 +124,7 @@ def check_inside(where, name, bits, activation, emulated):
             Product(4 * hidden, k, bits, activation, gates=4) for k in (width, hidden)
         )
         choices = [Choice(where, one, chosen) for one in (x_part, h_part)]
-        functions[f"h{hidden}"] = chosen.recurrent("lstm", choices[0], choices[1], steps)
+        functions[f"h{hidden}"] = chosen.recurrent("lstm", choices[0], choices[1], Frames(steps))
         inputs = [normal(2, steps, width), normal(2, hidden), normal(2, hidden)]
         calls[f"h{hidden}"] = (
             [*inputs, *operands(x_part), *operands(h_part), bias(x_part)],

@@ -11,7 +11,7 @@ from helpers.kernel_harness import BASELINE, FP32, INT8, TABLES, XNOR, Kernels, 
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference_recurrent
 from gq_tvm.ops.weight import Weight
-from gq_tvm.schedules import Choice, Product, Schedule, family
+from gq_tvm.schedules import Choice, Frames, Product, Schedule, family
 
 GATES = {"lstm": 4, "gru": 3}
 CELLS = pytest.mark.parametrize("cell", GATES)
@@ -71,7 +71,7 @@ class Case:
             for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
         )
         self.kernel = h_part.family.recurrent(
-            cell, x_part, h_part, steps if known else None, parallel
+            cell, x_part, h_part, Frames(steps if known else None), parallel
         )
         self.cell, self.activation = cell, activation
         self.weights: list[Weight] = []

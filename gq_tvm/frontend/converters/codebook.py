@@ -33,9 +33,11 @@ class Converters:
         return {
             "codebook_linear.default": self._dense,
             "codebook_conv1d.default": self._dense,
+            "codebook_conv2d.default": self._dense,
             "codebook_lstm.default": self._recurrent,
             "codebook_gru.default": self._recurrent,
             "codebook_embedding.default": self._embedding,
+            "recurrent.default": self._float_recurrent,
         }
 
     def _dense(self, node: fx.Node, importer: Importer) -> relax.Expr:
@@ -44,7 +46,7 @@ class Converters:
         weight, bias, activation = _weight(given), given["bias"], given["activation"]
         names = ("stride", "padding", "dilation", "groups")
         options = {name: given[name] for name in names if name in given}
-        make: Any = operators.codebook_conv1d if options else operators.codebook_linear
+        make: Any = getattr(operators, str(node.target).split(".")[1])
         if options.get("groups", 1) == 1:
             activation = self.activation or activation
         layer = self._layer(node, 1)
@@ -63,10 +65,37 @@ class Converters:
         call = operators.codebook_recurrent(
             operator,
             [given["x"], *states, *weights[0], *weights[1], *biases],
+            given["lengths"],
+            reverse=bool(given["reverse"]),
             activation=self.activation or given["activation"],
             layer=self._layer(node, operators.WEIGHTS[operator]["_ih"]),
         )
         return importer.block_builder.emit(call)
+
+    def _float_recurrent(self, node: fx.Node, importer: Importer) -> relax.Expr:
+        given = _arguments(node, importer)
+        weights = [given["weight_ih"], given["weight_hh"]]
+        biases = [_bias(given[name], weights) for name in ("bias_ih", "bias_hh")]
+        call = operators.recurrent(
+            given["cell"],
+            [given["x"], *given["state"], *weights, *biases],
+            given["weight_hr"],
+            given["lengths"],
+            reverse=given["reverse"],
+            clip=given["clip"],
+            functions=given["functions"],
+            layer=self.prefix + self._float_layer(node),
+        )
+        return importer.block_builder.emit(call)
+
+    def _float_layer(self, node: fx.Node) -> str:
+        """The name of a recurrent layer in float: the module's, and which of its layers it is."""
+        weight = node.args[2]
+        target = str(self.targets.get(weight.name) or "") if isinstance(weight, fx.Node) else ""
+        path, _, leaf = target.rpartition(".")
+        number = leaf.removeprefix("weight_ih_")
+        parts = [path or module_of(node), number if number not in ("l0", leaf) else ""]
+        return ".".join(filter(None, parts)) or node.name
 
     def _embedding(self, node: fx.Node, importer: Importer) -> relax.Expr:
         given = _arguments(node, importer)

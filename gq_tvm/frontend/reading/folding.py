@@ -35,18 +35,25 @@ def fold_constants(program: ExportedProgram, known: Collection[str]) -> None:
         known: The operators TVM translates, by name.
     """
     constants = _Constants(program)
-    graph = program.graph
-    for node in list(graph.nodes):
-        if node not in constants or node.op == "placeholder" or node.target in _AS_THEY_ARE:
-            continue
-        value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor) or not constants.sources(node):
-            continue
-        lacking = node.target.__name__ not in known
-        if lacking or not (value.is_floating_point() or value.is_complex()):
+    live: set[fx.Node] = set()
+    for node in reversed(list(program.graph.nodes)):
+        if node in constants and node not in live:
+            continue  # only what is folded reads it
+        if node in constants and _is_folded(node, known):
             constants.replace(node)
-    graph.eliminate_dead_code()
+        else:
+            live |= set(node.all_input_nodes)
+    program.graph.eliminate_dead_code()
     program.graph_module.recompile()
+
+
+def _is_folded(node: fx.Node, known: Collection[str]) -> bool:
+    value, target = node.meta.get("val"), node.target
+    # What takes no tensor makes one, as TVM does too.
+    if not isinstance(value, torch.Tensor) or not node.all_input_nodes or target in _AS_THEY_ARE:
+        return False
+    lacking = getattr(target, "__name__", "") not in known
+    return lacking or not (value.is_floating_point() or value.is_complex())
 
 
 class _Constants:
@@ -99,8 +106,9 @@ class _Constants:
     def replace(self, node: fx.Node) -> None:
         """Put what a node is in its place, called as the largest constant it is computed from."""
         program, value = self._program, self.value(node).contiguous()
-        name, _ = max(self.sources(node), key=lambda one: one[1].numel())
-        target = ".".join([*name.split(".")[:-1], f"{name.split('.')[-1]}_{node.name}"])
+        sources = self.sources(node)
+        name = max(sources, key=lambda one: one[1].numel())[0] if sources else ""
+        target = f"{name}_{node.name}"
         wide, kept = value.dtype, value
         fits = wide in (torch.int64, torch.int32) and value.numel() > _SMALL
         if fits and 0 <= int(value.min()) <= int(value.max()) < 256:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gq_tvm.onnx_import.layers import Made, layer, parameter
 from gq_tvm.onnx_import.lookup import Lookup
-from gq_tvm.onnx_import.operators.frames import recurrent
 from gq_tvm.onnx_import.registry import MICROSOFT, Node, operator
+from gq_tvm.ops.torch_float_recurrent import recurrent
 
 _GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # ONNX's in PyTorch's order
 _USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}

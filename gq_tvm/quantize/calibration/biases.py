@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
-from gq_tvm.quantize.training_layers.quant_layers import QuantConv1d, QuantLayer, QuantLinear
+from gq_tvm.quantize.training_layers.quant_layers import QuantConvolution, QuantLayer, QuantLinear
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 
@@ -22,7 +23,7 @@ def bias_behind(layer: QuantLayer, attribute: str) -> tuple[nn.Parameter, int] |
 
 
 @bias_behind.register
-def _(layer: QuantLinear | QuantConv1d, attribute: str) -> tuple[nn.Parameter, int] | None:
+def _(layer: QuantLinear | QuantConvolution, attribute: str) -> tuple[nn.Parameter, int] | None:
     return _at(layer.bias, 0)
 
 
@@ -37,5 +38,5 @@ def _(layer: QuantMultiheadAttention, attribute: str) -> tuple[nn.Parameter, int
     return _at(layer.in_proj_bias, part * layer.embed_dim)
 
 
-def _at(bias: Tensor | None, first: int) -> tuple[nn.Parameter, int] | None:
+def _at(bias: Any, first: int) -> tuple[nn.Parameter, int] | None:
     return (bias, first) if isinstance(bias, nn.Parameter) else None

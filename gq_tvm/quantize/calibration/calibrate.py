@@ -160,7 +160,7 @@ class Calibration:
             if others or one.read or not one.multiplied or not can_scale(layer, attribute):
                 continue
             weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
-            taps = weight.shape[2] if weight.dim() == 3 else 1
+            taps = weight[0, 0].numel()  # 1 of a linear layer
             if isinstance(layer, QuantRecurrent):
                 rows, cost = self._sequences.pop(layer).costs()
             else:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gq_tvm.ops.torch_rounding import quantize_activations
-from gq_tvm.quantize.training_layers.quant_layers import QuantConv1d, QuantLayer, QuantLinear
+from gq_tvm.quantize.training_layers.quant_layers import QuantConvolution, QuantLayer, QuantLinear
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 #: Rows that the choice is made from.
@@ -37,7 +37,7 @@ def can_scale(layer: QuantLayer, attribute: str) -> bool:
         return False
     if isinstance(layer, QuantRecurrent):
         return attribute == "weight_ih_l0"
-    return isinstance(layer, QuantLinear | QuantConv1d)
+    return isinstance(layer, QuantLinear | QuantConvolution)
 
 
 def costs(weight: Tensor, rows: Tensor) -> Tensor:
@@ -119,4 +119,4 @@ def put_before(layer: QuantLayer, weight: Tensor, scale: Tensor) -> Tensor:
     """Let a layer multiply its inputs by factors; gives its weight [N, K, ...] divided by them."""
     scale = scale.to(weight.device)
     layer.register_buffer("input_scale", scale)
-    return weight / (scale[:, None] if weight.dim() == 3 else scale)
+    return weight / scale.reshape(-1, *[1] * (weight.dim() - 2))

@@ -1,9 +1,9 @@
 """Watches the products of a prepared model: what reaches each weight, layer or not [C].
 
 All products of our layers, recurrent ones step by step, and those of code that reads a layer's
-weight itself, are ``F.linear``, ``F.conv1d`` or ``F.embedding`` with a weight that is known here by
-identity. A ``TorchFunctionMode`` sees them all, computes them as they will be deployed, rows
-rounded, or in float, and says what was multiplied.
+weight itself, are ``F.linear``, ``F.conv1d``, ``F.conv2d`` or ``F.embedding`` with a weight that is
+known here by identity. A ``TorchFunctionMode`` sees them all, computes them as they will be
+deployed, rows rounded, or in float, and says what was multiplied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gq_tvm.ops.torch_ops import unfold1d
+from gq_tvm.ops.torch_ops import convolve, unfold
 from gq_tvm.ops.torch_rounding import quantize_activations
 from gq_tvm.quantize.calibration.fitted import Fitted
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
@@ -118,8 +118,8 @@ class Tap(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.linear:
             return self._linear(use, *args, **kwargs)
-        if func is F.conv1d:
-            return self._conv1d(use, *args, **kwargs)
+        if func in (F.conv1d, F.conv2d):
+            return self._convolution(use, *args, **kwargs)
         if func is F.embedding:
             return self._embedding(use, args, kwargs)
         if func in _MATMULS:
@@ -152,7 +152,7 @@ class Tap(TorchFunctionMode):
         self._said(use, rows, input)
         return F.linear(rows, use.weight(), bias)
 
-    def _conv1d(
+    def _convolution(
         self,
         use: Use,
         input: Tensor,
@@ -163,17 +163,21 @@ class Tap(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
+        axes = weight.dim() - 2
         stride, padding, dilation = (
-            one if isinstance(one, int) else one[0] for one in (stride, padding, dilation)
+            [one] * axes if isinstance(one, int) else list(one)
+            for one in (stride, padding, dilation)
         )
-        rows = unfold1d(input, weight.shape[2], stride, padding, dilation)
+        rows = unfold(input, weight.shape[2:], stride, padding, dilation)
         if groups > 1:
-            parted = rows.unflatten(2, (groups, -1))
+            parted = rows.unflatten(-1, (groups, -1))
             self._said(use, parted, parted)
-            return F.conv1d(input, use.weight(), bias, stride, padding, dilation, groups)
+            return convolve(
+                input, use.weight(), bias, weight.shape[2:], stride, padding, dilation, groups
+            )
         rows = self._rounded(use, rows)
         self._said(use, rows, rows)
-        return F.linear(rows, use.weight().flatten(1), bias).transpose(1, 2)
+        return F.linear(rows, use.weight().flatten(1), bias).movedim(-1, 1)
 
     def _embedding(self, use: Use, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         ids = _argument(args, kwargs, 0, "input")
@@ -186,6 +190,7 @@ _MATMULS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 _PLACES: dict[Any, tuple[int, str]] = {
     F.linear: (1, "weight"),
     F.conv1d: (1, "weight"),
+    F.conv2d: (1, "weight"),
     F.embedding: (1, "weight"),
     Tensor.chunk: (0, "self"),
     **dict.fromkeys(_TRANSPOSED, (0, "self")),

@@ -179,7 +179,51 @@ class CodebookLinear(OneWeight, nn.Linear):
         )
 
 
-class CodebookConv1d(OneWeight, nn.Conv1d):
+class CodebookConvolution(OneWeight):
+    """What the convolutions share: how they are made, and their padding."""
+
+    _padded: tuple[list[int], tuple[list[int], str] | None]
+
+    def __init__(
+        self,
+        weight: AnyWeight,
+        bias: Tensor | None,
+        activation: str,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+    ) -> None:
+        rows, channels, *taps = weight.indices.shape
+        kind: Any = self.replaced
+        like = kind(
+            channels * groups, rows, taps, stride, padding, dilation, groups,
+            padding_mode=padding_mode, device="meta",
+        )  # fmt: skip
+        vars(self).update(vars(like))
+        self.hold({"weight": WeightTensors.of(weight)}, {"bias": bias}, activation)
+
+    def _settle(self) -> None:
+        self._padded = symmetric_padding(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution: [B, N, ...] or [N, ...]."""
+        padding, pad = self._padded
+        input = scaled_input(self, input)
+        batched = input.dim() == self._axes
+        x = input if batched else input.unsqueeze(0)
+        if pad is not None:
+            x = F.pad(x, *pad)
+        y = self._convolved(x, padding)
+        return y if batched else y.squeeze(0)
+
+    def _convolved(self, x: Tensor, padding: list[int]) -> Tensor:
+        """The convolution with zeros at both ends."""
+        raise NotImplementedError
+
+
+class CodebookConv1d(CodebookConvolution, nn.Conv1d):
     """``nn.Conv1d`` with its weight in a codebook: f32 [B, C, T] or [C, T].
 
     Args:
@@ -198,52 +242,50 @@ class CodebookConv1d(OneWeight, nn.Conv1d):
 
     replaced = nn.Conv1d
     _axes = 3
-    _padded: tuple[int, tuple[int, int, str] | None]
 
-    def __init__(
-        self,
-        weight: AnyWeight,
-        bias: Tensor | None,
-        activation: str,
-        stride: int = 1,
-        padding: int | str = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-    ) -> None:
-        rows, channels, taps = weight.indices.shape
-        like = nn.Conv1d(
-            channels * groups, rows, taps, stride, padding, dilation, groups,
-            padding_mode=padding_mode, device="meta",
-        )  # fmt: skip
-        vars(self).update(vars(like))
-        self.hold({"weight": WeightTensors.of(weight)}, {"bias": bias}, activation)
-
-    def _settle(self) -> None:
-        self._padded = symmetric_padding(self)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The convolution: [B, N, T'] or [N, T']."""
-        padding, pad = self._padded
-        input = scaled_input(self, input)
-        x = input if input.dim() == 3 else input.unsqueeze(0)
-        if pad is not None:
-            x = F.pad(x, pad[:2], pad[2])
+    def _convolved(self, x: Tensor, padding: list[int]) -> Tensor:
         weight = self.codebook_weight("weight")
-        y = torch.ops.gq.codebook_conv1d(
-            x, *weight.coded, self.bias, self.stride[0], padding, self.dilation[0], self.groups,
+        return torch.ops.gq.codebook_conv1d(
+            x, *weight.coded, self.bias, self.stride[0], padding[0], self.dilation[0], self.groups,
             self.activation, *weight.outliers,
         )  # fmt: skip
-        return y if input.dim() == 3 else y.squeeze(0)
 
 
-def symmetric_padding(conv: nn.Conv1d) -> tuple[int, tuple[int, int, str] | None]:
-    """Zero frames at both ends, and (left, right, mode) for what that cannot say."""
-    left, right = conv._reversed_padding_repeated_twice
-    if conv.padding_mode == "zeros" and left == right:
-        return left, None
+class CodebookConv2d(CodebookConvolution, nn.Conv2d):
+    """``nn.Conv2d`` in one group with its weight in a codebook: f32 [B, C, H, W] or [C, H, W].
+
+    Args:
+        weight: indices [N, C, h, w].
+        bias: f32 [N] or None.
+        activation: as in ``CodebookLinear``.
+        stride: as in ``nn.Conv2d``, like what follows.
+        padding: the same.
+        dilation: the same.
+        groups: 1.
+        padding_mode: as in ``nn.Conv2d``.
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.Conv2d
+    _axes = 4
+
+    def _convolved(self, x: Tensor, padding: list[int]) -> Tensor:
+        weight = self.codebook_weight("weight")
+        return torch.ops.gq.codebook_conv2d(
+            x, *weight.coded, self.bias, self.stride, padding, self.dilation,
+            self.activation, *weight.outliers,
+        )  # fmt: skip
+
+
+def symmetric_padding(conv: Any) -> tuple[list[int], tuple[list[int], str] | None]:
+    """Zeros at both ends of each axis, and (sizes, mode) of ``F.pad`` for what that cannot say."""
+    sizes = list(conv._reversed_padding_repeated_twice)
+    if conv.padding_mode == "zeros" and sizes[::2] == sizes[1::2]:
+        return sizes[::-2], None
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    return 0, (left, right, mode)
+    return [0] * (len(sizes) // 2), (sizes, mode)
 
 
 class CodebookEmbedding(OneWeight, nn.Embedding):

@@ -22,7 +22,8 @@ def scaled_input(layer: nn.Module, x: Tensor) -> Tensor:
     scale = getattr(layer, "input_scale", None)
     if scale is None:
         return x
-    return x * (scale[:, None] if isinstance(layer, nn.Conv1d) else scale)
+    axes = len(layer.kernel_size) if isinstance(layer, nn.Conv1d | nn.Conv2d) else 0
+    return x * scale.reshape(-1, *[1] * axes)
 
 
 class Replacement(nn.Module):

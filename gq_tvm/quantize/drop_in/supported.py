@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
 from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
+    CodebookConv2d,
     CodebookEmbedding,
     CodebookLayer,
     CodebookLinear,
@@ -26,6 +27,7 @@ from gq_tvm.quantize.drop_in.subclasses import WEIGHTS, why_not
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.training_layers.quant_layers import (
     QuantConv1d,
+    QuantConv2d,
     QuantEmbedding,
     QuantLayer,
     QuantLinear,
@@ -38,6 +40,7 @@ LAYERS: dict[type[nn.Module], tuple[type[QuantLayer], type[Replacement]]] = {
     nn.LSTM: (QuantLSTM, CodebookLSTM),
     nn.GRU: (QuantGRU, CodebookGRU),
     nn.Conv1d: (QuantConv1d, CodebookConv1d),
+    nn.Conv2d: (QuantConv2d, CodebookConv2d),
     nn.Embedding: (QuantEmbedding, CodebookEmbedding),
     nn.MultiheadAttention: (QuantMultiheadAttention, CodebookMultiheadAttention),
 }
@@ -177,6 +180,8 @@ def _option_obstacle(module: nn.Module, kind: str) -> str | None:
         return "MultiheadAttention with add_bias_kv is not supported"
     if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
         return "MultiheadAttention with add_zero_attn is not supported"
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
+        return "a Conv2d in groups is not supported"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return "an Embedding with max_norm rewrites its weight"
     if isinstance(module, nn.Embedding) and (module.sparse or module.scale_grad_by_freq):

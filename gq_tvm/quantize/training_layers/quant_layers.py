@@ -121,34 +121,46 @@ class QuantLinear(QuantLayer, nn.Linear):
         return F.linear(x, self.quantized("weight"), self.bias)
 
 
-class QuantConv1d(QuantLayer, nn.Conv1d):
+class QuantConvolution(QuantLayer):
+    """A convolution along one axis or two, in training."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As PyTorch's: f32 [B, C, ...] or [C, ...] -> f32 [B, N, ...] or [N, ...]."""
+        refuse_export()
+        input = scaled_input(self, input)
+        padding, pad = symmetric_padding(self)
+        conv: Any = self  # with the attributes of PyTorch's
+        taps, stride, dilation = conv.kernel_size, conv.stride, conv.dilation
+        batched = input.dim() == 2 + len(taps)
+        x = input if batched else input.unsqueeze(0)
+        if pad is not None:
+            x = F.pad(x, *pad)
+        if not self.training:
+            with torch.no_grad():
+                weight = self.operand("weight")
+                y = torch_ops.convolve(
+                    x, weight, conv.bias, taps, stride, padding, dilation, conv.groups
+                )
+        elif self.activation != "fp32":
+            rows = torch_ops.unfold(x, taps, stride, padding, dilation)
+            rows = fake_quantize_rows(rows, self.activation)
+            y = F.linear(rows, self.quantized("weight").flatten(1), conv.bias).movedim(-1, 1)
+        else:
+            held = self.quantized("weight")
+            y = torch_ops.convolve(x, held, conv.bias, taps, stride, padding, dilation, conv.groups)
+        return y if batched else y.squeeze(0)
+
+
+class QuantConv1d(QuantConvolution, nn.Conv1d):
     """``nn.Conv1d`` in training."""
 
     replaced = nn.Conv1d
 
-    def forward(self, input: Tensor) -> Tensor:
-        """As ``nn.Conv1d``: f32 [B, C, T] or [C, T] -> f32 [B, N, T'] or [N, T']."""
-        refuse_export()
-        input = scaled_input(self, input)
-        padding, pad = symmetric_padding(self)
-        x = input if input.dim() == 3 else input.unsqueeze(0)
-        if pad is not None:
-            x = F.pad(x, pad[:2], pad[2])
-        taps, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
-        if not self.training:
-            with torch.no_grad():
-                weight = self.operand("weight")
-                y = torch_ops.conv1d(
-                    x, weight, self.bias, taps, stride, padding, dilation, self.groups
-                )
-        elif self.activation != "fp32":
-            rows = torch_ops.unfold1d(x, taps, stride, padding, dilation)
-            rows = fake_quantize_rows(rows, self.activation)
-            y = F.linear(rows, self.quantized("weight").flatten(1), self.bias).transpose(1, 2)
-        else:
-            weight = self.quantized("weight")
-            y = F.conv1d(x, weight, self.bias, stride, padding, dilation, self.groups)
-        return y if input.dim() == 3 else y.squeeze(0)
+
+class QuantConv2d(QuantConvolution, nn.Conv2d):
+    """``nn.Conv2d`` in training."""
+
+    replaced = nn.Conv2d
 
 
 class QuantEmbedding(QuantLayer, nn.Embedding):

@@ -1,0 +1,114 @@
+"""Weights by name in a safetensors file, codebooks with indices of as many bits as they have.
+
+A weight in a codebook is the tensors ``NAME.indices`` (u8, indices one after the other from the
+lowest bit on), ``NAME.codebook``, ``NAME.scale`` and ``NAME.zero`` (if it has zero points); the
+metadata say its shape and bits. Others are under their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gq_tvm import files
+from gq_tvm.errors import Error
+from gq_tvm.ops.weight import Weight
+
+METADATA = "gq-tvm weights"  # the key of it
+_PARTS = ("codebook", "scale", "zero")
+_AT_ONCE = 2**20  # indices; a multiple of 8
+
+
+def write_weights(weights: Mapping[str, Weight | Tensor], path: Path) -> None:
+    """Write weights by name.
+
+    Args:
+        weights: Codebooks without outliers, and other tensors.
+        path: A file, replaced if it is there.
+
+    Raises:
+        Error: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    table = {}
+    for name, one in weights.items():
+        if isinstance(one, Tensor):
+            tensors[name] = one.contiguous()
+            continue
+        table[name] = {"shape": list(one.indices.shape), "bits": one.bits}
+        tensors[f"{name}.indices"] = torch.from_numpy(_packed(one.indices.reshape(-1), one.bits))
+        for part in _PARTS:
+            array = getattr(one, part)
+            if array is not None:
+                tensors[f"{name}.{part}"] = torch.from_numpy(np.ascontiguousarray(array))
+    with files.whole(path) as temporary:
+        save_file(tensors, temporary, {METADATA: json.dumps(table)})
+
+
+def unpacked(name: str, entry: Any, get: Any) -> Weight:
+    """The weight that the metadata of a file say is there.
+
+    Args:
+        name: What it is called.
+        entry: Its metadata, which anybody may have written.
+        get: The tensor of a name, None if there is none.
+
+    Raises:
+        Error: the metadata or the tensors make no weight.
+    """
+    shape, bits = _shape_and_bits(name, entry)
+    arrays: list[Any] = []
+    for part in ("indices", *_PARTS):
+        tensor = get(f"{name}.{part}")
+        if tensor is None and part != "zero":
+            raise Error(f"{name} has no tensor {name}.{part}; write the file again")
+        arrays.append(None if tensor is None else tensor.numpy())
+    indices, *rest = arrays
+    count = int(np.prod(shape, dtype=object))
+    if indices.dtype != np.uint8 or indices.shape != (-(-count * bits // 8),):
+        raise Error(f"{name} of {count} indices has not the bytes for them; write the file again")
+    weight = Weight(_unpacked(indices, count, bits).reshape(shape), *rest)
+    weight.check(name, len(shape))
+    return weight
+
+
+def _shape_and_bits(name: str, entry: Any) -> tuple[list[int], int]:
+    found: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    shape, bits = found.get("shape"), found.get("bits")
+    sizes = shape if isinstance(shape, list) and len(shape) in (2, 3) else [0]
+    if not all(type(one) is int and one > 0 for one in sizes) or type(bits) is not int:
+        bits = 0
+    if not 1 <= bits <= 8:
+        raise Error(f"{name} has metadata without a shape and 1 to 8 bits; write the file again")
+    return sizes, bits
+
+
+def _packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    parts = [
+        np.packbits(
+            np.unpackbits(indices[at : at + _AT_ONCE, None], axis=1, bitorder="little")[:, :bits],
+            bitorder="little",
+        )
+        for at in range(0, len(indices), _AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+
+
+def _unpacked(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8]:
+    indices = np.empty(count, np.uint8)
+    for at in range(0, len(indices), _AT_ONCE):
+        part = indices[at : at + _AT_ONCE]
+        first = at * bits // 8
+        size = len(part) * bits
+        used = np.unpackbits(packed[first:][: -(-size // 8)], count=size, bitorder="little")
+        part[:] = np.packbits(used.reshape(-1, bits), axis=1, bitorder="little")[:, 0]
+    return indices
