@@ -54,8 +54,9 @@ and by other packages, each on the same weights of the same layers.
 
 
 def _goals(results: Results) -> list[str]:
-    rows = [(one.title, one.figures, "met" if one.met else "**missed**") for one in goals(results)]
-    return ["\n## Goals\n", table(("", "", ""), rows)] if rows else []
+    said = {True: "met", False: "**missed**", None: "not measured"}
+    rows = [(one.title, one.figures, said[one.met]) for one in goals(results)]
+    return ["\n## Goals\n", table(("", "", ""), rows)]
 
 
 def _model(results: Results, model: str) -> list[str]:

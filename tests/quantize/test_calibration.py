@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import gq_tvm.quantize
 from gq_tvm.errors import Error
-from gq_tvm.quantize.calibration import calibrate
+from gq_tvm.quantize.calibration import calibrate, sequences
 from gq_tvm.quantize.calibration.moments import Moments
+from gq_tvm.quantize.calibration.sequences import Sequences
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 
 quantize: Any = gq_tvm.quantize
@@ -470,3 +471,43 @@ def test_inputs_of_unlike_size_have_factors_in_front(kind):
 def test_even_inputs_have_no_factors():
     small = quantize.compress(chain(8, 6, 4), 4, inputs=[torch.randn(60, 8)], progress=None)
     assert not any("input_scale" in name for name in small.state_dict())
+
+
+def _prepared(kind: type[nn.LSTM | nn.GRU]) -> Any:
+    torch.manual_seed(0)
+    return quantize.prepare(nn.Sequential(kind(6, 8, batch_first=True)), 8)[0]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_costs_foretell_what_errors_of_a_recurrent_layers_inputs_lose(kind):
+    layer, x = _prepared(kind), torch.randn(8, 30, 6)
+    state = (torch.zeros(8, 8),) * (2 if kind is nn.LSTM else 1)
+    kept = Sequences(layer)
+    kept.add(x, state)
+    rows, costs = kept.costs()
+    assert torch.equal(rows, x.flatten(0, 1))
+    errors = 1e-3 * torch.randn(x.shape) * torch.logspace(-1, 1, 30)[:, None]
+    foretold = float((errors.flatten(0, 1).square() * costs).sum())
+    twin = kind(6, 8, batch_first=True)
+    twin.load_state_dict({n: p for n, p in layer.named_parameters() if "quantizers" not in n})
+    with torch.no_grad():
+        y, off = twin(x)[0], twin(x + errors)[0]
+    lost = float((off - y).square().sum() / (y - y.mean((0, 1))).square().sum())
+    assert lost / 1.7 < foretold < lost * 1.7
+
+
+def test_errors_behind_a_closed_gate_cost_nothing():
+    layer = _prepared(nn.LSTM)
+    layer.bias_ih_l0.data[:8] = -200.0
+    kept = Sequences(layer)
+    kept.add(torch.randn(2, 10, 6), (torch.zeros(2, 8), torch.zeros(2, 8)))
+    assert not kept.costs()[1].any()
+
+
+def test_of_many_sequences_some_are_kept_evenly(monkeypatch):
+    monkeypatch.setattr(sequences, "_MOST_FRAMES", 20)
+    kept = Sequences(_prepared(nn.GRU))
+    for number in range(16):
+        kept.add(torch.full((1, 5, 6), float(number)), (torch.zeros(1, 8),))
+    rows, _ = kept.costs()
+    assert rows[::5, 0].tolist() == [0.0, 4.0, 8.0, 12.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,13 @@ from gq_tvm.quantize.calibration.biases import bias_behind
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
-from gq_tvm.quantize.calibration.smoothing import SAMPLE, can_scale, factors, put_before
+from gq_tvm.quantize.calibration.sequences import Sequences
+from gq_tvm.quantize.calibration.smoothing import SAMPLE, can_scale, costs, factors, put_before
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
 from gq_tvm.quantize.fitting import fit
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
+from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 # Weights of one group keep moments of at most so many bytes, and one matrix at least. The inputs
 # are run again for each group; where that would take more multiplications, groups are joined.
@@ -86,6 +88,7 @@ class Calibration:
         self._verb = verb
         self._tap = Tap(model)
         self._biases: list[Shown] = []
+        self._sequences: dict[QuantRecurrent, Sequences] = {}
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
         for _, layer, attribute in quantised_weights(model):
             quantizer = layer.quantizer(attribute)
@@ -129,11 +132,26 @@ class Calibration:
 
     def _survey(self) -> list[Reached]:
         survey = Survey(self._names, self._verb, max(1, SAMPLE // len(self._inputs)))
-        for number, run in enumerate(self._inputs.runs()):
-            survey.begin(number, f"{self._verb}: {self._inputs.name(number)}")
-            self._tap.begin(floats=True, watch=survey)
-            run(self._model)
+        with self._kept_sequences():
+            for number, run in enumerate(self._inputs.runs()):
+                survey.begin(number, f"{self._verb}: {self._inputs.name(number)}")
+                self._tap.begin(floats=True, watch=survey)
+                run(self._model)
         return survey.found()
+
+    @contextmanager
+    def _kept_sequences(self) -> Iterator[None]:
+        """Let stacks of recurrent layers keep some of what reaches them."""
+        stacks = [one for one in self._model.modules() if isinstance(one, QuantRecurrent)]
+        stacks = [one for one in stacks if can_scale(one, "weight_ih_l0")]
+        for one in stacks:
+            self._sequences[one] = Sequences(one)
+            one.entered = self._sequences[one].add
+        try:
+            yield
+        finally:
+            for one in stacks:
+                one.entered = None
 
     def _smooth(self, reached: list[Reached]) -> None:
         """Put factors before the inputs that rounded rows would hold badly."""
@@ -141,9 +159,13 @@ class Calibration:
             (layer, attribute), *others = self._holders[one.quantizer]
             if others or one.read or not one.multiplied or not can_scale(layer, attribute):
                 continue
-            weight = one.quantizer.shown.float
+            weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
             taps = weight[0, 0].numel()  # 1 of a linear layer
-            scale = factors(one.quantizer.rows, one.sample, taps)
+            if isinstance(layer, QuantRecurrent):
+                rows, cost = self._sequences.pop(layer).costs()
+            else:
+                rows, cost = one.sample, costs(matrix, one.sample)
+            scale = factors(matrix, rows, cost, taps)
             if scale is not None:
                 one.quantizer.change(put_before(layer, weight, scale))
                 one.stand_apart()

@@ -3,8 +3,9 @@
 A row of integers has one step, set by its largest input. Where inputs are of unlike size and the
 weights before the small ones large, as with mel energies, that step loses what counts. The inputs
 are then multiplied by factors in front of the layer, and its weights divided by them, which changes
-nothing in float (SmoothQuant, arXiv 2211.10438, there by one formula; here the best of several
-tries is taken, and only where it pays [C]). Factors are powers of two, so that no float is rounded.
+nothing in float (SmoothQuant, arXiv 2211.10438, there by one formula; here that is where a descent
+by single factors starts, and they are taken only where they pay [C]). Factors are powers of two, so
+that no float is rounded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ SAMPLE = 256
 # ten times what it loses of normally distributed inputs, or where factors would not halve it twice.
 _WORTH, _GAIN = 5e-4, 0.25
 _SMALLEST = 2.0**-40  # of the largest input
+_STEPS = (4, -4, 2, -2, 1, -1)  # that the descent tries on a factor's logarithm
+_ENOUGH = 0.995  # of the loss before a round through all factors: the last one
+_MOST_ELEMENTS = 2**31  # of rows that are rounded for a layer
 
 
 def can_scale(layer: QuantLayer, attribute: str) -> bool:
@@ -36,40 +40,66 @@ def can_scale(layer: QuantLayer, attribute: str) -> bool:
     return isinstance(layer, QuantLinear | QuantConvolution)
 
 
-def factors(weight: Tensor, rows: Tensor, taps: int) -> Tensor | None:
+def costs(weight: Tensor, rows: Tensor) -> Tensor:
+    """What errors of a product's inputs cost, all of its outputs counting alike.
+
+    Args:
+        weight: f32 [N, K].
+        rows: f32 [M, K], some that it meets.
+
+    Returns:
+        f32 [M, K]; times the squares of errors, and summed, the mean over outputs of the share that
+        is lost of their variance. All 0 where no output varies.
+    """
+    wanted = rows @ weight.T
+    power = (wanted - wanted.mean(0)).square().sum(0)
+    live = power > 0
+    one = (weight[live].square() / power[live, None]).sum(0) / max(1, int(live.sum()))
+    return one.expand(len(rows), -1)
+
+
+def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> Tensor | None:
     """The factors of a layer's inputs, or None where they would not pay.
 
     Args:
         weight: f32 [N, K].
         rows: f32 [M, K], some that it meets.
+        cost: f32 [M, K]; the sum over it times the squares of errors is the share that is lost.
         taps: how many neighbours among the K are of one input, 1 or those of a convolution.
 
     Returns:
         f32 [K / taps], powers of two.
     """
-    weight, rows = weight.cpu(), rows.cpu()
-    wanted = rows @ weight.T
-    power = (wanted - wanted.mean(0)).square().sum(0)
-    live = power > 0
-    if not live.any():
-        return None
 
-    def lost(one: Tensor) -> float:
-        spread = one.repeat_interleave(taps)
+    def lost(steps: Tensor) -> float:
+        spread = torch.exp2(steps).repeat_interleave(taps)
         q, scale = quantize_activations(rows * spread, "int8")
-        missed = (q * scale / spread - rows) @ weight.T
-        return float((missed.square().sum(0)[live] / power[live]).mean())
+        return float(((q * scale / spread - rows).square() * cost).sum())
 
-    before = lost(torch.ones(rows.shape[1] // taps))
+    before = lost(torch.zeros(rows.shape[1] // taps))
     if before < _WORTH:
         return None
-    least, best = min(
-        ((lost(one), one) for one in _tries(weight, rows, taps)), key=lambda tried: tried[0]
-    )
-    return best if least < _GAIN * before else None
+    least, best = min(((lost(one), one) for one in _tries(weight, rows, taps)), key=lambda t: t[0])
+    left = _MOST_ELEMENTS // rows.numel()
+    improving = True
+    while improving and left > 0:
+        last = least
+        for at in range(len(best)):
+            for step in _STEPS:
+                moved = best.clone()
+                moved[at] += step
+                now, left = lost(moved), left - 1
+                if now < least:
+                    least, best = now, moved
+                    break
+            if left <= 0:
+                break
+        improving = least < _ENOUGH * last
+    return torch.exp2(best) if least < _GAIN * before else None
 
 
 def _tries(weight: Tensor, rows: Tensor, taps: int) -> Iterator[Tensor]:
+    """Logarithms of factors."""
     by_input = rows.abs().unflatten(1, (-1, taps))
     floor = by_input.amax() * _SMALLEST
     sizes = (
@@ -82,7 +112,7 @@ def _tries(weight: Tensor, rows: Tensor, taps: int) -> Iterator[Tensor]:
         for share in (0.25, 0.5, 0.75, 1.0):
             step = -(share * size.log2() - (1 - share) * weights.log2())
             step = step - step.amax()  # so that none grows without bound
-            yield torch.exp2(step.round())
+            yield step.round()
 
 
 def put_before(layer: QuantLayer, weight: Tensor, scale: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
     exact_state: bool = False
     #: Is told what each layer gives in training: y f32 [B, T, H].
     observer: Callable[[Tensor], object] | None = None
+    #: Is told what comes to the first layer as deployed: x f32 [B, T, I] and its state.
+    entered: Callable[[Tensor, State], object] | None = None
     #: A letter for each part of the state.
     states: str
 
@@ -52,7 +54,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
     def detach(self) -> None:
         """As ``QuantLayer.detach``."""
         super().detach()
-        for own in ("exact_state", "observer"):
+        for own in ("exact_state", "observer", "entered"):
             vars(self).pop(own, None)
 
     def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -65,6 +67,8 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
             return run_layers(self._deployed_layer, x, state, *sizes)
 
     def _deployed_layer(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+        if number == 0 and self.entered is not None:
+            self.entered(x, state)
         ih, hh = weights_of_layer(number)
         if ih not in self.quantizers:
             return self._float_layer(x, state, number)
@@ -105,7 +109,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         steps = []
         for from_x in F.linear(x, weights[0]).unbind(1):
             from_h = F.linear(fake_quantize_rows(state[0], self.activation), weights[1])
-            state = self._step(from_x, from_h, state, number)
+            state = self.step(from_x, from_h, state, number)
             steps.append(state[0])
         return torch.stack(steps, 1), state
 
@@ -123,7 +127,7 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         """PyTorch's own layer."""
         raise NotImplementedError
 
-    def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+    def step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
         """One step from both products [B, gates * H], without their biases."""
         raise NotImplementedError
 
@@ -160,7 +164,8 @@ class QuantLSTM(QuantRecurrent, nn.LSTM):
     def _fused(self, x: Tensor, state: State, parameters: list[Tensor]) -> tuple[Tensor, State]:
         return float_lstm(x, state, parameters, self.training)
 
-    def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+    def step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        """See ``QuantRecurrent``."""
         return torch_recurrent.lstm_cell(from_x + from_h, self.summed_bias(number), state[1])
 
 
@@ -191,6 +196,7 @@ class QuantGRU(QuantRecurrent, nn.GRU):
     def _fused(self, x: Tensor, state: State, parameters: list[Tensor]) -> tuple[Tensor, State]:
         return float_gru(x, state, parameters, self.training)
 
-    def _step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+    def step(self, from_x: Tensor, from_h: Tensor, state: State, number: int) -> State:
+        """See ``QuantRecurrent``."""
         bias_ih, bias_hh = self.biases(number) or (None, None)
         return (torch_recurrent.gru_cell(from_x, from_h, bias_ih, bias_hh, state[0]),)
