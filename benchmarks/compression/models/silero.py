@@ -69,8 +69,9 @@ class Silero(Model):
         return net.eval()
 
     def examples(self) -> tuple[Tensor, ...]:
-        state = torch.zeros(_STREAMS, _SIZE)
-        return torch.zeros(_STREAMS, _CONTEXT + _FRAME), state, state
+        # A tensor each: torch.export makes one input of those that share one.
+        h, c = torch.zeros(_STREAMS, _SIZE), torch.zeros(_STREAMS, _SIZE)
+        return torch.zeros(_STREAMS, _CONTEXT + _FRAME), h, c
 
     def calibrate(self, net: nn.Module) -> None:
         _probabilities(net, self._frames("calibration", _EACH // 2))
