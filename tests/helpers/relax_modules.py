@@ -56,7 +56,7 @@ def lstm(
     x: relax.Expr, h: relax.Expr, c: relax.Expr, hidden: int, bits: tuple[int, int], **attrs: Any
 ) -> relax.Call:
     seed = attrs.pop("seed", 0)
-    attrs = {"activation": "int8", "layer": "lstm", **attrs}
+    attrs = {"reverse": False, "activation": "int8", "layer": "lstm", **attrs}
     *weight_ih, bias = weight(4 * hidden, operators.shape_of(x)[-1], bits[0], seed=seed)
     *weight_hh, _ = weight(4 * hidden, hidden, bits[1], seed=seed + 1)
     inputs = [x, h, c, *weight_ih, *weight_hh, bias]
@@ -66,7 +66,7 @@ def lstm(
 def gru(
     x: relax.Expr, h: relax.Expr, hidden: int, bits: tuple[int, int], **attrs: Any
 ) -> relax.Call:
-    attrs = {"activation": "int8", "layer": "gru", **attrs}
+    attrs = {"reverse": False, "activation": "int8", "layer": "gru", **attrs}
     *weight_ih, bias_ih = weight(3 * hidden, operators.shape_of(x)[-1], bits[0])
     *weight_hh, bias_hh = weight(3 * hidden, hidden, bits[1], seed=1)
     inputs = [x, h, *weight_ih, *weight_hh, bias_ih, bias_hh]
