@@ -81,17 +81,14 @@ def _ours(bits: int) -> System:
         import torch
 
         from examples.whisper import checkpoint, compiling
-        from examples.whisper.log_mel import RATE, log_mel
         from examples.whisper.tokens import Vocabulary
         from gq_tvm import quantize
-        from gq_tvm.speech import audio
 
         torch.manual_seed(0)
         model = checkpoint.folder()
         whisper, vocabulary = checkpoint.load(model), Vocabulary(model)
-        spoken = [audio.read(path, RATE) for path in calibration] if bits < 32 else []
-        features = [log_mel(samples) for samples in compiling.joined(spoken)]
-        inputs = compiling.calibration(whisper, vocabulary, features)
+        recordings = calibration if bits < 32 else []
+        inputs = compiling.calibration_with(whisper, vocabulary, recordings)
         small = compiling.compress(whisper, bits, inputs=inputs or None)
         weights = [one for one in quantize.describe(small) if one.bits < 32]
         told = {

@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 
 from examples.whisper import checkpoint
-from examples.whisper.compiling import calibration, compress, joined, write
-from examples.whisper.log_mel import RATE, log_mel
+from examples.whisper.compiling import calibration_with, compress, write
 from examples.whisper.tokens import Vocabulary
 from gq_tvm import quantize
 from gq_tvm.command import command
-from gq_tvm.speech import audio
 
 
 @command
@@ -21,8 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     source = options.source or checkpoint.folder()
     whisper = checkpoint.load(source)
-    spoken = joined([audio.read(path, RATE) for path in options.recordings])
-    inputs = calibration(whisper, Vocabulary(source), [log_mel(samples) for samples in spoken])
+    inputs = calibration_with(whisper, Vocabulary(source), options.recordings)
     whisper = compress(whisper, options.bits, options.activation, inputs=inputs or None)
     print(quantize.describe(whisper))
     write(whisper, source, options.output, options.target, lambda line: print(line, flush=True))

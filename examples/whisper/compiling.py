@@ -14,11 +14,12 @@ from torch.export import Dim, ExportedProgram
 import gq_tvm
 from examples.whisper import tokens
 from examples.whisper.greedy import greedy
-from examples.whisper.log_mel import RATE, SAMPLES
+from examples.whisper.log_mel import RATE, SAMPLES, log_mel
 from examples.whisper.network import HEAD, Listen, Step, Whisper
 from examples.whisper.recogniser import MODEL
 from examples.whisper.tokens import CONTEXT, Vocabulary
 from gq_tvm import quantize
+from gq_tvm.speech import audio
 
 _PAUSE = RATE // 2  # samples between recordings
 
@@ -126,6 +127,14 @@ def calibration(
         text = greedy(vocabulary, float_step(whisper, one))
         inputs.append((one, torch.tensor([[*vocabulary.prompt, *text]])))
     return inputs
+
+
+def calibration_with(
+    whisper: Whisper, vocabulary: Vocabulary, recordings: Sequence[Path]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """``calibration`` with sound files, each of at most half a minute, joined."""
+    spoken = joined([audio.read(path, RATE) for path in recordings])
+    return calibration(whisper, vocabulary, [log_mel(samples) for samples in spoken])
 
 
 @torch.no_grad()

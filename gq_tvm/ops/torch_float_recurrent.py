@@ -56,22 +56,9 @@ def _recurrent(
 
 
 @_recurrent.register_fake
-def _(
-    x: Tensor,
-    state: Sequence[Tensor],
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    weight_hr: Tensor | None,
-    lengths: Tensor | None,
-    cell: str,
-    reverse: bool,
-    clip: float,
-    functions: str,
-) -> list[Tensor]:
-    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
-    checks.check_recurrent(cell, x, state, *weights, lengths, clip, functions)
+def _(x: Tensor, state: Sequence[Tensor], *rest: Any) -> list[Tensor]:
+    operands, (cell, _), options = rest[:6], rest[6:8], rest[8:]  # all but `reverse` are checked
+    checks.check_recurrent(cell, x, state, *operands, *options)
     y = x.new_empty([x.shape[0], x.shape[1], state[0].shape[1]])
     return [y, *(one.new_empty(one.shape) for one in state)]
 

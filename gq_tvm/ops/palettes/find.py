@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gq_tvm.ops.checks import GROUPS
 from gq_tvm.ops.palettes.scaled import with_scales
 from gq_tvm.ops.palettes.tables import codes_in, distinct, one_table
 from gq_tvm.ops.weight import Weight
@@ -23,7 +24,7 @@ F32 = NDArray[np.float32]
 #: [C] What a codebook must save of a weight's floats: half. Less is chance, as in any small weight.
 _SHARE = 2
 _FEW = 4  # bits; with as many a single table is taken without looking for scales
-_GROUPS = (128, 64, 32, 16)  # as ``checks.GROUPS``, the fewest scales first
+_GROUPS = GROUPS[::-1]  # the fewest scales first
 
 
 def find(values: F32) -> Weight | None:

@@ -142,6 +142,11 @@ class Cell(ABC):
         Each is a chain of operations: several side by side fill the CPU.
         """
 
+    def take(self, b: Expr, t: Expr, unit: Expr, new: Expr, partial: bool) -> None:
+        """Emit that a unit of the new h is kept, in the state and in the outputs."""
+        self.store(self.state[0], new, [b], unit, partial)
+        self.store(self.y, new, [b, t], unit, partial)
+
     def between(  # noqa: B027 - few have anything there
         self, b: Expr, slot: Expr, old: list[Buffer]
     ) -> None:

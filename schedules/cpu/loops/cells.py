@@ -54,12 +54,7 @@ class LSTMCell(_Summed):
     def _new_hidden(self, b: Expr, t: Expr, slot: Expr, unit: Expr, partial: bool) -> None:
         *_, o = self._gates(slot, unit)
         c = self.load(self.state[1], [b], unit, partial)
-        self._take(b, t, unit, T.bind(self.functions.both(0, o, 2, c)), partial)
-
-    def _take(self, b: Expr, t: Expr, unit: Expr, new: Expr, partial: bool) -> None:
-        """Store a unit of the new h."""
-        self.store(self.state[0], new, [b], unit, partial)
-        self.store(self.y, new, [b, t], unit, partial)
+        self.take(b, t, unit, T.bind(self.functions.both(0, o, 2, c)), partial)
 
 
 class ProjectedLSTMCell(LSTMCell):
@@ -73,7 +68,7 @@ class ProjectedLSTMCell(LSTMCell):
         self.unprojected = self.padded()
         self.projected = T.alloc_buffer((parts.behind.padded_n,), "float32")
 
-    def _take(self, b: Expr, t: Expr, unit: Expr, new: Expr, partial: bool) -> None:
+    def take(self, b: Expr, t: Expr, unit: Expr, new: Expr, partial: bool) -> None:
         self.store(self.unprojected, new, [], unit, False)
 
     def finish(self, b: Expr, t: Expr) -> None:
@@ -127,9 +122,7 @@ class GRUCell(Cell):
         candidate = T.bind(self.from_h[n])
         old = self.load(old_h, [b], unit, partial)
         keep = self.functions.times(0, self.gates[slot, z] + self.from_h[z], old - candidate)
-        new = T.bind(candidate + keep)
-        self.store(self.state[0], new, [b], unit, partial)
-        self.store(self.y, new, [b, t], unit, partial)
+        self.take(b, t, unit, T.bind(candidate + keep), partial)
 
 
 class ResetBeforeGRUCell(Cell):
@@ -176,8 +169,7 @@ class ResetBeforeGRUCell(Cell):
         n = T.bind(self.functions.value(1, n))
         old_h = self.load(old[0], [b], first, partial)
         new = T.bind(n + self.functions.times(0, self._gate(slot, first, 1), old_h - n))
-        self.store(self.state[0], new, [b], first, partial)
-        self.store(self.y, new, [b, t], first, partial)
+        self.take(b, t, first, new, partial)
 
     def _gate(self, slot: Expr, unit: Expr, gate: int) -> Expr:
         from_h = self.from_h[self.of_unit(unit, self.gates_of_h)[gate]]
@@ -205,9 +197,7 @@ class RNNCell(_Summed):
 
     def _new_hidden(self, b: Expr, t: Expr, slot: Expr, unit: Expr, partial: bool) -> None:
         (gate,) = self._gates(slot, unit)
-        new = T.bind(self.functions.value(0, gate))
-        self.store(self.state[0], new, [b], unit, partial)
-        self.store(self.y, new, [b, t], unit, partial)
+        self.take(b, t, unit, T.bind(self.functions.value(0, gate)), partial)
 
 
 #: By name.
