@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from gq_tvm.errors import Error
+from gq_tvm.onnx_functions import DOMAIN
 from gq_tvm.onnx_import.bounds import is_constant
 from gq_tvm.onnx_import.sizes import Axes, others
 
@@ -79,13 +81,13 @@ def compare(
             continue
         try:
             with torch.no_grad():
-                got = module(*inputs)
+                args, named = tree_unflatten(inputs, program.call_spec.in_spec)
+                got = module(*args, **named)
         except Exception as problem:
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
             say(f"warning: runs in ONNX Runtime but not here at {_told(tried)}: {first[:200]}")
             continue
-        outputs = got if isinstance(got, tuple | list) else (got,)
-        for output, one, its in zip(session.get_outputs(), wanted, outputs, strict=True):
+        for output, one, its in zip(session.get_outputs(), wanted, tree_leaves(got), strict=True):
             error = _error(its.detach().numpy(), one)
             worst = max(worst, error)
             if error <= (MOST_ROUNDED if rounds else MOST):
@@ -146,7 +148,12 @@ def _rounds(session: Any, path: Path) -> bool:
     import onnx
 
     nodes = onnx.load(str(path), load_external_data=False).graph.node
-    return any("Dynamic" in one.op_type or "Quantize" in one.op_type for one in nodes)
+    return any(
+        "Dynamic" in one.op_type
+        or "Quantize" in one.op_type
+        or (one.domain == DOMAIN and any(kind.s[:3] == b"int" for kind in one.attribute))
+        for one in nodes
+    )
 
 
 def _shapes(program: ExportedProgram) -> list[Any]:
