@@ -99,7 +99,8 @@ class Offset(nn.Module):
 
 @pytest.mark.parametrize("kind", ["linear", "lstm", "gru"])
 def test_rows_stay_floats_where_int8_alone_costs_the_model_too_much(kind):
-    model, said = Offset(kind), []
+    model = Offset(kind)
+    said: list[str] = []
     inputs = list(torch.randn(8, 40, 16).split(1))
     small = quantize.compress(model, 8, inputs=inputs, progress=said.append)
     found = {w.name: w.activation for w in quantize.describe(small)}
