@@ -65,7 +65,7 @@ def test_a_quantised_lstm_is_compared_as_one_of_its_weights(tmp_path):
     node = helper.make_node(
         "DynamicQuantizeLSTM", names, ["y"], domain="com.microsoft", hidden_size=hidden
     )
-    constants = {
+    constants: dict[str, Any] = {
         "w": R.integers(-128, 128, (1, width, 4 * hidden)).astype(np.int8),
         "r": R.integers(-128, 128, (1, hidden, 4 * hidden)).astype(np.int8),
         "s": np.array([0.03], np.float32),
