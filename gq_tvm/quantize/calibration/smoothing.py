@@ -33,7 +33,7 @@ _MOST_ELEMENTS = 2**31  # of rows that are rounded for a layer
 
 def can_scale(layer: QuantLayer, attribute: str) -> bool:
     """Whether a layer can have factors in front of the weight."""
-    if layer.activation != "int8":
+    if layer.activation_of(attribute) != "int8":
         return False
     if isinstance(layer, QuantRecurrent):
         return attribute == "weight_ih_l0"
