@@ -29,7 +29,8 @@ def save(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> None:
     model.producer_name, model.producer_version = "gq-tvm", gq_tvm.__version__
     _without_notes(model)
     model.metadata_props.update(metadata)
-    size = sum(one.const_value.nbytes for one in model.graph.initializers.values())
+    tensors = [one.const_value for one in model.graph.initializers.values()]
+    size = sum(int(one.nbytes) for one in tensors if one is not None)
     beside = f"{path.name}.data" if size > _MOST_BYTES else None
     with files.whole(path) as temporary:
         ir.save(model, temporary, format="protobuf", external_data=beside)

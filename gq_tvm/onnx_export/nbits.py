@@ -32,6 +32,11 @@ class Blocks(NamedTuple):
     zeros: NDArray[np.uint8]
     attributes: dict[str, Any]
 
+    @property
+    def arrays(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Data, scales and zero points."""
+        return self.data, self.scales, self.zeros
+
 
 def blocks_of(weight: Weight) -> Blocks | None:
     """A weight [N, K] in blocks; None if it is not the same in them to the last bit."""

@@ -60,7 +60,9 @@ class _Rewriter:
 
     def _rewrite(self, node: ir.Node) -> None:
         inputs = tuple(node.attributes.pop(INPUTS).as_strings())
-        given = dict(zip(inputs, node.inputs, strict=True))
+        given = {
+            name: one for name, one in zip(inputs, node.inputs, strict=True) if one is not None
+        }
         node.name = self._name(node, given)
         if self._nbits and node.op_type == "codebook_linear" and self._as_nbits(node, given):
             return
@@ -91,7 +93,7 @@ class _Rewriter:
             return False
         held = [
             self._held(given["indices"], ending, array)
-            for ending, array in zip(_BLOCKS, found, strict=False)
+            for ending, array in zip(_BLOCKS, found.arrays, strict=True)
         ]
         inputs = [given["x"], *held, *([None, given["bias"]] if "bias" in given else [])]
         node.domain, node.op_type, node.version = _MICROSOFT, "MatMulNBits", None

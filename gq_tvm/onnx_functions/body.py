@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Body:
         """A value in another shape; as in ONNX 0 keeps a size and -1 is what remains."""
         return self("Reshape", value, self.sizes(*sizes))
 
-    def graph(self, name: str, inputs: dict[str, int], outputs: list[tuple[str, int]]) -> Any:
+    def graph(self, name: str, inputs: Mapping[str, int], outputs: list[tuple[str, int]]) -> Any:
         """The nodes as a graph, with types of its inputs and outputs."""
         given = [helper.make_tensor_value_info(one, kind, None) for one, kind in inputs.items()]
         taken = [helper.make_tensor_value_info(one, kind, None) for one, kind in outputs]

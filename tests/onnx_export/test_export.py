@@ -157,7 +157,7 @@ def test_a_grid_is_matmulnbits_and_is_read_with_the_same_bits(bits: int, form: s
     node = helper.make_node(
         "MatMulNBits", ["x", *names], ["y"], domain="com.microsoft", **found.attributes
     )
-    constants = dict(zip(names, found[:3], strict=True))
+    constants = dict(zip(names, found.arrays, strict=True))
     proto = model([node], [value("x", ["n", 44])], ["y"], constants)
     proto.graph.output[0].CopyFrom(value("y", ["n", 6]))
     path, x = save(proto, tmp_path), f(3, 44)
@@ -203,6 +203,8 @@ def test_tensors_lie_beside_a_file_that_would_be_too_large(tmp_path, monkeypatch
 
 class Counting(nn.Module):
     """A module that changes a buffer."""
+
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
