@@ -161,7 +161,7 @@ def _become(
     weights: dict[str, WeightTensors],
     biases: dict[str, Tensor | None],
 ) -> None:
-    activation = module.activation
+    activation = {name: module.activation_of(name) for name in weights}
     module.detach()
     become(module, ours)
     assert isinstance(module, CodebookLayer)

@@ -144,8 +144,9 @@ class CodebookLSTM(CodebookRecurrent, nn.LSTM):
             if self._left_in_float(number):
                 return float_lstm(x, state, self._parameters_of(number))
             coded, outliers = self._operands(number)
+            activation = self.activation_of(weights_of_layer(number)[0])
             y, h, c = torch.ops.gq.codebook_lstm(
-                x, *state, *coded, getattr(self, f"bias_l{number}"), self.activation, *outliers
+                x, *state, *coded, getattr(self, f"bias_l{number}"), activation, *outliers
             )
             return y, (h, c)
 
@@ -197,7 +198,8 @@ class CodebookGRU(CodebookRecurrent, nn.GRU):
                 return float_gru(x, state, self._parameters_of(number))
             biases = [getattr(self, name) for name in biases_of_layer(number)]
             coded, outliers = self._operands(number)
-            y, h = torch.ops.gq.codebook_gru(x, *state, *coded, *biases, self.activation, *outliers)
+            activation = self.activation_of(weights_of_layer(number)[0])
+            y, h = torch.ops.gq.codebook_gru(x, *state, *coded, *biases, activation, *outliers)
             return y, (h,)
 
         sizes = self.num_layers, self.hidden_size, self.batch_first

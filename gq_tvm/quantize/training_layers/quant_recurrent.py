@@ -92,23 +92,24 @@ class QuantRecurrent(QuantLayer, nn.RNNBase):
         if ih not in self.quantizers:
             return self._float_layer(x, state, number)
         x = scaled_input(self, x) if number == 0 else x
-        x = fake_quantize_rows(x, self.activation)
+        x = fake_quantize_rows(x, self.activation_of(ih))
         weights = [self.quantized(ih), self.quantized(hh)]
         if self._rounds_state(hh):
             return self._exact_layer(x, state, weights, number)
         return self._fused(x, state, [*weights, *(self.biases(number) or ())])
 
     def _rounds_state(self, hh: str) -> bool:
-        if self.activation == "int8":
+        activation = self.activation_of(hh)
+        if activation == "int8":
             return self.exact_state and self.quantizer(hh).hardness.hard
-        return self.activation != "fp32"
+        return activation != "fp32"
 
     def _exact_layer(
         self, x: Tensor, state: State, weights: list[Tensor], number: int
     ) -> tuple[Tensor, State]:
-        steps = []
+        activation, steps = self.activation_of(weights_of_layer(number)[1]), []
         for from_x in F.linear(x, weights[0]).unbind(1):
-            from_h = F.linear(fake_quantize_rows(state[0], self.activation), weights[1])
+            from_h = F.linear(fake_quantize_rows(state[0], activation), weights[1])
             state = self.step(from_x, from_h, state, number)
             steps.append(state[0])
         return torch.stack(steps, 1), state
