@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     for worker in workers:
         worker.prepare()
     shares = sum(worker.reader.share for worker in workers)
-    total = (options.seconds or _USUAL) - (time.monotonic() - started)
+    seconds = options.seconds or _USUAL
+    total = max(seconds - (time.monotonic() - started), seconds / 2)  # what preparing left
     for worker in workers:
         worker.seconds = total * min(_WORKERS, len(workers)) * worker.reader.share / shares
     _run_all(sorted(workers, key=lambda one: -one.reader.share))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -12,6 +11,7 @@ import numpy as np
 import soundfile
 import torch
 from helpers.codebook_models import Embedding, Linear, Lstm, frames
+from numpy.typing import NDArray
 from torch import nn
 
 from gq_tvm.ops.weight import Weight
@@ -27,12 +27,6 @@ from gq_tvm.weight_files import write_weights
 _PLANS = Path(__file__).parents[1] / "plan"
 
 
-def _of(folder: Path, name: str, write: Callable[[Path], object]) -> bytes:
-    path = folder / name
-    write(path)
-    return path.read_bytes()
-
-
 def rng() -> np.random.Generator:
     """The same each time."""
     return np.random.default_rng(0)
@@ -40,6 +34,8 @@ def rng() -> np.random.Generator:
 
 class _Sizes(nn.Module):
     """What has a size computed from others, a view, and a branch for each of two inputs."""
+
+    window: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +62,12 @@ def programs(folder: Path) -> list[bytes]:
         torch.export.export(model.eval(), inputs, dynamic_shapes=dynamic)
         for model, inputs, dynamic in each
     ]
-    extra = {"gq_metadata.json": "{}"}
-    return [
-        _of(folder, "a.pt2", lambda path, one=one: torch.export.save(one, path, extra_files=extra))
-        for one in exported
-    ]
+    return [_saved(one, folder / "a.pt2") for one in exported]
+
+
+def _saved(program: torch.export.ExportedProgram, path: Path) -> bytes:
+    torch.export.save(program, path, extra_files={"gq_metadata.json": "{}"})
+    return path.read_bytes()
 
 
 def gguf_files(folder: Path) -> list[bytes]:
@@ -100,16 +97,20 @@ def safetensors_files(folder: Path) -> list[bytes]:
     codes = rng().integers(0, 8, (4, 32), np.uint8)
     table = np.arange(8, dtype=np.float32)[None]
     scale = np.ones(4, np.float32)
-    both = {
+    both: dict[str, Weight | torch.Tensor] = {
         "w": Weight(codes, table, scale),
         "z": Weight(codes, table, np.ones((4, 2), np.float16), np.ones((4, 2), np.float16)),
         "b": torch.ones(3),
     }
-    plain = {"m": torch.ones(3, 4), "h": torch.ones(5).half(), "n": torch.ones(2, 2).bfloat16()}
-    found = [
-        _of(folder, "a.safetensors", lambda path, one=one: write_weights(one, path))
-        for one in (both, plain)
-    ]
+    plain: dict[str, Weight | torch.Tensor] = {
+        "m": torch.ones(3, 4),
+        "h": torch.ones(5).half(),
+        "n": torch.ones(2, 2).bfloat16(),
+    }
+    found = []
+    for one in (both, plain):
+        write_weights(one, folder / "a.safetensors")
+        found.append((folder / "a.safetensors").read_bytes())
     header = {"f": {"dtype": "F4", "shape": [2, 4], "data_offsets": [0, 4]}}
     found.append(_packed(json.dumps(header).encode(), b"\x12\x34\x56\x78"))
     return found
@@ -122,8 +123,9 @@ def _packed(header: bytes, data: bytes) -> bytes:
 
 def weight_files(folder: Path) -> list[bytes]:
     """Weights of an artefact."""
-    arrays = {"a": np.ones((3, 5), np.float32), "b": np.arange(9, dtype=np.int8)}
-    return [_of(folder, "a.safetensors", lambda path: weights.write(path, arrays))]
+    arrays: dict[str, NDArray] = {"a": np.ones((3, 5), np.float32), "b": np.arange(9, dtype="i1")}
+    weights.write(folder / "a.safetensors", arrays)
+    return [(folder / "a.safetensors").read_bytes()]
 
 
 def recogniser() -> RecogniserDescription:
@@ -173,12 +175,12 @@ def recordings(folder: Path) -> list[bytes]:
 
 
 def arrays(folder: Path) -> list[bytes]:
-    """Inputs of a model."""
-    given = {"x": np.ones((3, 2, 4), np.float32), "ids": np.ones((3, 2), np.int64)}
-    return [
-        _of(folder, "a.npz", lambda path: np.savez(path, **given)),
-        _of(folder, "a.npz", lambda path: np.savez_compressed(path, **given)),
-    ]
+    """Inputs of a model, compressed or not."""
+    made = []
+    for write in (np.savez, np.savez_compressed):
+        write(folder / "a.npz", x=np.ones((3, 2, 4), np.float32), ids=np.ones((3, 2), np.int64))
+        made.append((folder / "a.npz").read_bytes())
+    return made
 
 
 def lists_of_recordings() -> list[bytes]:
