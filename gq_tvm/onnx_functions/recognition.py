@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import onnx
@@ -12,8 +13,8 @@ from onnx import AttributeProto, helper, numpy_helper
 from gq_tvm.errors import Error
 from gq_tvm.onnx_functions import OPERATORS, Signature, function
 
-#: What a node's attributes are sizes of, and what their bytes must be.
-_SIZED = ("codebook", "scale")
+_SIZED = ("codebook", "scale")  # inputs whose shapes a node states
+_LONGEST = 2**24  # of an axis: constants of a function may be as long
 
 
 def recognised(
@@ -42,10 +43,10 @@ def recognised(
         codebook = attributes.get(f"{name.replace('indices', 'codebook')}_shape")
         if not shape or not codebook or len(packed) != 1:
             return None
-        bits, count = (codebook[-1] - 1).bit_length(), 1
-        for one in shape:
-            count *= one
+        bits, count = (codebook[-1] - 1).bit_length(), prod(shape)
         if min(shape) < 1 or packed[0] != -(-count // 8) * bits:
+            return None
+        if max(shape[0], count // shape[0]) > _LONGEST:
             return None
     signature = Signature(operator, tuple(written.input), attributes)
     version = next((one.version for one in written.opset_import if not one.domain), 0)

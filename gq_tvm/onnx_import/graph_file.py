@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gq_tvm.onnx_functions.recognition import recognised
 from gq_tvm.onnx_import.registry import INPUTS, MICROSOFT, STANDARD, Node, find
 
 _MOST_PLACES = 4  # named for each operator in a refusal
+_MOST_NODES = 1_000_000  # with all functions spelled out
+_DEEPEST = 100  # functions within one another
 # What the checker finds that is no reason to refuse a model: numbers of versions, outputs without
 # a shape.
 _ALLOWED = ("IR version", "ir_version", "opset", "version", "Field 'shape'", "Field 'elem_type'")
@@ -77,15 +80,16 @@ def read(path: Path) -> Graph:
         raise Error(f"{path} cannot be read ({failure.strerror})") from failure
     if not model.graph.output:
         raise Error(f"{path} holds no ONNX graph; write it again")
+    _check_functions(path, model)
     _check(path)
-    ours = _written_here(model)
-    model = _functions_inlined(model, ours)
-    versions = {_domain(one.domain): one.version for one in model.opset_import}
     try:
+        ours = _written_here(model)
+        model = _functions_inlined(model, ours)
+        versions = {_domain(one.domain): one.version for one in model.opset_import}
         graph = _Reader(path, versions, ours).graph(model.graph)
     except Error:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as failure:
+    except Exception as failure:  # of the readers of single fields, of many classes
         raise Error(
             f"{path} is a damaged ONNX file ({_line(failure)}); write it again"
         ) from failure
@@ -101,6 +105,38 @@ def _check(path: Path) -> None:
         why = _line(failure)
         if not any(word in str(failure) for word in _ALLOWED):
             raise Error(f"{path} is no valid ONNX model: {why}") from failure
+    except Exception as failure:  # its own texts may be none
+        raise Error(f"{path} is a damaged ONNX file; write it again") from failure
+
+
+def _check_functions(path: Path, model: Any) -> None:
+    """Refuse functions that call themselves, or that are too many nodes once they are spelled out.
+
+    A function that calls another twice, and that another, makes a small file endless.
+    """
+    bodies = {(one.domain, one.name): one for one in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    open_ones: set[tuple[str, str]] = set()
+
+    def size(key: tuple[str, str]) -> int:
+        if key not in sizes:
+            if key in open_ones or len(open_ones) > _DEEPEST:
+                raise Error(f"{path} has a function {key[1]} that calls itself; write it again")
+            open_ones.add(key)
+            sizes[key] = total(bodies[key])
+            open_ones.remove(key)
+        return sizes[key]
+
+    def total(holder: Any) -> int:
+        called = [(node.domain, node.op_type) for node in _all_nodes(holder)]
+        found = sum(1 + (size(key) if key in bodies else 0) for key in called)
+        if found > _MOST_NODES:
+            raise Error(f"{path} has more than {_MOST_NODES:,} nodes; export a smaller model")
+        return found
+
+    total(model.graph)
+    for key in bodies:
+        size(key)
 
 
 def _written_here(model: Any) -> dict[str, dict[str, Signature]]:
@@ -109,7 +145,7 @@ def _written_here(model: Any) -> dict[str, dict[str, Signature]]:
     Their weights are initialisers of the file.
     """
     functions = {one.name: one for one in model.functions if one.domain == DOMAIN}
-    sizes = {one.name: tuple(one.dims) for one in model.graph.initializer}
+    sizes = {one.name: tuple(one.dims) for one in model.graph.initializer if _is_there(one)}
     found: dict[str, dict[str, Signature]] = {name: {} for name in functions}
     for node in _all_nodes(model.graph):
         if node.domain == DOMAIN and node.op_type in found:
@@ -119,6 +155,13 @@ def _written_here(model: Any) -> dict[str, dict[str, Signature]]:
             else:
                 found[node.op_type][node.output[0]] = signature
     return found
+
+
+def _is_there(proto: Any) -> bool:
+    """Whether a tensor has the bytes that its shape asks for, of 4 bits an element at least."""
+    if proto.data_location == TensorProto.EXTERNAL:
+        return True
+    return prod(proto.dims) <= 2 * len(proto.raw_data)
 
 
 def _functions_inlined(model: Any, kept: Collection[str]) -> Any:
@@ -284,7 +327,7 @@ class _Reader:
                 "beside it; put it there"
             )
         kind = helper.tensor_dtype_to_np_dtype(proto.data_type)
-        count = int(np.prod(list(proto.dims), dtype=np.int64))
+        count = prod(proto.dims)
         packed = _PACKED.get(proto.data_type)
         size = -(-count * packed // 8) if packed else count * kind.itemsize
         offset = int(told.get("offset", 0))
