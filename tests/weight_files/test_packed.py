@@ -53,7 +53,7 @@ def test_weights_that_share_memory_are_written_each(tmp_path):
     write_weights({"a": one, "b": one, "c": bias, "d": bias}, path)
     back = read_weights(path)
     np.testing.assert_array_equal(back["a"].expand(), back["b"].expand())
-    assert torch.equal(back["c"], back["d"])
+    assert all(torch.equal(torch.as_tensor(back[name]), bias) for name in "cd")
 
 
 def test_floats_of_few_values_are_codebooks(tmp_path):
