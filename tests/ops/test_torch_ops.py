@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq)
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference, reference_recurrent, rounding, torch_rounding, torch_weight
 from gq_tvm.ops.checks import ACTIVATIONS
@@ -189,7 +190,7 @@ def test_lstm(bits, activation):
     ih = weight(rng, (24, 7), bits)
     hh = weight(rng, (24, 6), 9 - bits, per_row=True)
     b = floats(rng, 24)
-    wanted = reference_recurrent.codebook_lstm(x, h, c, ih, hh, b, activation)
+    wanted = reference_recurrent.codebook_recurrent("lstm", x, [h, c], [ih, hh], [b], activation)
     got = torch.ops.gq.codebook_lstm(*tensors(x, h, c, *of(ih), *of(hh), b), activation)
     for g, w in zip(got, wanted, strict=True):
         # An ulp of the sigmoid may move one h to the next of its 255 steps.
@@ -209,7 +210,9 @@ def test_lstm_is_pytorchs():
         wanted, (wanted_h, wanted_c) = lstm(
             torch.from_numpy(x), (torch.from_numpy(h)[None], torch.from_numpy(c)[None])
         )
-        got = reference_recurrent.codebook_lstm(x, h, c, ih, hh, bias.numpy(), "fp32")
+        got = reference_recurrent.codebook_recurrent(
+            "lstm", x, [h, c], [ih, hh], [bias.numpy()], "fp32"
+        )
     for g, w in zip(got, (wanted, wanted_h[0], wanted_c[0]), strict=True):
         np.testing.assert_allclose(g, w, atol=1e-5)
 
