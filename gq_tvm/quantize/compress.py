@@ -166,7 +166,7 @@ def choose_forms(
     few_bits = {
         layer.quantizer(attribute)
         for _, layer, attribute in quantised_weights(prepared)
-        if layer.activation in ("int1", "int2")
+        if layer.activation_of(attribute) in ("int1", "int2")
     }
     for quantizer in names:
         chosen = explicit.get(id(quantizer.shown.parameter), default)

@@ -92,7 +92,7 @@ def describe(model: nn.Module) -> Report:
             shape = torch.Size() if is_lazy(w.parameter) else w.parameter.shape
             if isinstance(module, QuantLayer) and w.attribute in module.quantizers:
                 quantizer = module.quantizer(w.attribute)
-                form = quantizer.bits, module.activation
+                form = quantizer.bits, module.activation_of(w.attribute)
                 size = packed_bytes(shape[0], prod(shape[1:]), *form)
                 add(w.parameter, w.name, shape, (*form, size, ""))
             else:
@@ -101,7 +101,8 @@ def describe(model: nn.Module) -> Report:
         if isinstance(module, CodebookLayer):
             for attribute, cw in module.codebook_weights():
                 name = f"{module_name}.{attribute}" if module_name else attribute
-                form, size = (cw.bits, module.activation), cw.packed_bytes(module.activation)
+                activation = module.activation_of(attribute)
+                form, size = (cw.bits, activation), cw.packed_bytes(activation)
                 factors = getattr(module, factors_of(attribute), None)
                 size += 0 if factors is None else factors.nbytes
                 add(cw.indices, name, cw.indices.shape, (*form, size, ""))

@@ -79,8 +79,10 @@ def prepare(
             weights together: ``{"lstm.weight_*_l0": None}``.
         activation: ``"int8"``, ``"int2"`` or ``"int1"`` (dynamic, per row; meanings in
             ``ops.reference``) or ``"fp32"``; or kinds by pattern as in ``overrides``, such as
-            ``{"*": "int8", "encoder.lstm": "int1"}``, ``"int8"`` where none matches. Grouped
-            convolutions and embeddings always have ``"fp32"``.
+            ``{"*": "int8", "encoder.lstm": "int1"}``, ``"int8"`` where none matches. Layers of an
+            LSTM or GRU may differ, both weights of one together:
+            ``{"lstm.weight_*_l0": "fp32"}``. Grouped convolutions and embeddings always have
+            ``"fp32"``.
         method: ``"gq"``, or one of the baselines ``"int8"`` (uniform, 8 bits) and ``"lsq"``.
         per_row: a codebook scale for each output row in place of one for the tensor.
         mu: of GQ's mu-law; 0 is the linear space.
@@ -164,8 +166,10 @@ def attach(
         folded += [f"{inside}{attribute} ({by})" for attribute, by in fold(module).items()]
         become(module, KINDS[layer_kind(module) or type(module)])
         assert isinstance(module, QuantLayer)
-        kind = kinds[held[0]] if held else "fp32"
-        module.attach({w.attribute: quantizers[id(w.parameter)] for w in held}, kind)
+        module.attach(
+            {w.attribute: quantizers[id(w.parameter)] for w in held},
+            {w.attribute: kinds[w] for w in held},
+        )
     _read_no_weights_directly(model)
     if folded:
         warnings.warn(
@@ -314,9 +318,9 @@ def _choose_activations(
         for w in weights
         if id(w.parameter) in chosen
     }
-    of_module: dict[nn.Module, WeightPlace] = {}
+    of_layer: dict[tuple[nn.Module, object], WeightPlace] = {}
     for w, kind in kinds.items():
-        first = of_module.setdefault(w.module, w)
+        first = of_layer.setdefault((w.module, w.layer), w)
         if kinds[first] != kind:
             raise Error(
                 f"prepare: {first.name} ({kinds[first]}) and {w.name} ({kind}) belong to one "

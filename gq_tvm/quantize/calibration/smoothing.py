@@ -33,7 +33,7 @@ _MOST_ELEMENTS = 2**31  # of rows that are rounded for a layer
 
 def can_scale(layer: QuantLayer, attribute: str) -> bool:
     """Whether a layer can have factors in front of the weight."""
-    return layer.activation == "int8" and layer.scales_inputs_of(attribute)
+    return layer.activation_of(attribute) == "int8" and layer.scales_inputs_of(attribute)
 
 
 def costs(weight: Tensor, rows: Tensor) -> Tensor:

@@ -98,10 +98,11 @@ class Tap(TorchFunctionMode):
         assert isinstance(quantizer, Fitted)
         parameter = quantizer.shown.parameter
         self._uses[parameter] = Use(quantizer, "fp32", 0, len(parameter))
-        if module.activation not in quantizer.handles:
+        activation = module.activation_of(name)
+        if activation not in quantizer.handles:
             handle = parameter.detach()
-            quantizer.handles[module.activation] = handle
-            self._uses[handle] = Use(quantizer, module.activation, 0, len(parameter))
+            quantizer.handles[activation] = handle
+            self._uses[handle] = Use(quantizer, activation, 0, len(parameter))
 
     def __torch_function__(
         self,

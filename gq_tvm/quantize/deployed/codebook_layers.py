@@ -48,21 +48,22 @@ class CodebookLayer(Replacement):
     outliers); of a recurrent layer, with the endings of the weight's name.
     """
 
-    activation: str
     _axes = 2
 
     def hold(
         self,
         weights: Mapping[str, WeightTensors],
         biases: Mapping[str, Tensor | None],
-        activation: str,
+        activation: str | Mapping[str, str],
     ) -> None:
         """Take codebooks in the place of the float weights, and biases as buffers.
 
         Raises:
             Error: the shapes, dtypes or indices of a weight are wrong.
         """
-        checks.check_activation(type(self).__name__, activation)
+        self.meet(activation)
+        for name in weights:
+            checks.check_activation(type(self).__name__, self.activation_of(name))
         for name, weight in weights.items():
             weight.check(type(self).__name__, self._axes)
             self._parameters.pop(name, None)
@@ -74,7 +75,6 @@ class CodebookLayer(Replacement):
         for name, bias in biases.items():
             self._parameters.pop(name, None)
             self.register_buffer(name, bias)
-        self.activation = activation
         self._settle()
 
     def _settle(self) -> None:
@@ -106,7 +106,7 @@ class CodebookLayer(Replacement):
             if scale not in state_dict and {indices, codebook} <= state_dict.keys():
                 tables = state_dict[codebook].cpu().numpy()
                 weight = Weight.from_tables(
-                    state_dict[indices].cpu().numpy(), tables, self.activation
+                    state_dict[indices].cpu().numpy(), tables, self.activation_of(name)
                 )
                 held = WeightTensors.of(weight)
                 device = state_dict[codebook].device
@@ -126,7 +126,7 @@ class CodebookLayer(Replacement):
         """As the layer replaced, with bits and activation, for ``print``."""
         bits = [weight.bits for _, weight in self.codebook_weights()]
         shown = bits[0] if len(set(bits)) == 1 else bits
-        return f"{super().extra_repr()}, bits={shown}, activation={self.activation}"
+        return f"{super().extra_repr()}, bits={shown}, {self.shown_activation()}"
 
 
 def buffers_of(name: str) -> list[str]:

@@ -85,7 +85,8 @@ class CodebookRecurrent(CodebookLayer):
         operator = getattr(torch.ops.gq, f"codebook_{operator_of(self)}")
         # What is not given is not written into programs.
         last = (None, True) if reverse else ()
-        y, *after = operator(x, *state, *coded, *kept, self.activation, *outliers, *last)
+        activation = self.activation_of(names[0])
+        y, *after = operator(x, *state, *coded, *kept, activation, *outliers, *last)
         return y, tuple(after)
 
     def _settle(self) -> None:

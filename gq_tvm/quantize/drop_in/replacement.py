@@ -8,6 +8,8 @@ stay. Where it was of a subclass of PyTorch's layer, it becomes of a class made 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -40,6 +42,27 @@ class Replacement(nn.Module):
     replaced: ClassVar[type[nn.Module]]
     #: Our part of a class that is made for a subclass; None: the class is no made one.
     ours: ClassVar[type[Replacement] | None] = None
+    #: How the rows that its weights meet are rounded, as ``ops.checks.ACTIVATIONS`` has it; in a
+    #: stack whose layers differ, those of its first weight.
+    activation: str
+    _activations: Mapping[str, str] = MappingProxyType({})  # by weight, where layers differ
+
+    def meet(self, activation: str | Mapping[str, str]) -> None:
+        """Round rows so, for all weights or for each by its name."""
+        if isinstance(activation, str):
+            self.activation = activation
+            return
+        self.activation = next(iter(activation.values()), "fp32")
+        if len(set(activation.values())) > 1:
+            self._activations = dict(activation)
+
+    def activation_of(self, name: str) -> str:
+        """How the rows that the named weight meets are rounded."""
+        return self._activations.get(name, self.activation)
+
+    def shown_activation(self) -> str:
+        """For ``print``."""
+        return f"activation={self._activations or self.activation}"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Made classes have no name to pickle them by: they are made again."""

@@ -7,7 +7,7 @@ In ``eval`` mode it computes what the converted model will, integers and all, wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -44,7 +44,6 @@ class QuantLayer(Replacement):
     #: What it becomes when it is deployed.
     deployed: ClassVar[type[CodebookLayer]]
     quantizers: nn.ModuleDict
-    activation: str
     _operands: dict[str, tuple[Any, torch_weight.Operand]]
 
     @classmethod
@@ -72,21 +71,22 @@ class QuantLayer(Replacement):
     def deploy(self, weights: dict[str, WeightTensors]) -> None:
         """Become the layer that is deployed, in place, with weights by attribute."""
         biases = {n: None if b is None else b.detach() for n, b in self.deployed_biases().items()}
-        activation = self.activation
+        activation = {name: self.activation_of(name) for name in weights}
         self.detach()
         become(self, self.deployed)
         layer: Any = self
         layer.hold(weights, biases, activation)
 
-    def attach(self, quantizers: dict[str, Quantizer], activation: str) -> None:
-        """Put a quantiser before each named weight."""
+    def attach(self, quantizers: dict[str, Quantizer], activation: str | Mapping[str, str]) -> None:
+        """Put a quantiser before each named weight; for activations see ``meet``."""
         self.quantizers = nn.ModuleDict(quantizers)
-        self.activation = activation
+        self.meet(activation)
         self._operands = {}
 
     def detach(self) -> None:
         """Take away what ``attach`` gave; the weights stay."""
         del self.quantizers, self.activation, self._operands
+        vars(self).pop("_activations", None)
 
     def train(self, mode: bool = True) -> QuantLayer:
         """As ``nn.Module.train``; forgets the expanded weights."""
@@ -96,7 +96,7 @@ class QuantLayer(Replacement):
     def extra_repr(self) -> str:
         """As the layer replaced, with the activation, for ``print``."""
         own = super().extra_repr()
-        return f"{own}, activation={self.activation}" if own else f"activation={self.activation}"
+        return ", ".join(filter(None, (own, self.shown_activation())))
 
     def quantizer(self, name: str) -> Quantizer:
         """The quantiser before the named weight."""
@@ -124,7 +124,7 @@ class QuantLayer(Replacement):
         key = [(t.data_ptr(), t._version) for t in tensors]
         kept = self._operands.get(name)
         if kept is None or kept[0] != key:
-            kept = key, quantizer.operand(weight, self.activation)
+            kept = key, quantizer.operand(weight, self.activation_of(name))
             self._operands[name] = kept
         return kept[1]
 

@@ -135,9 +135,10 @@ class QuantRecurrent(QuantLayer):
         return self._fused(x, state, weights, ending)
 
     def _rounds_state(self, hh: str) -> bool:
-        if self.activation == "int8":
+        activation = self.activation_of(hh)
+        if activation == "int8":
             return self.exact_state and self.quantizer(hh).hardness.hard
-        return self.activation != "fp32"
+        return activation != "fp32"
 
     def _exact_layer(
         self, x: Tensor, state: State, weights: list[Tensor], ending: str
