@@ -129,7 +129,7 @@ class QuantRecurrent(QuantLayer):
         weights = [self.quantized(name) for name in names]
         if names[0] not in self.quantizers:
             return self._fused(x, state, weights, ending)
-        x = fake_quantize_rows(scaled_input(self, x, names[0]), self.activation)
+        x = fake_quantize_rows(scaled_input(self, x, names[0]), self.activation_of(names[0]))
         if self._rounds_state(names[1]):
             return self._exact_layer(x, state, weights, ending)
         return self._fused(x, state, weights, ending)
@@ -143,13 +143,13 @@ class QuantRecurrent(QuantLayer):
     def _exact_layer(
         self, x: Tensor, state: State, weights: list[Tensor], ending: str
     ) -> tuple[Tensor, State]:
-        steps = []
+        activation, steps = self.activation_of(weights_of(self, ending)[1]), []
         frames = F.linear(x, weights[0]).unbind(1)
         for from_x in frames[::-1] if is_reverse(ending) else frames:
-            from_h = F.linear(fake_quantize_rows(state[0], self.activation), weights[1])
+            from_h = F.linear(fake_quantize_rows(state[0], activation), weights[1])
             state = self.step(from_x, from_h, state, ending)
             if len(weights) > 2:
-                h = F.linear(fake_quantize_rows(state[0], self.activation), weights[2])
+                h = F.linear(fake_quantize_rows(state[0], activation), weights[2])
                 state = h, *state[1:]
             steps.append(state[0])
         return torch.stack(steps[::-1] if is_reverse(ending) else steps, 1), state
