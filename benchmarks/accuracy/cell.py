@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.accuracy.cells import ABLATIONS, NETWORKS, ROWS, Cell
 from benchmarks.accuracy.data import Data
 from gq_tvm import quantize
+from gq_tvm.models.allocation.sizes import deployed_weights, float_vector_bytes
 from gq_tvm.models.networks.network import Network, build
 from gq_tvm.models.training import checkpoint
 from gq_tvm.models.training.objective import Teacher
@@ -42,6 +43,7 @@ ANNEALING: dict[str, Any] = {"start": 4.0, "end": 40.0, "hard": 0.5}
 #: Of LSQ's steps, which learn by their logarithm: as fast as the outer centroids of GQ, of whose
 #: values a step in the mu-law space is 5.5 times as large a share.
 STEP_RATE = 5.5
+CALIBRATION = 24  # batches that `compress` is given, of another seed than trainings
 DISTILLATION = 1.0  # in nats a node of the lattice, beside a loss of one
 
 Report = Callable[[str], None]
@@ -66,6 +68,7 @@ def fingerprint(cell: Cell, data: Data) -> str:
         "annealing": ANNEALING if cell.trains else {},
         "distillation": DISTILLATION if cell.trains else 0,
         "step_rate": STEP_RATE if cell.method == "lsq" else 0,
+        "calibration": CALIBRATION if cell.compresses else 0,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
@@ -98,19 +101,30 @@ def base(network: str, data: Data, report: Report) -> Network:
     return model
 
 
-def trained(cell: Cell, data: Data, report: Report) -> Network:
-    """The cell's network, quantised and trained as it says."""
+def made(cell: Cell, data: Data, report: Report) -> tuple[Network, int]:
+    """The cell's network, quantised and trained as it says, and its bytes when it is deployed."""
     float_model = base(cell.network, data, report)
-    model = prepared(cell, float_model)
+    quantised = partial(_compressed, data) if cell.compresses else prepared
+    model = quantised(cell, float_model)
     if cell.trains:
         _train(cell, model, float_model, data, report)
-    return model
+    matrices = sum(one.size for one in deployed_weights(model))
+    return model, matrices + float_vector_bytes(float_model)
+
+
+def _compressed(data: Data, cell: Cell, float_model: Network) -> Network:
+    drawn = data.batches(batch_seed(0))
+    batches = [drawn.draw(step) for step in range(CALIBRATION)]
+    options = ROWS[cell.row].options(cell.network)
+    options["scales"] = "row" if cell.method == "compress-row" else None
+    inputs = [(one.features, one.tokens) for one in batches]
+    return cast(Network, quantize.compress(float_model, **options, inputs=inputs, progress=None))
 
 
 def prepared(cell: Cell, float_model: Network) -> Network:
     """A copy of the float network with the cell's quantisers."""
     model = copy.deepcopy(float_model)
-    if cell.method == "fp32":
+    if cell.method in ("fp32", "float"):
         return model
     if cell.method == "int8":
         return _prepare(model, {"bits": 8, "activation": "fp32", "method": "int8"})

@@ -24,6 +24,13 @@ METHODS = {
     "lsq": "LSQ training",
     "gq": "GQ training",
 }
+#: What is done to the float weights without training them further: columns of a table of their own.
+AFTER_TRAINING = {
+    "rounding": "rounding",
+    "lloyd-max": "Lloyd-Max",
+    "compress-row": "compress, a scale a row",
+    "compress": "compress",
+}
 #: In every row: a few hundred weights a layer, and those that end in a score or an embedding.
 EIGHT = {"predictor.embedding": 8, "joint.output": 8, "auxiliary": 8}
 _EIGHT = {"rnnt": EIGHT, "conformer": {**EIGHT, "encoder.blocks.*.convolution.depthwise": 8}}
@@ -101,7 +108,7 @@ class Cell:
 
     network: str
     row: str  # of ROWS, or "fp32", or "int8"
-    method: str  # of METHODS, or "fp32" or "int8"
+    method: str  # of METHODS or AFTER_TRAINING, or "fp32", "float" (no more steps) or "int8"
     seed: int
     ablation: str = ""
 
@@ -115,6 +122,11 @@ class Cell:
     def trains(self) -> bool:
         """Whether it has steps of its own."""
         return self.method in ("fp32", "int8", "lsq", "gq")
+
+    @property
+    def compresses(self) -> bool:
+        """Whether ``quantize.compress`` makes it."""
+        return self.method in ("compress", "compress-row")
 
     @property
     def deployed(self) -> bool:
@@ -138,3 +150,12 @@ def cells() -> Iterator[Cell]:
                     yield Cell(network, row, method, 1)
     for ablation in ABLATIONS:
         yield Cell(*ABLATED, "gq", 1, ablation)
+
+
+def cells_after_training() -> Iterator[Cell]:
+    """Those of the other table: the float networks, then what compresses them as they are."""
+    for network in NETWORKS:
+        yield Cell(network, "fp32", "float", 1)
+        for row in ROWS:
+            for method in AFTER_TRAINING:
+                yield Cell(network, row, method, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from benchmarks.accuracy.cells import (
     Cell,
 )
 from benchmarks.accuracy.data import Data
-from benchmarks.accuracy.goals import goals
+from benchmarks.accuracy.goals import Goal, goals
 from benchmarks.accuracy.statistics import Errors
 from benchmarks.accuracy.work import ROLES, compiled_file, result_file
 from benchmarks.machine import describe
@@ -92,12 +92,12 @@ def write(data: Data, folder: Path, circumstances: dict[str, Any]) -> None:
     lines = [_INTRODUCTION.format(steps=cells.FINE.steps, base=_base_steps())]
     for network in NETWORKS:
         lines += _table(results, network)
-    lines += _goals(results)
+    lines += goal_lines(goals(results))
     lines += _ablations(results)
     lines += _cost(results, circumstances)
     files.write_text(folder / "accuracy.md", "\n".join(lines) + "\n")
-    plain = _plain(results, circumstances)
-    files.write_text(folder / "accuracy.json", json.dumps(plain, indent=1) + "\n")
+    text = json.dumps(plain(results, circumstances), indent=1)
+    files.write_text(folder / "accuracy.json", text + "\n")
 
 
 def _base_steps() -> str:
@@ -141,8 +141,8 @@ def _table(results: Results, network: str) -> list[str]:
     lines += ["| | size | development | test |", "|---|---|---|---|"]
     for title, entry in (("fp32", floats), ("8-bit QAT (uniform)", baseline)):
         if entry is not None:
-            wers = " | ".join(_wer(entry, role) for role in ROLES)
-            lines.append(f"| {title} | {_size(entry, floats)} | {wers} |")
+            wers = " | ".join(wer(entry, role) for role in ROLES)
+            lines.append(f"| {title} | {size(entry, floats)} | {wers} |")
     for role in ROLES:
         lines += [
             f"\n{role.capitalize()} speaker:\n",
@@ -151,15 +151,16 @@ def _table(results: Results, network: str) -> list[str]:
         ]
         for row, what in ROWS.items():
             entries = [results.entry(network, row, method) for method in METHODS]
-            size = next((_size(e, floats) for e in reversed(entries) if e), "")
-            cells = " | ".join(_wer(e, role) for e in entries)
-            lines.append(f"| {what.title} | {size} | {cells} |")
+            deployed = next((size(e, floats) for e in reversed(entries) if e), "")
+            cells = " | ".join(wer(e, role) for e in entries)
+            lines.append(f"| {what.title} | {deployed} | {cells} |")
     return lines
 
 
-def _goals(results: Results) -> list[str]:
+def goal_lines(found: Iterable[Goal]) -> list[str]:
+    """Goals as a section."""
     lines = ["\n## Goals\n", "| | | |", "|---|---|---|"]
-    for goal in goals(results):
+    for goal in found:
         lines.append(f"| {goal.title} | {goal.figures} | {'met' if goal.met else '**missed**'} |")
     return lines
 
@@ -180,7 +181,7 @@ def _ablations(results: Results) -> list[str]:
         if entry is not None:
             entries.append((title, entry))
     for title, entry in entries:
-        wers = " | ".join(_wer(entry, role) for role in ROLES)
+        wers = " | ".join(wer(entry, role) for role in ROLES)
         lines.append(f"| {title} | {wers} |")
     return lines
 
@@ -204,7 +205,8 @@ def _cost(results: Results, circumstances: dict[str, Any]) -> list[str]:
     ]
 
 
-def _wer(entry: Entry | None, role: str) -> str:
+def wer(entry: Entry | None, role: str) -> str:
+    """Percent with its interval, and how many trainings it is the mean of."""
     if entry is None:
         return "-"
     errors = entry.errors[role]
@@ -212,11 +214,13 @@ def _wer(entry: Entry | None, role: str) -> str:
     return f"{errors.rate:.1f}{('', '', '²', '³')[entry.seeds]} [{low:.1f}, {high:.1f}]"
 
 
-def _size(entry: Entry, floats: Entry) -> str:
+def size(entry: Entry, floats: Entry) -> str:
+    """Bytes deployed, and how many times smaller that is than in float."""
     return f"{entry.size / 1024:.0f} KiB ({floats.size / entry.size:.1f}x)"
 
 
-def _plain(results: Results, circumstances: dict[str, Any]) -> dict[str, Any]:
+def plain(results: Results, circumstances: dict[str, Any]) -> dict[str, Any]:
+    """All figures that were asked for, for the JSON beside a page."""
     rows = []
     for cell, entry in results.items():
         key = {name: value for name, value in asdict(cell).items() if name != "seed"}
@@ -238,6 +242,3 @@ def _plain(results: Results, circumstances: dict[str, Any]) -> dict[str, Any]:
             }
         )
     return {"machine": describe(), "circumstances": circumstances, "cells": rows}
-
-
-__all__: Sequence[str] = ["Entry", "Results", "write"]

@@ -17,7 +17,6 @@ from benchmarks.accuracy.data import Data
 from benchmarks.machine import circumstances
 from gq_tvm import files, quantize
 from gq_tvm.models import export
-from gq_tvm.models.allocation.sizes import deployed_bytes
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.training.batched_decoding import transcribe_batched
 from gq_tvm.recognition import recogniser_of
@@ -54,7 +53,7 @@ def train(data: Data, cell: Cell) -> str:
         return ""
     compiled_file(data, cell).unlink(missing_ok=True)
     begun, processor = time.monotonic(), time.process_time()
-    model = cells.trained(cell, data, _quiet(cell.name))
+    model, size = cells.made(cell, data, _quiet(cell.name))
     seconds = round(time.process_time() - processor, 1)
     heard = {}
     for role in ROLES:
@@ -64,7 +63,7 @@ def train(data: Data, cell: Cell) -> str:
     result = {
         "cell": asdict(cell),
         "fingerprint": fingerprint,
-        "bytes": deployed_bytes(model),
+        "bytes": size,
         "heard": heard,
         "training_cpu_seconds": seconds,
         "seconds": round(time.monotonic() - begun, 1),

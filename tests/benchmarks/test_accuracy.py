@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.accuracy import after_training, recipe, report, work
 from benchmarks.accuracy import cell as training
-from benchmarks.accuracy import recipe, report, work
-from benchmarks.accuracy.cells import NETWORKS, ROWS, Cell, cells
+from benchmarks.accuracy.cells import NETWORKS, ROWS, Cell, cells, cells_after_training
 from benchmarks.accuracy.data import Data
 from benchmarks.accuracy.statistics import Errors
 from benchmarks.machine import circumstances
@@ -50,6 +50,8 @@ def test_resamples_are_paired():
 def test_cells_have_names_of_their_own():
     names = [cell.name for cell in cells()]
     assert len(set(names)) == len(names)
+    after = {cell for cell in cells_after_training() if cell.method in ("float", "compress")}
+    assert not {cell.name for cell in after} & set(names)
     assert {"rnnt_fp32_fp32_seed3", "conformer_2-1_gq_mu-0_seed1"} <= set(names)
 
 
@@ -143,6 +145,19 @@ def test_the_report_is_made_of_the_result_files(data, tmp_path):
     assert Path(work.result_file(data, Cell("rnnt", "fp32", "fp32", 1))).exists()
 
 
+def test_what_compresses_without_training_has_a_page_of_its_own(data, tmp_path):
+    result(data, Cell("rnnt", "fp32", "float", 1), 2)
+    for row, wrong in (("2", 4), ("2-1", 10)):
+        result(data, Cell("rnnt", row, "lloyd-max", 1), 10)
+        result(data, Cell("rnnt", row, "compress", 1), wrong)
+    after_training.write(data, tmp_path / "docs", {"versions": {"torch": "0"}, "date": "today"})
+    text = (tmp_path / "docs" / "accuracy_after_training.md").read_text()
+    goals = [line for line in text.splitlines() if "half of Lloyd-Max's" in line]
+    met = ["met" in line for line in goals]
+    assert met == [True, True, False, False]
+    assert "Not measured yet" in text
+
+
 @pytest.mark.training
 def test_a_cell_from_float_weights_to_compiled_text(data, monkeypatch):
     small = NetworkSettings(
@@ -160,6 +175,12 @@ def test_a_cell_from_float_weights_to_compiled_text(data, monkeypatch):
     assert work.train(data, cell).startswith(cell.name)
     assert "0 texts differ" in work.verify(data, cell)
     assert (data.folder / "rnnt-base-1.safetensors").read_bytes() == first
+
+    monkeypatch.setattr(training, "CALIBRATION", 1)
+    compressed = Cell("rnnt", "4", "compress", 1)
+    assert work.train(data, compressed).startswith(compressed.name)
+    sizes = [json.loads(work.result_file(data, c).read_text())["bytes"] for c in (compressed, cell)]
+    assert sizes[0] > sizes[1]
 
     # Made once; with other settings made anew, and compared anew.
     assert work.train(data, cell) == ""

@@ -128,6 +128,19 @@ def test_writes_what_may_be_written(folder: Path) -> None:
     assert vocabulary.text([7, 26, 27, 28, 37, 39]) == "h é"
 
 
+@pytest.mark.parametrize("cycle", [[7], [7, 26, 7, 8]])
+def test_a_loop_is_written_once(folder: Path, cycle: list[int]) -> None:
+    vocabulary = Vocabulary(folder)
+    text = [8, 9, *[token for _ in range(20) for token in cycle]]
+
+    def step(token: int, position: int) -> Any:
+        logits = np.zeros(SMALL.vocabulary, np.float32)
+        logits[text[position - 1] if position else 0] = 1
+        return logits
+
+    assert greedy(vocabulary, step) == [8, 9, *cycle]
+
+
 def test_a_missing_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Error, match="vocabulary"):
         Vocabulary(tmp_path)
