@@ -81,7 +81,9 @@ def compress(
         model: with trained float32 weights; it is left as it was.
         bits: see ``prepare``.
         overrides: see ``prepare``.
-        activation: see ``prepare``.
+        activation: see ``prepare``. With ``inputs``, rows stay floats (``"fp32"``, which
+            ``describe`` shows) before a layer where int8 alone would cost the model too much, and
+            ``progress`` is told; not where a pattern says what they are (``{"*": "int8"}``).
         inputs: an iterable of examples, each a tuple of the model's arguments (or a tensor, or a
             dictionary of keyword arguments); or a function that is given the model and runs it.
             Some thousand rows should reach each layer. The model runs several times with them, in
@@ -118,7 +120,7 @@ def compress(
             _say_what_is_lost(names)
             return _deployed(prepared, names)
         examples = Inputs.of(inputs, "compress")
-        _calibrate(prepared, names, examples, say)
+        _calibrate(prepared, names, examples, say, _open(prepared, names, activation))
         if tune is None:
             tune = _STEPS if any(one.bits <= _TUNED_BITS for one in names) else 0
         try:
@@ -182,8 +184,20 @@ def _fit_weights(quantizers: list[Fitted]) -> None:
         quantizer.take(fit(quantizer.rows, quantizer.form))
 
 
-def _calibrate(prepared: nn.Module, names: dict[Fitted, str], inputs: Inputs, say: Say) -> None:
-    calibration = Calibration(prepared, names, inputs, "compress", say)
+def _open(
+    prepared: nn.Module, names: Mapping[Fitted, str], activation: str | Mapping[str, str]
+) -> list[Fitted]:
+    """The weights of which no pattern says how rows before them are rounded."""
+    weights = find_weights(prepared)
+    patterns = activation if isinstance(activation, Mapping) else {}
+    said = {id(w.parameter) for p in patterns for w in matched_weights(p, weights)}
+    return [one for one in names if id(one.shown.parameter) not in said]
+
+
+def _calibrate(
+    prepared: nn.Module, names: dict[Fitted, str], inputs: Inputs, say: Say, open: list[Fitted]
+) -> None:
+    calibration = Calibration(prepared, names, inputs, "compress", say, open)
     try:
         calibration.run()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Layers of one LSTM or GRU that round their inputs differently, from PyTorch to the artefact."""
+"""Layers whose rows are rounded differently, in one LSTM or GRU too, to the artefact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gq_tvm
 import gq_tvm.quantize
@@ -73,3 +73,45 @@ def test_the_artefact_computes_the_same(kind, tmp_path):
     assert [one.activation for one in net.layers] == ["fp32"] * 2 + ["int8"] * 4
     y, *_ = net(x.numpy())
     torch.testing.assert_close(torch.as_tensor(y), model(x)[0], atol=1e-5, rtol=0)
+
+
+class Offset(nn.Module):
+    """Inputs that have much in common, which the weights before them take away; a layer behind."""
+
+    layer: Any
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = {
+            "linear": nn.Linear(16, 8),
+            "lstm": nn.LSTM(16, 8, 2, batch_first=True),
+            "gru": nn.GRU(16, 8, 2, batch_first=True),
+        }[kind]
+        weight = self.layer.weight if kind == "linear" else self.layer.weight_ih_l0
+        weight.data -= weight.data.mean(1, keepdim=True)
+        self.behind = nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x + 300)
+        return self.behind(y if isinstance(y, Tensor) else y[0])
+
+
+@pytest.mark.parametrize("kind", ["linear", "lstm", "gru"])
+def test_rows_stay_floats_where_int8_alone_costs_the_model_too_much(kind):
+    model = Offset(kind)
+    said: list[str] = []
+    inputs = list(torch.randn(8, 40, 16).split(1))
+    small = quantize.compress(model, 8, inputs=inputs, progress=said.append)
+    found = {w.name: w.activation for w in quantize.describe(small)}
+    first = {"layer.weight"} if kind == "linear" else {"layer.weight_ih_l0", "layer.weight_hh_l0"}
+    assert {name for name, activation in found.items() if activation == "fp32"} == first
+    assert any(max(first) in line and "activations stay fp32" in line for line in said)
+    assert not any("input_scale" in name for name in small.state_dict())
+    asked = quantize.compress(
+        model, 8, activation={"*": "int8"}, inputs=inputs, tune=0, progress=None
+    )
+    assert {w.activation for w in quantize.describe(asked)} == {"int8"}
+    x = torch.randn(4, 40, 16)
+    lost, more = (quantize.losses(model, one, [x]).outputs[0].lost for one in (small, asked))
+    assert lost < 0.1 * more

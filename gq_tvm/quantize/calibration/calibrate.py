@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +15,16 @@ from torch import Tensor, nn
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
+from gq_tvm.quantize.calibration.rounding import Suspect, keep_floats
 from gq_tvm.quantize.calibration.sequences import Sequences
-from gq_tvm.quantize.calibration.smoothing import SAMPLE, can_scale, costs, factors, put_before
+from gq_tvm.quantize.calibration.smoothing import (
+    SAMPLE,
+    USUAL,
+    can_scale,
+    costs,
+    factors,
+    put_before,
+)
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
 from gq_tvm.quantize.drop_in.recurrent import State, endings, weights_of
@@ -72,6 +80,7 @@ class Calibration:
         inputs: what the model is run with.
         verb: who refuses.
         say: is told what was done.
+        open: weights before which rows may stay floats, though int8 was asked for.
 
     Attributes:
         reached: the weights that are, in the order of execution.
@@ -80,9 +89,16 @@ class Calibration:
     """
 
     def __init__(
-        self, model: nn.Module, names: dict[Fitted, str], inputs: Inputs, verb: str, say: Say
+        self,
+        model: nn.Module,
+        names: dict[Fitted, str],
+        inputs: Inputs,
+        verb: str,
+        say: Say,
+        open: Collection[Fitted] = (),
     ) -> None:
         self._model = model
+        self._open = open
         self._names = names
         self._inputs = inputs
         self._say = say
@@ -159,7 +175,8 @@ class Calibration:
                 one.entered = None
 
     def _smooth(self, reached: list[Reached]) -> None:
-        """Put factors before the inputs that rounded rows would hold badly."""
+        """Put factors before inputs that rounded rows would hold badly, or leave rows floats."""
+        suspects = []
         for one in reached:
             (layer, attribute), *others = self._holders[one.quantizer]
             if others or one.read or not one.multiplied or not can_scale(layer, attribute):
@@ -170,10 +187,21 @@ class Calibration:
                 rows, cost = self._sequences.pop((layer, attribute)).costs()
             else:
                 rows, cost = one.sample, costs(matrix, one.sample)
-            scale = factors(matrix, rows, cost, taps)
+            scale, lost = factors(matrix, rows, cost, taps)
             if scale is not None:
                 one.quantizer.change(put_before(layer, attribute, weight, scale))
                 one.stand_apart()
+            if lost > USUAL:
+                suspects.append(Suspect(layer, attribute, weight))
+        suspects = [one for one in suspects if all(map(self._may_change, one.weights()))]
+        about = self._model, self._tap, self._inputs
+        kept = keep_floats(*about, suspects, self._names, self._say)
+        for one in reached:
+            if one.quantizer in kept:
+                one.stand_apart()
+
+    def _may_change(self, weight: Fitted) -> bool:
+        return weight in self._open and len(self._holders[weight]) == 1
 
     def _groups(self, reached: list[Reached]) -> Iterator[list[Reached]]:
         work = sum(one.work for one in reached)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,11 @@ class Fitted(Quantizer):
         """Have another float weight, before it is fitted."""
         self.shown.float = self.shown.compressed = weight
         self.shown.show(floats=True)
+
+    def keep_floats(self) -> None:
+        """Meet rows of floats, before it is fitted."""
+        self.int8_grid = False
+        self.form = replace(self.form, int8_grid=False)
 
     def take(self, fit: Fit) -> None:
         """Be of a codebook from now on; the parameter holds what it stands for."""

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gq_tvm.errors import Error
 
 #: Runs a model once and gives what came out.
 Run = Callable[[nn.Module], Any]
+_MOST_RECORDED = 2**28  # bytes of the calls that a function makes
 #: Is told how the work goes on, a line at a time.
 Say = Callable[[str], object]
 
@@ -68,6 +70,29 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def calls(self, model: nn.Module) -> list[Run]:
+        """The runs; of a function, the calls of a model in float that it makes, each a run."""
+        if not self.function:
+            return list(self._runs)
+        calls: list[Run] = []
+        size = 0
+
+        def record(module: nn.Module, args: Any, named: Any) -> None:
+            nonlocal size
+            size += sum(t.nbytes for t in tree_leaves((args, named)) if isinstance(t, Tensor))
+            if size > _MOST_RECORDED:
+                return
+            args, named = tree_map(
+                lambda one: one.detach().clone() if isinstance(one, Tensor) else one, (args, named)
+            )
+            calls.append(lambda model: model(*args, **named))
+
+        hook = model.register_forward_pre_hook(record, with_kwargs=True)
+        with hook, evaluating(model):
+            for run in self._runs:
+                run(model)
+        return calls
 
     def name(self, number: int) -> str:
         """What messages call a run."""

@@ -22,9 +22,11 @@ from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 #: Rows that the choice is made from.
 SAMPLE = 256
 
-# Rounding to int8 is left alone where an output loses less than this share of its variance, some
-# ten times what it loses of normally distributed inputs, or where factors would not halve it twice.
-_WORTH, _GAIN = 5e-4, 0.25
+#: Rounding to int8 is left alone where an output loses less than this share of its variance, some
+#: ten times what it loses of normally distributed inputs.
+USUAL = 5e-4
+
+_GAIN = 0.25  # factors that would not halve what is lost twice are not worth it
 _SMALLEST = 2.0**-40  # of the largest input
 _STEPS = (4, -4, 2, -2, 1, -1)  # that the descent tries on a factor's logarithm
 _ENOUGH = 0.995  # of the loss before a round through all factors: the last one
@@ -54,8 +56,8 @@ def costs(weight: Tensor, rows: Tensor) -> Tensor:
     return one.expand(len(rows), -1)
 
 
-def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> Tensor | None:
-    """The factors of a layer's inputs, or None where they would not pay.
+def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> tuple[Tensor | None, float]:
+    """The factors of a layer's inputs, or None where they would not pay, and what is lost then.
 
     Args:
         weight: f32 [N, K].
@@ -64,7 +66,7 @@ def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> Tensor | N
         taps: how many neighbours among the K are of one input, 1 or those of a convolution.
 
     Returns:
-        f32 [K / taps], powers of two.
+        f32 [K / taps], powers of two; and the share that rounding costs with them.
     """
 
     def lost(steps: Tensor) -> float:
@@ -73,8 +75,8 @@ def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> Tensor | N
         return float(((q * scale / spread - rows).square() * cost).sum())
 
     before = lost(torch.zeros(rows.shape[1] // taps))
-    if before < _WORTH:
-        return None
+    if before < USUAL:
+        return None, before
     least, best = min(((lost(one), one) for one in _tries(weight, rows, taps)), key=lambda t: t[0])
     left = _MOST_ELEMENTS // rows.numel()
     improving = True
@@ -91,7 +93,7 @@ def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> Tensor | N
             if left <= 0:
                 break
         improving = least < _ENOUGH * last
-    return torch.exp2(best) if least < _GAIN * before else None
+    return (torch.exp2(best), least) if least < _GAIN * before else (None, before)
 
 
 def _tries(weight: Tensor, rows: Tensor, taps: int) -> Iterator[Tensor]:

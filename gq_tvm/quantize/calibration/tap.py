@@ -8,7 +8,7 @@ deployed, rows rounded, or in float, and says what was multiplied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,20 +62,24 @@ class Tap(TorchFunctionMode):
 
     Attributes:
         floats: whether rows stay as they are, in a run of the float model.
+        rounded: weights before which rows are rounded all the same.
         watch: told of each product.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.floats = False
+        self.rounded: Collection[Fitted] = ()
         self.watch: Watcher | None = None
         self._model = model
         self._uses: dict[Tensor, Use] = {}
         self._views: dict[Tensor, Use] = {}
 
-    def begin(self, floats: bool, watch: Watcher | None = None) -> None:
-        """Before each run of the model: whether it is the float one, and who is told."""
-        self.floats, self.watch = floats, watch
+    def begin(
+        self, floats: bool, watch: Watcher | None = None, rounded: Collection[Fitted] = ()
+    ) -> None:
+        """Before each run of the model: what it is (see the attributes), and who is told."""
+        self.floats, self.watch, self.rounded = floats, watch, rounded
         self._views.clear()
 
     def __enter__(self) -> Tap:
@@ -92,6 +96,16 @@ class Tap(TorchFunctionMode):
         self._uses.clear()
         self._views.clear()
         self._model.eval()
+
+    def know_again(self, module: QuantLayer, name: str) -> None:
+        """Rows before a weight of one layer are of another kind from now on."""
+        quantizer = module.quantizer(name)
+        assert isinstance(quantizer, Fitted)
+        for handle in quantizer.handles.values():
+            del self._uses[handle]
+        quantizer.handles.clear()
+        module.eval()  # which forgets the operands it keeps
+        self._know(module, name)
 
     def _know(self, module: QuantLayer, name: str) -> None:
         quantizer = module.quantizer(name)
@@ -139,7 +153,8 @@ class Tap(TorchFunctionMode):
         return self._uses.get(weight) or self._views.get(weight)
 
     def _rounded(self, use: Use, x: Tensor) -> Tensor:
-        if self.floats or use.activation == "fp32":
+        stays = self.floats and use.quantizer not in self.rounded
+        if stays or use.activation == "fp32":
             return x
         q, scale = quantize_activations(x, use.activation)
         return q * scale

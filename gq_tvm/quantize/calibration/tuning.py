@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from gq_tvm.quantize.calibration.inputs import Inputs, Run, Say, evaluating
 from gq_tvm.quantize.drop_in.recurrent import each_layer
@@ -36,7 +35,6 @@ _TOLD = 10  # of so many steps one is told of
 _STEP_ELEMENTS = 2**18
 # Of eight examples and more, one of eight is not learnt from: it says whether learning helped.
 _HELD_OUT = 8
-_MOST_RECORDED = 2**28  # bytes of the calls that a function makes
 
 
 def tune(prepared: nn.Module, original: nn.Module, inputs: Inputs, steps: int, say: Say) -> None:
@@ -53,7 +51,7 @@ def tune(prepared: nn.Module, original: nn.Module, inputs: Inputs, steps: int, s
     """
     if steps < 1:
         return
-    runs = _calls(original, inputs) if inputs.function else list(inputs.runs())
+    runs = inputs.calls(original)
     tuned = _learning(prepared)
     if not runs or not tuned:
         return
@@ -262,25 +260,3 @@ def _only(groups: Sequence[dict[str, Any]], prepared: nn.Module) -> Iterator[Non
         for parameter, asked in before.items():
             parameter.requires_grad_(asked)
             parameter.grad = None
-
-
-def _calls(original: nn.Module, inputs: Inputs) -> list[Run]:
-    """The calls of the model that a user's function makes, as runs of their own."""
-    calls: list[Run] = []
-    size = 0
-
-    def record(module: nn.Module, args: Any, named: Any) -> None:
-        nonlocal size
-        size += sum(t.nbytes for t in tree_leaves((args, named)) if isinstance(t, Tensor))
-        if size > _MOST_RECORDED:
-            return
-        args, named = tree_map(
-            lambda one: one.detach().clone() if isinstance(one, Tensor) else one, (args, named)
-        )
-        calls.append(lambda model: model(*args, **named))
-
-    hook = original.register_forward_pre_hook(record, with_kwargs=True)
-    with hook, evaluating(original):
-        for run in inputs.runs():
-            run(original)
-    return calls

@@ -49,6 +49,7 @@ class Replacement(nn.Module):
 
     def meet(self, activation: str | Mapping[str, str]) -> None:
         """Round rows so, for all weights or for each by its name."""
+        vars(self).pop("_activations", None)
         if isinstance(activation, str):
             self.activation = activation
             return
