@@ -203,8 +203,9 @@ class _Layers:
             if not alike or len(kind.parts) != len(weights) or at["clip"]:
                 continue
             found = [self._weight(one) for one in weights]
-            biases = [self.constants.of(one) for one in (bias_ih, bias_hh)]
-            if None in found or not all(isinstance(one, np.ndarray) for one in biases):
+            known = [self.constants.of(one) for one in (bias_ih, bias_hh)]
+            biases = [one for one in known if isinstance(one, np.ndarray)]
+            if None in found or len(biases) < 2:
                 return None
             kept = biases if len(kind.biases) > 1 else [biases[0] + biases[1]]
             arrays = [one for weight in found if weight for one in weight_constants(weight[0])]

@@ -77,7 +77,7 @@ def cell_step(
     """One step of a layer from both its products, f32 [B, G * H]; h is not projected yet."""
     kind = LAYERS[name]
     if kind.cell == "gru":
-        return [_gru_cell(from_x, from_h, *biases, state[0])]
+        return [_gru_cell(from_x, from_h, biases[0], biases[1], state[0])]
     gates = from_x + from_h
     gates = gates if biases[0] is None else gates + biases[0]
     if kind.cell == "rnn":

@@ -381,7 +381,7 @@ def test_recurrent_layers_of_some_frames_and_both_directions(name, bits):
             torch.from_numpy(lengths), reverse,
         )  # fmt: skip
         for g, w in zip(got, wanted, strict=True):
-            np.testing.assert_allclose(g, w, atol=1e-5)
+            np.testing.assert_allclose(g, w, atol=1e-5, rtol=2e-6)  # a relu may grow
 
 
 def test_a_projection_of_another_shape_is_refused():

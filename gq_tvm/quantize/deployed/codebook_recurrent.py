@@ -58,7 +58,8 @@ class CodebookRecurrent(CodebookLayer):
         if len(weights[0]) > 2:
             sizes |= {"hidden_size": rows // LAYERS["lstm"].gates, "proj_size": state}
         vars(self).update(vars(kind(**sizes, **options, device="meta")))
-        named_weights, named_biases = {}, {}
+        named_weights: dict[str, WeightTensors] = {}
+        named_biases: dict[str, Tensor | None] = {}
         for ending, own, bias in zip(endings(self), weights, biases, strict=True):
             held = (WeightTensors.of(weight) for weight in own)
             named_weights |= zip(weights_of(self, ending), held, strict=True)
@@ -92,7 +93,8 @@ class CodebookRecurrent(CodebookLayer):
     def _settle(self) -> None:
         if isinstance(self, nn.RNNBase):
             # PyTorch fills this list with weights at every move to a device: none is to be kept.
-            self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
+            lists: Any = self
+            lists._flat_weights_names, lists._flat_weights, lists._flat_weight_refs = [], [], []
         for name in [one for ending in self._quantised() for one in biases_of(ending)]:
             self._parameters.pop(name, None)
         self._offer_floats()
@@ -108,7 +110,8 @@ class CodebookRecurrent(CodebookLayer):
             for name in weights_of(self, ending):
                 setattr(type(self), name, looked_up(name))
             if self.bias and len(LAYERS[operator_of(self)].biases) == 1:
-                summed = attrgetter(*deployed_biases_of(self, ending))  # deployed as one
+                (own,) = deployed_biases_of(self, ending)
+                summed = attrgetter(own)
                 both: list[Callable[[Any], Tensor]] = [summed, _zeros_like(summed)]
                 for name, value in zip(biases_of(ending), both, strict=True):
                     setattr(type(self), name, property(_left_or(name, value)))
@@ -141,19 +144,19 @@ def _zeros_like(read: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
     return lambda layer: torch.zeros_like(read(layer))
 
 
-class CodebookLSTM(CodebookRecurrent, nn.LSTM):
+class CodebookLSTM(CodebookRecurrent, nn.LSTM):  # type: ignore[misc]
     """``nn.LSTM`` with its weights in codebooks; its bias is the sum of PyTorch's two."""
 
     replaced = nn.LSTM
 
 
-class CodebookGRU(CodebookRecurrent, nn.GRU):
+class CodebookGRU(CodebookRecurrent, nn.GRU):  # type: ignore[misc]
     """``nn.GRU`` with its weights in codebooks."""
 
     replaced = nn.GRU
 
 
-class CodebookRNN(CodebookRecurrent, nn.RNN):
+class CodebookRNN(CodebookRecurrent, nn.RNN):  # type: ignore[misc]
     """``nn.RNN`` with its weights in codebooks; its bias is the sum of PyTorch's two."""
 
     replaced = nn.RNN

@@ -155,21 +155,21 @@ class QuantRecurrent(QuantLayer):
         return torch.stack(steps[::-1] if is_reverse(ending) else steps, 1), state
 
 
-class QuantLSTM(QuantRecurrent, nn.LSTM):
+class QuantLSTM(QuantRecurrent, nn.LSTM):  # type: ignore[misc]
     """``nn.LSTM`` in training."""
 
     replaced = nn.LSTM
     deployed = codebook.CodebookLSTM
 
 
-class QuantGRU(QuantRecurrent, nn.GRU):
+class QuantGRU(QuantRecurrent, nn.GRU):  # type: ignore[misc]
     """``nn.GRU`` in training."""
 
     replaced = nn.GRU
     deployed = codebook.CodebookGRU
 
 
-class QuantRNN(QuantRecurrent, nn.RNN):
+class QuantRNN(QuantRecurrent, nn.RNN):  # type: ignore[misc]
     """``nn.RNN`` in training."""
 
     replaced = nn.RNN
