@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from gq_tvm.errors import Error
 from gq_tvm.onnx_import.registry import MICROSOFT, STANDARD, Node, find
 
 _MOST_PLACES = 4  # named for each operator in a refusal
+_MOST_NODES = 1_000_000  # with all functions spelled out
+_DEEPEST = 100  # functions within one another
 # What the checker finds that is no reason to refuse a model: numbers of versions, outputs without
 # a shape.
 _ALLOWED = ("IR version", "ir_version", "opset", "version", "Field 'shape'", "Field 'elem_type'")
@@ -75,14 +78,15 @@ def read(path: Path) -> Graph:
         raise Error(f"{path} cannot be read ({failure.strerror})") from failure
     if not model.graph.output:
         raise Error(f"{path} holds no ONNX graph; write it again")
+    _check_functions(path, model)
     _check(path)
-    model = _functions_inlined(model)
-    versions = {_domain(one.domain): one.version for one in model.opset_import}
     try:
+        model = _functions_inlined(model)
+        versions = {_domain(one.domain): one.version for one in model.opset_import}
         graph = _Reader(path, versions).graph(model.graph)
     except Error:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as failure:
+    except Exception as failure:  # of the readers of single fields, of many classes
         raise Error(
             f"{path} is a damaged ONNX file ({_line(failure)}); write it again"
         ) from failure
@@ -98,6 +102,38 @@ def _check(path: Path) -> None:
         why = _line(failure)
         if not any(word in str(failure) for word in _ALLOWED):
             raise Error(f"{path} is no valid ONNX model: {why}") from failure
+    except Exception as failure:  # its own texts may be none
+        raise Error(f"{path} is a damaged ONNX file; write it again") from failure
+
+
+def _check_functions(path: Path, model: Any) -> None:
+    """Refuse functions that call themselves, or that are too many nodes once they are spelled out.
+
+    A function that calls another twice, and that another, makes a small file endless.
+    """
+    bodies = {(one.domain, one.name): one for one in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    open_ones: set[tuple[str, str]] = set()
+
+    def size(key: tuple[str, str]) -> int:
+        if key not in sizes:
+            if key in open_ones or len(open_ones) > _DEEPEST:
+                raise Error(f"{path} has a function {key[1]} that calls itself; write it again")
+            open_ones.add(key)
+            sizes[key] = total(bodies[key])
+            open_ones.remove(key)
+        return sizes[key]
+
+    def total(holder: Any) -> int:
+        called = [(node.domain, node.op_type) for node in _all_nodes(holder)]
+        found = sum(1 + (size(key) if key in bodies else 0) for key in called)
+        if found > _MOST_NODES:
+            raise Error(f"{path} has more than {_MOST_NODES:,} nodes; export a smaller model")
+        return found
+
+    total(model.graph)
+    for key in bodies:
+        size(key)
 
 
 def _functions_inlined(model: Any) -> Any:
@@ -244,7 +280,7 @@ class _Reader:
                 "beside it; put it there"
             )
         kind = helper.tensor_dtype_to_np_dtype(proto.data_type)
-        count = int(np.prod(list(proto.dims), dtype=np.int64))
+        count = prod(proto.dims)
         packed = _PACKED.get(proto.data_type)
         size = -(-count * packed // 8) if packed else count * kind.itemsize
         offset = int(told.get("offset", 0))

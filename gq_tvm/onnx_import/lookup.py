@@ -99,8 +99,7 @@ class Lookup:
             shape = list(values.shape)
             shape[axis] = size
             return np.broadcast_to(values, shape)
-        repeated = np.repeat(values, self.block[axis], axis)
-        return repeated.take(np.arange(size), axis)
+        return values.take(np.arange(size) // self.block[axis], axis)
 
     def _spread(self, values: NDArray) -> NDArray:
         for axis in range(self.codes.ndim):
