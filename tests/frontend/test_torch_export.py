@@ -26,7 +26,6 @@ from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.passes import operators
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear
 
-
 _RECURRENT = ("lstm", "gru")  # of the model with everything
 
 

@@ -57,8 +57,8 @@ def recurrent_case(
     ]
     packed = [part.family.pack_bias(part, one) for part, one in zip(parts, biases, strict=False)]
     x = rng.standard_normal((batch, steps, width)).astype(np.float32)
-    sizes = (size, hidden)[: len(kind.states)]
-    state = [rng.standard_normal((batch, one)).astype(np.float32) for one in sizes]
+    widths = (size, hidden)[: len(kind.states)]
+    state = [rng.standard_normal((batch, one)).astype(np.float32) for one in widths]
     wanted = codebook_recurrent(cell, x, state, weights, biases, activation)
     outputs = [(*x.shape[:2], size), *(one.shape for one in state)]
     return kernel, [x, *state, *operands, *packed], outputs, wanted

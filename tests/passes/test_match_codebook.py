@@ -365,8 +365,8 @@ def test_recurrent_layers_of_few_values_are_codebooks(cell, functions, projected
         assert found is not None
         assert np.array_equal(found.expand(), wanted)
     *got, last = call.args[operators.behind_weights(call) :]
-    wanted = biases if cell == "gru" else [biases[0] + biases[1]]
-    assert all(np.array_equal(a.value.numpy(), b) for a, b in zip(got, wanted, strict=True))
+    summed = biases if cell == "gru" else [biases[0] + biases[1]]
+    assert all(np.array_equal(a.value.numpy(), b) for a, b in zip(got, summed, strict=True))
     assert last.same_as(call.args[-1])
     at = operators.attributes(call)
     assert (at["reverse"], at["activation"], at["layer"]) == (1, "int8", "r")
