@@ -20,6 +20,7 @@ _EXTRAS = {
         "compile",
     ),
     "matplotlib": "picture",
+    **dict.fromkeys(("onnxscript", "onnx_ir"), "onnx"),
     **dict.fromkeys(("gguf", "yaml"), "gguf"),
     **dict.fromkeys(("torch", "safetensors", "kaldi_native_fbank", "jiwer"), "train"),
 }
