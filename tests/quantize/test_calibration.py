@@ -47,7 +47,7 @@ def fitted(monkeypatch):
 
     monkeypatch.setattr(calibrate, "fit", noting)
     # As they are collected: without what is left to a bias, or taken for chance.
-    monkeypatch.setattr(calibrate, "bias_behind", lambda layer, attribute: None)
+    monkeypatch.setattr(calibrate.Calibration, "_bias", lambda self, quantizer: None)
     monkeypatch.setattr(Moments, "_chance", lambda self, covariance: 0.0)
     return calls
 

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gq_tvm.quantize.calibration.biases import bias_behind
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
@@ -27,6 +27,7 @@ from gq_tvm.quantize.calibration.smoothing import (
 )
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
+from gq_tvm.quantize.drop_in.recurrent import State, endings, weights_of
 from gq_tvm.quantize.fitting import fit
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
@@ -104,7 +105,7 @@ class Calibration:
         self._verb = verb
         self._tap = Tap(model)
         self._biases: list[Shown] = []
-        self._sequences: dict[QuantRecurrent, Sequences] = {}
+        self._sequences: dict[tuple[QuantLayer, str], Sequences] = {}
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
         for _, layer, attribute in quantised_weights(model):
             quantizer = layer.quantizer(attribute)
@@ -159,10 +160,14 @@ class Calibration:
     def _kept_sequences(self) -> Iterator[None]:
         """Let stacks of recurrent layers keep some of what reaches them."""
         stacks = [one for one in self._model.modules() if isinstance(one, QuantRecurrent)]
-        stacks = [one for one in stacks if can_scale(one, "weight_ih_l0")]
         for one in stacks:
-            self._sequences[one] = Sequences(one)
-            one.entered = self._sequences[one].add
+            kept = {
+                ending: self._sequences.setdefault((one, name), Sequences(one, ending))
+                for ending in endings(one)
+                for name in weights_of(one, ending)
+                if name in one.quantizers and can_scale(one, name)
+            }
+            one.entered = partial(_enter, kept)
         try:
             yield
         finally:
@@ -178,13 +183,13 @@ class Calibration:
                 continue
             weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
             taps = weight[0, 0].numel()  # 1 of a linear layer
-            if isinstance(layer, QuantRecurrent):
-                rows, cost = self._sequences.pop(layer).costs()
+            if (layer, attribute) in self._sequences:
+                rows, cost = self._sequences.pop((layer, attribute)).costs()
             else:
                 rows, cost = one.sample, costs(matrix, one.sample)
             scale, lost = factors(matrix, rows, cost, taps)
             if scale is not None:
-                one.quantizer.change(put_before(layer, weight, scale))
+                one.quantizer.change(put_before(layer, attribute, weight, scale))
                 one.stand_apart()
             if lost > USUAL:
                 suspects.append(Suspect(layer, attribute, weight))
@@ -248,11 +253,11 @@ class Calibration:
         return Met(one, square, counts, means)
 
     def _bias(self, quantizer: Fitted) -> tuple[nn.Parameter, int] | None:
-        """The bias behind a weight of one layer, as ``bias_behind``."""
+        """The bias behind a weight of one layer, as ``QuantLayer.bias_behind``."""
         if len(self._holders[quantizer]) > 1:
             return None
         ((layer, attribute),) = self._holders[quantizer]
-        return bias_behind(layer, attribute)
+        return layer.bias_behind(attribute)
 
     def _correct_biases(self, quantizer: Fitted, means: Means) -> None:
         """Let the bias behind a weight make up for what its inputs' mean changes."""
@@ -264,6 +269,12 @@ class Calibration:
         whole = torch.zeros(len(bias), dtype=torch.float64)
         whole[first : first + len(by)] = by
         correct_bias(bias, self._biases, whole)
+
+
+def _enter(kept: dict[str, Sequences], ending: str, x: Tensor, state: State) -> None:
+    """Keep some of what enters a stack."""
+    if ending in kept:
+        kept[ending].add(x, state)
 
 
 class _Watch:
