@@ -16,7 +16,7 @@ from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
 from gq_tvm.quantize.calibration.rounding import Suspect, keep_floats
-from gq_tvm.quantize.calibration.sequences import Sequences
+from gq_tvm.quantize.calibration.sequences import Costs, Sequences
 from gq_tvm.quantize.calibration.smoothing import (
     SAMPLE,
     USUAL,
@@ -27,6 +27,7 @@ from gq_tvm.quantize.calibration.smoothing import (
 )
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
+from gq_tvm.quantize.drop_in.recurrent import weights_of_layer
 from gq_tvm.quantize.fitting import fit
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
@@ -104,7 +105,7 @@ class Calibration:
         self._verb = verb
         self._tap = Tap(model)
         self._biases: list[Shown] = []
-        self._sequences: dict[QuantRecurrent, Sequences] = {}
+        self._costs: dict[QuantRecurrent, Costs] = {}
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
         for _, layer, attribute in quantised_weights(model):
             quantizer = layer.quantizer(attribute)
@@ -159,15 +160,17 @@ class Calibration:
     def _kept_sequences(self) -> Iterator[None]:
         """Let stacks of recurrent layers keep some of what reaches them."""
         stacks = [one for one in self._model.modules() if isinstance(one, QuantRecurrent)]
-        stacks = [one for one in stacks if can_scale(one, "weight_ih_l0")]
-        for one in stacks:
-            self._sequences[one] = Sequences(one)
-            one.entered = self._sequences[one].add
+        kept = {one: Sequences(one) for one in stacks if "weight_ih_l0" in one.quantizers}
+        for one in kept:
+            one.entered = kept[one].add
         try:
             yield
         finally:
-            for one in stacks:
+            for one in kept:
                 one.entered = None
+        for one in kept:
+            if not kept[one].empty:
+                self._costs[one] = kept[one].costs()
 
     def _smooth(self, reached: list[Reached]) -> None:
         """Put factors before inputs that rounded rows would hold badly, or leave rows floats."""
@@ -179,7 +182,7 @@ class Calibration:
             weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
             taps = weight[0, 0].numel()  # 1 of a linear layer
             if isinstance(layer, QuantRecurrent):
-                rows, cost = self._sequences.pop(layer).costs()
+                rows, cost = self._costs[layer].rows, self._costs[layer].inputs
             else:
                 rows, cost = one.sample, costs(matrix, one.sample)
             scale, lost = factors(matrix, rows, cost, taps)
@@ -245,7 +248,17 @@ class Calibration:
             counts = None
         elif counts is None and means.parted:
             counts = means.powers(len(quantizer.rows))
+        elif counts is None:
+            counts = self._costs_of_rows(quantizer)
         return Met(one, square, counts, means)
+
+    def _costs_of_rows(self, quantizer: Fitted) -> Tensor | None:
+        """What errors cost in the rows of a weight of the first layer of a stack."""
+        (layer, attribute), *others = self._holders[quantizer]
+        names = weights_of_layer(0)
+        if others or not isinstance(layer, QuantRecurrent) or attribute not in names:
+            return None
+        return self._costs[layer].weights[names.index(attribute)] if layer in self._costs else None
 
     def _bias(self, quantizer: Fitted) -> tuple[nn.Parameter, int] | None:
         """The bias behind a weight of one layer, as ``bias_behind``."""
