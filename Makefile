@@ -1,6 +1,7 @@
 # make demo    what this is about, in a few minutes, from nothing
 # make test    every test; make fast: those that need no more than .venv, in two minutes
 # make sanitize  the C++ runtime of bundles under sanitizers; two minutes
+# make fuzz    files that lie, for every reader; SECONDS=60 in all
 # make lint    format, style and types; make format: put the first two right
 # make wheel   dist/*.whl, for x86_64 and for aarch64
 # make benchmark  every figure of docs/performance.md, ours and peers'; about an hour
@@ -14,6 +15,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 WORKERS ?= 2
+SECONDS ?= 60
 PY := .venv/bin/python
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
@@ -21,7 +23,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test fast sanitize lint format wheel benchmark benchmark-quick setup device speech-tools clean
+.PHONY: demo test fast sanitize fuzz lint format wheel benchmark benchmark-quick setup device speech-tools clean
 
 demo: setup
 	$(PY) -m gq_tvm.demo
@@ -39,6 +41,10 @@ sanitize: .venv/.installed
 	    apt-get -q update >/dev/null; \
 	    apt-get -q install -y --no-install-recommends g++ >/dev/null; fi
 	$(PY) tests/core/sanitize.py
+
+# A failure says the seed, and the command that tries it again.
+fuzz: .venv/.installed
+	PYTHONPATH=tests $(PY) -m fuzz --seconds $(SECONDS)
 
 lint: .venv/.installed
 	$(PY) -m ruff format --check .

@@ -16,13 +16,15 @@ from gq_tvm.errors import Error, missing_package
 if TYPE_CHECKING:
     from gq_tvm import quantize
     from gq_tvm.build import build
+    from gq_tvm.onnx_export import export_onnx
     from gq_tvm.runtime import load, save
 
 __version__ = "0.1.0"
-__all__ = ["Error", "__version__", "build", "load", "quantize", "save"]
+__all__ = ["Error", "__version__", "build", "export_onnx", "load", "quantize", "save"]
 
 _LAZY = {
     "build": "gq_tvm.build",
+    "export_onnx": "gq_tvm.onnx_export",
     "load": "gq_tvm.runtime",
     "quantize": "gq_tvm.quantize",
     "save": "gq_tvm.runtime",

@@ -32,6 +32,7 @@ examples along that. Ctrl-C writes what was computed. Examples:
   python -m gq_tvm.compress model.pt2 --bits 4 --override "encoder.lstm.*=2" --override joint=32 \\
       -o small.pt2
   python -m gq_tvm.compile small.pt2 -o model.gq
+  python -m gq_tvm.compress model.onnx --bits 4 -o small.onnx
 """
 
 
@@ -51,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     with _said():
         program = frontend.read(options.model, onnx_options(options), _tell)
     _check_is_float(program, options.model)
+    as_onnx = output.suffix.lower() == ".onnx"
+    if as_onnx:
+        _check_is_one(program, options.model)
     inputs = read_inputs(options.inputs, program.programs) if options.inputs else None
     allocated = read_overrides(options.allocation) if options.allocation else {}
     given = dict(options.override)
@@ -71,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     except quantize.Interrupted as stopped:
         code, compressed = 130, stopped.model()
         left = f"; interrupted: {stopped.done} of {stopped.total} weights were fitted to inputs"
-    _write(program, as_programs(compressed, program.programs), output)
+    written = as_programs(compressed, program.programs)
+    if as_onnx:
+        _write_onnx(program, written["main"], output, options)
+    else:
+        _write(program, written, output)
     print(_report(compressed))
     if inputs is None:
         print("by the weights alone: what the outputs lose is told, and less, with --inputs")
@@ -103,6 +111,17 @@ def _check_is_float(program: Program, path: str) -> None:
             )
 
 
+def _check_is_one(program: Program, path: str) -> None:
+    """Refuse what is no single graph; and say now what is not installed."""
+    import gq_tvm.onnx_export  # noqa: F401
+
+    if list(program.programs) != ["main"]:
+        raise Error(
+            f"{path} holds the programs {', '.join(program.programs)} and an .onnx file one; name "
+            "a .pt2 file for -o"
+        )
+
+
 @contextmanager
 def _said() -> Iterator[None]:
     """Warnings as lines on standard error."""
@@ -128,6 +147,23 @@ def _write(program: Program, programs: dict[str, Any], output: Path) -> None:
         package_pt2(packed, exported_programs=named, extra_files=program.extra)
     with files.whole(output) as temporary:
         temporary.write_bytes(packed.getbuffer())
+
+
+def _write_onnx(
+    program: Program, compressed: Any, output: Path, options: argparse.Namespace
+) -> None:
+    """Write the program as an ONNX file, with the names of the ONNX file it came from."""
+    from gq_tvm import export_onnx
+    from gq_tvm.frontend.reading.program import is_onnx
+    from gq_tvm.onnx_import.names import names_of
+
+    names: dict[str, Any] = {}
+    if is_onnx(options.model):
+        names = names_of(Path(options.model), dict(options.fix))._asdict()
+    compare = not options.no_compare
+    export_onnx(
+        compressed, None, output, **names, metadata=program.extra, compare=compare, say=_tell
+    )
 
 
 def _report(model: nn.Module) -> str:
@@ -160,7 +196,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help="a model exported in float, .pt2 or .onnx")
     parser.add_argument(
-        "-o", "--output", metavar="OUT.pt2", required=True, help="the file to write"
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="the file to write: OUT.pt2, or OUT.onnx for ONNX Runtime and gq-tvm",
     )
     parser.add_argument(
         "--bits", type=_bits, default=4, metavar="N", help="1 to 8, of each weight (%(default)s)"

@@ -20,6 +20,7 @@ _EXTRAS = {
         "compile",
     ),
     "matplotlib": "picture",
+    **dict.fromkeys(("onnxscript", "onnx_ir"), "onnx"),
     **dict.fromkeys(("gguf", "yaml"), "gguf"),
     **dict.fromkeys(("torch", "safetensors", "kaldi_native_fbank", "jiwer"), "train"),
 }
@@ -28,8 +29,16 @@ _EXTRAS = {
 class Error(Exception):
     """A refusal: its text is one sentence that says what is wrong and what to do.
 
-    Commands print it after ``error:`` and leave with exit code 2.
+    Commands print it after ``error:`` and leave with exit code 2. Characters that nothing shows,
+    as a name in a file may have, are written as escapes.
     """
+
+    def __str__(self) -> str:
+        return "".join(map(_shown, super().__str__()))
+
+
+def _shown(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
 
 
 def missing_package(module: str | None) -> str | None:

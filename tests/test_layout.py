@@ -31,10 +31,12 @@ BASE = {
 # passes.
 COMPILE_SIDE = [
     {"targets", "ops"},
+    {"onnx_functions"},
     {"plan", "onnx_import"},
     {"schedules"},
     {"passes"},
     {"frontend", "plan.from_module"},
+    {"onnx_export"},
     {"runtime.artefact", "core"},
     {"build"},
     {"deploy"},

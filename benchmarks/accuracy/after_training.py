@@ -90,9 +90,10 @@ def _table(results: Results, network: str) -> list[str]:
             "|---|" + "---|" * len(AFTER_TRAINING),
         ]
         for row, what in ROWS.items():
-            cells = []
-            for method in AFTER_TRAINING:
-                entry = results.entry(network, row, method)
-                cells.append(wer(entry, role) + (f", {entry.size >> 10} KiB" if entry else ""))
-            lines.append(f"| {what.title} | {' | '.join(cells)} |")
+            entries = [results.entry(network, row, method) for method in AFTER_TRAINING]
+            if any(entries):
+                cells = (
+                    wer(one, role) + (f", {one.size >> 10} KiB" if one else "") for one in entries
+                )
+                lines.append(f"| {what.title} | {' | '.join(cells)} |")
     return lines

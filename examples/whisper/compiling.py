@@ -51,7 +51,7 @@ def compress(
     activation: str | Mapping[str, str] = "int8",
     **options: Any,
 ) -> Whisper:
-    """``quantize.compress``, but for the positions, which are few and get 8 bits.
+    """``quantize.compress``, but for the positions, which are few and get four bits more.
 
     Args:
         whisper: In float; it is left as it was.
@@ -59,7 +59,8 @@ def compress(
         activation: As there.
         options: As there.
     """
-    small = quantize.compress(whisper, bits, {"*.embed_positions": 8}, activation, **options)
+    overrides = {"*.embed_positions": min(bits + 4, 8) if bits < 32 else bits}
+    small = quantize.compress(whisper, bits, overrides, activation, **options)
     assert isinstance(small, Whisper)
     return small
 

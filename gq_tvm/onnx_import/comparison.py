@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from gq_tvm.errors import Error
+from gq_tvm.onnx_functions import DOMAIN
 from gq_tvm.onnx_import.bounds import is_constant
 from gq_tvm.onnx_import.exact import rewritten, to_exact
 from gq_tvm.onnx_import.sizes import Axes, others
@@ -79,13 +81,13 @@ def compare(
             continue
         try:
             with torch.no_grad():
-                got = module(*inputs)
+                args, named = tree_unflatten(inputs, program.call_spec.in_spec)
+                got = module(*args, **named)
         except Exception as problem:
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
             say(f"warning: runs in ONNX Runtime but not here at {_told(tried)}: {first[:200]}")
             continue
-        outputs = got if isinstance(got, tuple | list) else (got,)
-        for output, one, its in zip(session.get_outputs(), wanted, outputs, strict=True):
+        for output, one, its in zip(session.get_outputs(), wanted, tree_leaves(got), strict=True):
             error = _error(its.detach().numpy(), one)
             worst = max(worst, error)
             if error <= (MOST_ROUNDED if rounds else MOST):
@@ -113,7 +115,7 @@ def _session(path: Path) -> tuple[Any, bool, str]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     graph = onnx.load(str(path), load_external_data=False).graph
-    rounds = any("Dynamic" in one.op_type or "Quantize" in one.op_type for one in graph.node)
+    rounds = any(map(_rounds, graph.node))
     given: Any = str(path)
     try:
         if rewritten(graph):
@@ -123,6 +125,13 @@ def _session(path: Path) -> tuple[Any, bool, str]:
         return onnxruntime.InferenceSession(given, options, providers=providers), rounds, ""
     except Exception as failure:  # of many classes, all of its own
         return None, rounds, str(failure).strip().splitlines()[0][:200]
+
+
+def _rounds(node: Any) -> bool:
+    """Whether a node rounds activations, or is a call of our own that does."""
+    if node.domain == DOMAIN:
+        return any(one.s.startswith(b"int") for one in node.attribute)
+    return "Dynamic" in node.op_type or "Quantize" in node.op_type
 
 
 def _run(session: Any, given: Mapping[str, NDArray]) -> tuple[Any, str]:

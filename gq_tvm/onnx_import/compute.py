@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from gq_tvm.errors import Error
+from gq_tvm.onnx_import.limits import TooLarge
 from gq_tvm.onnx_import.registry import ON_HOST, STANDARD, Node, find
 from gq_tvm.onnx_import.values import Host, Value, tensor_of
 
-_REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, AssertionError, NotImplementedError)
+# What is raised where a node does not fit its inputs, or lacks one, or an attribute.
+_REFUSALS = (
+    *(RuntimeError, LookupError, TypeError, ValueError, AssertionError, AttributeError),
+    *(ArithmeticError, MemoryError),
+)
 
 
 def compute(node: Node, values: Sequence[Value | None]) -> tuple[Any, ...]:
@@ -27,7 +33,7 @@ def compute(node: Node, values: Sequence[Value | None]) -> tuple[Any, ...]:
     assert known is not None
     all_known = all(one is None or isinstance(one, Host) for one in values)
     if all_known and node.domain == STANDARD and node.operator in ON_HOST:
-        result = ON_HOST[node.operator](node, *values)
+        result = guarded(node, ON_HOST[node.operator], node, *values)
         if result is not NotImplemented:
             return result if isinstance(result, tuple) else (result,)
     given: list[Any] = []
@@ -53,8 +59,21 @@ def guarded(node: Node, function: Callable[..., Any], *given: Any) -> Any:
     Raises:
         Error: it refused.
     """
-    try:
+    with refusing(node):
         return function(*given)
+
+
+@contextmanager
+def refusing(node: Node) -> Iterator[None]:
+    """Say of what is raised inside that it is this node.
+
+    Raises:
+        Error: something was.
+    """
+    try:
+        yield
+    except TooLarge as refusal:
+        raise refusal.of(node) from None
     except Error:
         raise
     except _REFUSALS as failure:

@@ -8,7 +8,9 @@ branches and takes one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from gq_tvm.onnx_import.registry import Node, operator
 from gq_tvm.onnx_import.values import Host, Value, host, tensor_of
 
 MOST_STEPS = 1024  # of a loop
+_MOST_NESTED = 1 << 14  # of loops within one another
+_around: ContextVar[int] = ContextVar("around", default=1)  # steps of the loops around
 Bodies = Mapping[str, Callable[..., tuple[Any, ...]]]
 
 
@@ -72,6 +76,26 @@ def _chosen(node: Node, condition: Tensor, one: Value, other: Value) -> Tensor:
     return torch.where(condition.reshape(()), first, second)
 
 
+@contextmanager
+def _walking(node: Node, steps: int) -> Iterator[None]:
+    """Of loops within loops, all take a bounded number of steps.
+
+    Raises:
+        Error: they take more.
+    """
+    all_steps = _around.get() * max(1, steps)
+    if all_steps > _MOST_NESTED:
+        raise node.refuse(
+            f"runs {all_steps:,} times within other loops, more than {_MOST_NESTED:,}; write it "
+            "as an LSTM, GRU or RNN"
+        )
+    before = _around.set(all_steps)
+    try:
+        yield
+    finally:
+        _around.reset(before)
+
+
 def run_loop(
     node: Node, bodies: Bodies, count: Value | None, go_on: Value | None, *carried: Any
 ) -> tuple[Any, ...]:
@@ -89,7 +113,8 @@ def run_loop(
             raise node.refuse("ends when data say so; only loops of a known length are taken")
         if not bool(condition.number()):
             break
-        condition, *results = bodies["body"](host(step), condition, *state)
+        with _walking(node, steps):
+            condition, *results = bodies["body"](host(step), condition, *state)
         state, rest = results[: len(state)], results[len(state) :]
         listed = listed or [[] for _ in rest]
         for its, one in zip(listed, rest, strict=True):
@@ -121,7 +146,8 @@ def run_scan(node: Node, bodies: Bodies, *given: Any) -> tuple[Any, ...]:
             one[steps - 1 - step if turned else step]
             for one, turned in zip(tensors, backward, strict=True)
         ]
-        results = bodies["body"](*state, *parts)
+        with _walking(node, steps):
+            results = bodies["body"](*state, *parts)
         state, rest = list(results[: len(state)]), results[len(state) :]
         listed = listed or [[] for _ in rest]
         for its, one in zip(listed, rest, strict=True):

@@ -22,6 +22,7 @@ from gq_tvm.errors import Error
 from gq_tvm.onnx_import import graph_file
 from gq_tvm.onnx_import.bounds import bounded, is_constant
 from gq_tvm.onnx_import.graph_file import Graph, Input
+from gq_tvm.onnx_import.limits import Limited
 from gq_tvm.onnx_import.module import GraphModule
 from gq_tvm.onnx_import.sizes import Axes, axes_of, tries
 from gq_tvm.onnx_import.values import numpy_dtype, torch_dtype
@@ -99,7 +100,7 @@ def _compared(graph: Graph) -> dict[str, Any]:
     arrays |= {
         node.outputs[0]: np.asarray(next(iter(node.attributes.values())))
         for node in graph.nodes
-        if node.operator == "Constant"
+        if node.operator == "Constant" and node.outputs and node.attributes
     }
     inputs, found = {one.name for one in graph.inputs}, dict[str, Any]()
     for node in graph.nodes:
@@ -121,7 +122,8 @@ def _working(
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
             try:
-                results = model(*inputs)
+                with Limited():
+                    results = model(*inputs)
             except Error as failure:
                 first = first or failure
                 continue

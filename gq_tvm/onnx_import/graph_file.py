@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from gq_tvm.errors import Error
-from gq_tvm.onnx_import.registry import MICROSOFT, STANDARD, Node, find
+from gq_tvm.onnx_functions import DOMAIN, Signature
+from gq_tvm.onnx_functions.recognition import recognised
+from gq_tvm.onnx_import.registry import INPUTS, MICROSOFT, STANDARD, Node, find
 
 _MOST_PLACES = 4  # named for each operator in a refusal
+_MOST_NODES = 1_000_000  # with all functions spelled out
+_DEEPEST = 100  # functions within one another
 # What the checker finds that is no reason to refuse a model: numbers of versions, outputs without
 # a shape.
 _ALLOWED = ("IR version", "ir_version", "opset", "version", "Field 'shape'", "Field 'elem_type'")
@@ -75,14 +80,16 @@ def read(path: Path) -> Graph:
         raise Error(f"{path} cannot be read ({failure.strerror})") from failure
     if not model.graph.output:
         raise Error(f"{path} holds no ONNX graph; write it again")
+    _check_functions(path, model)
     _check(path)
-    model = _functions_inlined(model)
-    versions = {_domain(one.domain): one.version for one in model.opset_import}
     try:
-        graph = _Reader(path, versions).graph(model.graph)
+        ours = _written_here(model)
+        model = _functions_inlined(model, ours)
+        versions = {_domain(one.domain): one.version for one in model.opset_import}
+        graph = _Reader(path, versions, ours).graph(model.graph)
     except Error:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as failure:
+    except Exception as failure:  # of the readers of single fields, of many classes
         raise Error(
             f"{path} is a damaged ONNX file ({_line(failure)}); write it again"
         ) from failure
@@ -98,14 +105,77 @@ def _check(path: Path) -> None:
         why = _line(failure)
         if not any(word in str(failure) for word in _ALLOWED):
             raise Error(f"{path} is no valid ONNX model: {why}") from failure
+    except Exception as failure:  # its own texts may be none
+        raise Error(f"{path} is a damaged ONNX file; write it again") from failure
 
 
-def _functions_inlined(model: Any) -> Any:
-    """The model with its own functions, and the standard's where we know none, spelled out."""
+def _check_functions(path: Path, model: Any) -> None:
+    """Refuse functions that call themselves, or that are too many nodes once they are spelled out.
+
+    A function that calls another twice, and that another, makes a small file endless.
+    """
+    bodies = {(one.domain, one.name): one for one in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    open_ones: set[tuple[str, str]] = set()
+
+    def size(key: tuple[str, str]) -> int:
+        if key not in sizes:
+            if key in open_ones or len(open_ones) > _DEEPEST:
+                raise Error(f"{path} has a function {key[1]} that calls itself; write it again")
+            open_ones.add(key)
+            sizes[key] = total(bodies[key])
+            open_ones.remove(key)
+        return sizes[key]
+
+    def total(holder: Any) -> int:
+        called = [(node.domain, node.op_type) for node in _all_nodes(holder)]
+        found = sum(1 + (size(key) if key in bodies else 0) for key in called)
+        if found > _MOST_NODES:
+            raise Error(f"{path} has more than {_MOST_NODES:,} nodes; export a smaller model")
+        return found
+
+    total(model.graph)
+    for key in bodies:
+        size(key)
+
+
+def _written_here(model: Any) -> dict[str, dict[str, Signature]]:
+    """The functions that are gq-tvm's own: by name, what each of their nodes calls, by its output.
+
+    Their weights are initialisers of the file.
+    """
+    functions = {one.name: one for one in model.functions if one.domain == DOMAIN}
+    sizes = {one.name: tuple(one.dims) for one in model.graph.initializer if _is_there(one)}
+    found: dict[str, dict[str, Signature]] = {name: {} for name in functions}
+    for node in _all_nodes(model.graph):
+        if node.domain == DOMAIN and node.op_type in found:
+            signature = recognised(node, functions[node.op_type], sizes)
+            if signature is None:
+                del found[node.op_type]
+            else:
+                found[node.op_type][node.output[0]] = signature
+    return found
+
+
+def _is_there(proto: Any) -> bool:
+    """Whether a tensor has the bytes that its shape asks for, of 4 bits an element at least."""
+    if proto.data_location == TensorProto.EXTERNAL:
+        return True
+    return prod(proto.dims) <= 2 * len(proto.raw_data)
+
+
+def _functions_inlined(model: Any, kept: Collection[str]) -> Any:
+    """The model with its own functions, and the standard's where we know none, spelled out.
+
+    Args:
+        model: It.
+        kept: Functions of our domain that stay.
+    """
     from onnx import inliner
 
-    if model.functions:
-        model = inliner.inline_local_functions(model)
+    if any(one.domain != DOMAIN or one.name not in kept for one in model.functions):
+        stay = [(DOMAIN, name) for name in kept]
+        model = inliner.inline_selected_functions(model, stay, exclude=True)
     versions = {_domain(one.domain): one.version for one in model.opset_import}
     version = versions.get(STANDARD, 1)
     spelled = set()
@@ -169,11 +239,18 @@ class _Reader:
     Args:
         path: Of the model: external data lie beside it.
         versions: Of each domain.
+        ours: What nodes of our domain call, by the name of the function and their first output.
     """
 
-    def __init__(self, path: Path, versions: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        versions: Mapping[str, int],
+        ours: Mapping[str, Mapping[str, Signature]],
+    ) -> None:
         self._path = path
         self._versions = versions
+        self._ours = ours
         self._names: Counter[str] = Counter()
 
     def graph(self, proto: Any) -> Graph:
@@ -191,14 +268,20 @@ class _Reader:
         base = proto.name or next((one for one in proto.output if one), proto.op_type)
         self._names[base] += 1
         name = base if self._names[base] == 1 else f"{base}#{self._names[base]}"
+        ours = self._ours.get(proto.op_type, {}).get(next(iter(proto.output), ""))
+        if domain == DOMAIN and ours is not None:
+            operator, attributes = ours.operator, {**ours.attributes, INPUTS: ours.inputs}
+        else:
+            operator = proto.op_type
+            attributes = {one.name: self._attribute(one) for one in proto.attribute}
         return Node(
-            proto.op_type,
+            operator,
             domain,
             self._versions.get(domain, 1),
             name,
             tuple(proto.input),
             tuple(proto.output),
-            {one.name: self._attribute(one) for one in proto.attribute},
+            attributes,
         )
 
     def _attribute(self, proto: Any) -> Any:
@@ -244,7 +327,7 @@ class _Reader:
                 "beside it; put it there"
             )
         kind = helper.tensor_dtype_to_np_dtype(proto.data_type)
-        count = int(np.prod(list(proto.dims), dtype=np.int64))
+        count = prod(proto.dims)
         packed = _PACKED.get(proto.data_type)
         size = -(-count * packed // 8) if packed else count * kind.itemsize
         offset = int(told.get("offset", 0))

@@ -83,7 +83,9 @@ class Lookup:
         found: dict[str, NDArray] = {"indices": self.codes, "codebook": table}
         (rows, width), given = self.codes.shape, [self.scale, self.zero]
         spread = [None if one is None else self._along(one, 0)[:, : one.shape[1]] for one in given]
-        columns = max((one.shape[1] for one in given if one is not None), default=1)
+        if all(one is None or (one == one[:, :1]).all() for one in spread):
+            spread = [None if one is None else one[:, :1] for one in spread]
+        columns = max((one.shape[1] for one in spread if one is not None), default=1)
         if columns > 1 and (self.block[1] not in GROUPS or -(-width // self.block[1]) != columns):
             return None
         for name, one in zip(("scale", "zero"), spread, strict=True):
@@ -99,8 +101,7 @@ class Lookup:
             shape = list(values.shape)
             shape[axis] = size
             return np.broadcast_to(values, shape)
-        repeated = np.repeat(values, self.block[axis], axis)
-        return repeated.take(np.arange(size), axis)
+        return values.take(np.arange(size) // self.block[axis], axis)
 
     def _spread(self, values: NDArray) -> NDArray:
         for axis in range(self.codes.ndim):

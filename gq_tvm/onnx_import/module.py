@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.onnx_import import layers, lookup
-from gq_tvm.onnx_import.compute import compute, guarded
+from gq_tvm.onnx_import.compute import compute, guarded, refusing
 from gq_tvm.onnx_import.control import CONTROL
 from gq_tvm.onnx_import.graph_file import Graph
+from gq_tvm.onnx_import.limits import MOST_FOLDED, Limited, TooLarge
 from gq_tvm.onnx_import.lookup import Lookup
 from gq_tvm.onnx_import.registry import Node, find
 from gq_tvm.onnx_import.values import Host, dtype_of, from_numpy, host, is_small, tensor_of
@@ -79,18 +80,19 @@ class _Body:
             if node.operator in CONTROL and not node.domain:
                 self._control(node)
                 continue
-            folded = self._folded(node)
-            if folded is not None:
-                self._constants |= folded
-                continue
-            later, behind = users.get(node.outputs[0], (-1, None)) if node.outputs else (-1, None)
-            bias = None
-            if behind is not None and uses[node.outputs[0]] == 1:
-                bias = self._bias(node, behind)
-            if bias is not None and self._layer(node, bias, behind):
-                done.add(later)
-            elif not self._layer(node, None, None):
-                self._plain(node)
+            with refusing(node):
+                folded = self._folded(node)
+                if folded is not None:
+                    self._constants |= folded
+                    continue
+                later, behind = users.get(node.outputs[0], (-1, None))
+                bias = None
+                if behind is not None and uses[node.outputs[0]] == 1:
+                    bias = self._bias(node, behind)
+                if bias is not None and self._layer(node, bias, behind):
+                    done.add(later)
+                elif not self._layer(node, None, None):
+                    self._plain(node)
 
     def __call__(self, env: dict[str, Any], *inputs: Any) -> tuple[Any, ...]:
         """The outputs, given the values seen from here and the inputs of a graph in a node."""
@@ -107,6 +109,8 @@ class _Body:
         return tuple(self._value(name, env, None) for name in self._graph.outputs)
 
     def _check(self, node: Node) -> None:
+        if not any(node.outputs):
+            raise node.refuse("has no output; export the model again")
         for name in node.inputs:
             if isinstance(self._constants.get(name), np.ndarray):
                 array = self._constants[name]
@@ -151,7 +155,8 @@ class _Body:
                 failed.clear()
             bodies = {name: lambda *given, name=name: run(name, env, given) for name in inner}
             values = [self._value(name, env, None) for name in node.inputs]
-            return CONTROL[node.operator](node, bodies, *values)
+            with refusing(node):
+                return CONTROL[node.operator](node, bodies, *values)
 
         self._steps.append((node, step))
 
@@ -218,18 +223,20 @@ class _Body:
             else from_numpy(one)
             for at, one in enumerate(arrays)
         ]
-        with torch.no_grad():
-            results = compute(node, values)
-        found: dict[str, Constant] = {}
+        try:
+            with torch.no_grad(), Limited(MOST_FOLDED):
+                results = compute(node, values)
+                found = {
+                    name: one.array if isinstance(one, Host) else _to_numpy(one)
+                    for name, one in zip(node.outputs, results, strict=False)
+                    if name
+                }
+        except TooLarge:
+            return None
         largest = max((one.size for one in arrays if one is not None), default=0)
-        for name, one in zip(node.outputs, results, strict=False):
-            if not name:
-                continue
-            array = one.array if isinstance(one, Host) else _to_numpy(one)
-            if array.size > max(_MOST_GROWTH, 2 * largest):
-                return None
-            found[name] = array
-        return found
+        if any(one.size > max(_MOST_GROWTH, 2 * largest) for one in found.values()):
+            return None
+        return dict(found)
 
 
 class _Step(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gq_tvm.errors import Error
 from gq_tvm.onnx_import.graph_file import Input
+from gq_tvm.onnx_import.limits import MOST
 from gq_tvm.onnx_import.values import torch_dtype
 
 # Of an axis that is no batch, first what suits spectra and pictures, then recordings: whole
@@ -48,11 +50,17 @@ class Axes:
         ]
 
     def tensors(self, sizes: Mapping[str, int], seed: int = 0) -> list[Tensor]:
-        """Inputs of given sizes: normal deviates, integers 0 and 1 (lengths and places: 1)."""
+        """Inputs of given sizes: normal deviates, integers 0 and 1 (lengths and places: 1).
+
+        Raises:
+            Error: one is larger than is believed.
+        """
         generator = torch.Generator().manual_seed(seed)
         found = []
         for one, shape in zip(self.inputs, self.shapes(sizes), strict=True):
             dtype = torch_dtype(one.element)
+            if prod(shape) * dtype.itemsize > MOST:
+                raise Error(f"input {one.name} has {prod(shape):,} elements, more than is believed")
             if dtype.is_floating_point:
                 found.append(torch.randn(shape, generator=generator).to(dtype))
             elif len(shape) < 2:

@@ -178,12 +178,13 @@ def _convolution(
     shape = weight.indices.shape
     weight.check(op, ndim=2 + len(stride))
     checks.check_convolution(op, x, shape, bias, groups, activation)
-    checks.check_frames(op, *_sizes_out(x, shape[2:], stride, padding, dilation))
+    checks.check_frames(op, *sizes_out(x, shape[2:], stride, padding, dilation))
     held = operand(weight, activation)
     return convolve(x, held, bias, shape[2:], stride, padding, dilation, groups).contiguous()
 
 
-def _sizes_out(x: Tensor, taps: Sequence[int], *options: Sequence[int]) -> list[int]:
+def sizes_out(x: Tensor, taps: Sequence[int], *options: Sequence[int]) -> list[int]:
+    """The sizes behind [B, N] that a convolution gives, its options stride, padding, dilation."""
     return [
         (size + 2 * padding - dilation * (count - 1) - 1) // stride + 1
         for size, count, stride, padding, dilation in zip(x.shape[2:], taps, *options, strict=True)
@@ -204,7 +205,7 @@ def _fake_convolution(
     shape = weight.indices.shape
     weight.check(op, ndim=2 + len(stride), values=False)
     checks.check_convolution(op, x, shape, bias, groups, activation)
-    sizes = _sizes_out(x, shape[2:], stride, padding, dilation)
+    sizes = sizes_out(x, shape[2:], stride, padding, dilation)
     for size in sizes:
         if isinstance(size, int):
             checks.check_frames(op, size)

@@ -67,7 +67,12 @@ class _Reader:
         functions = {name: one.function() for name, one in self._functions.items()}
         if not functions:
             raise Error("is the last, and there is no function")
-        return Plan(functions=functions, metadata=self._metadata, **self._facts)  # type: ignore[arg-type]
+        plan = Plan(functions=functions, metadata=self._metadata, **self._facts)  # type: ignore[arg-type]
+        for layer in plan.uses:
+            for name in layer.parameters:
+                if name not in plan.parameter_bytes:
+                    raise Error(f"is the last, and no function has the weight {name[:40]}")
+        return plan
 
     def _once(self, kind: str, fact: object) -> None:
         if kind in self._facts:

@@ -39,17 +39,25 @@ def write_weights(weights: Mapping[str, Weight | Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    table = {}
+    table, held = {}, set[int]()
+
+    def hold(name: str, tensor: Tensor) -> None:
+        """safetensors takes no tensors that share memory."""
+        tensor = tensor.contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in held else tensor
+        held.add(place)
+
     for name, one in weights.items():
         if isinstance(one, Tensor):
-            tensors[name] = one.contiguous()
+            hold(name, one)
             continue
         table[name] = {"shape": list(one.indices.shape), "bits": one.bits}
-        tensors[f"{name}.indices"] = torch.from_numpy(_packed(one.indices.reshape(-1), one.bits))
+        hold(f"{name}.indices", torch.from_numpy(_packed(one.indices.reshape(-1), one.bits)))
         for part in _PARTS:
             array = getattr(one, part)
             if array is not None:
-                tensors[f"{name}.{part}"] = torch.from_numpy(np.ascontiguousarray(array))
+                hold(f"{name}.{part}", torch.from_numpy(np.ascontiguousarray(array)))
     with files.whole(path) as temporary:
         save_file(tensors, temporary, {METADATA: json.dumps(table)})
 

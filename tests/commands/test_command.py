@@ -63,6 +63,10 @@ def test_defects_keep_their_traceback(defect: type[Exception]):
     assert (sys.stdout, sys.stderr) == streams
 
 
+def test_names_that_nothing_shows_are_escaped_in_a_refusal():
+    assert str(Error("no tensor a\x1b[2J\n\u2028é")) == "no tensor a\\x1b[2J\\n\\u2028é"
+
+
 @pytest.mark.parametrize(
     ("module", "says"),
     [

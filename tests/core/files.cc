@@ -1,4 +1,5 @@
 // Recordings and arrays whose files were damaged: read, resampled, written again, under sanitizers.
+// What led to code that had not run before is damaged further.
 //
 //   files WORK FIRST LAST SAMPLE...    the seeds from FIRST up to LAST, that one left out
 //
@@ -13,12 +14,14 @@
 #include "audio/resample.h"
 #include "audio/wav.h"
 #include "chance.h"
+#include "coverage.h"
 #include "program/npy.h"
 
 namespace {
 
 constexpr int kSeconds = 60;     // after which a case hangs
 constexpr size_t kHeader = 200;  // bytes at the start, where damage tells
+constexpr size_t kMost = 8192;   // bytes of what is damaged further
 constexpr int kRate = 8000;      // Hz
 
 const std::vector<uint32_t> kNumbers = {0,      1,          8,          16,        1000,
@@ -26,9 +29,18 @@ const std::vector<uint32_t> kNumbers = {0,      1,          8,          16,     
 
 void alter(std::string& data, Chance& chance) {
   size_t at = chance.below(std::min(data.size(), kHeader)), few = 1 + chance.below(8);
-  switch (chance.below(6)) {
+  switch (chance.below(8)) {
     case 0:
       data[at] = static_cast<char>(chance.below(256));
+      break;
+    case 6:  // a piece again, elsewhere: a chunk twice, a key twice
+      data.insert(at, data.substr(chance.below(data.size()), 8 * few));
+      break;
+    case 7:
+      if (at + 8 <= data.size()) {
+        uint64_t wide = chance.of(kNumbers) * uint64_t{0x100000001};
+        std::memcpy(&data[at], &wide, 8);
+      }
       break;
     case 1:
       data[at] = static_cast<char>(data[at] ^ 1 << chance.below(8));
@@ -88,6 +100,8 @@ int main(int count, char** words) {
     } catch (const gq::Error&) {
       ++refused;
     }
+    if (coverage::news() && data.size() <= kMost) samples.push_back(data);
   }
-  std::printf("%ld files: %ld refused, %ld read\n", last - first, refused, read);
+  std::printf("%ld files: %ld refused, %ld read; %zu led to new code\n", last - first, refused,
+              read, samples.size() - static_cast<size_t>(count - 4));
 }

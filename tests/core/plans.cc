@@ -1,5 +1,6 @@
 // Bundles whose plans were altered with care, their checksums made right: opened, called and spoken
-// to. What is refused is well; what is accepted must do no harm, which the sanitizers watch.
+// to. What is refused is well; what is accepted must do no harm, which the sanitizers watch. What
+// led to code that had not run before is altered further.
 //
 //   plans WORK FIRST LAST BUNDLE    the seeds from FIRST up to LAST, that one left out
 //
@@ -18,6 +19,7 @@
 #include <stdexcept>
 
 #include "chance.h"
+#include "coverage.h"
 #include "plan/crc32.h"
 #include "run/model.h"
 #include "speech/speech.h"
@@ -75,7 +77,10 @@ void alter_word(Lines& lines, size_t number, Chance& chance) {
   Lines words = split(lines[number], ' ');
   auto place = static_cast<std::ptrdiff_t>(chance.below(words.size()));
   std::string& word = words[static_cast<size_t>(place)];
-  switch (chance.below(8)) {
+  switch (chance.below(9)) {
+    case 8:  // a letter: percent-encodings, numbers that begin well
+      if (!word.empty()) word[chance.below(word.size())] = static_cast<char>(chance.below(256));
+      break;
     case 0:
       words.erase(words.begin() + place);
       break;
@@ -255,13 +260,17 @@ int main(int, char** words) {
   Chance any(0);
   use(work, whole, any, counts);
   if (counts.refused) return std::puts("the plan as it was is refused"), 2;
+  std::vector<Lines> pool = {whole};
+  coverage::news();
   for (long seed = first; seed < last; ++seed) {
     write(work + "/seed", std::to_string(seed));
     Chance chance(static_cast<uint64_t>(seed));
-    Lines lines = whole;
+    Lines lines = chance.below(2) ? whole : chance.of(pool);
     for (size_t i = 0, changes = 1 + chance.below(3); i < changes; ++i) alter(lines, chance);
     use(work, lines, chance, counts);
+    if (coverage::news()) pool.push_back(lines);
   }
-  std::printf("%ld plans: %ld refusals, %ld calls and %ld recordings answered\n", last - first,
-              counts.refused, counts.answered, counts.heard);
+  std::printf(
+      "%ld plans: %ld refusals, %ld calls and %ld recordings answered; %zu led to new code\n",
+      last - first, counts.refused, counts.answered, counts.heard, pool.size() - 1);
 }

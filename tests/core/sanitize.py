@@ -1,14 +1,16 @@
 """The C++ runtime of bundles under sanitizers: damaged plans, damaged files, several threads.
 
     make sanitize
+    python tests/core/sanitize.py --times 10
 
 AddressSanitizer and UndefinedBehaviorSanitizer watch what plans.cc and files.cc feed it, the same
-from run to run; ThreadSanitizer watches threads.cc. They are those of GCC on this machine. All is
-left in build/sanitize.
+from run to run, and altered further where it led to new code; ThreadSanitizer watches threads.cc.
+They are those of GCC on this machine. All is left in build/sanitize.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import shutil
@@ -24,7 +26,7 @@ import soundfile
 import gq_tvm
 from gq_tvm import deploy, targets
 from gq_tvm.build import build
-from gq_tvm.command import command
+from gq_tvm.command import command, positive
 from gq_tvm.core.compiled import CORE, SOURCES
 from gq_tvm.errors import Error
 from gq_tvm.plan import text
@@ -41,6 +43,7 @@ OPTIONS = ("-std=c++17", "-O1", "-g", "-fPIC", "-pthread", "-D_FILE_OFFSET_BITS=
 LIBRARIES = ("-pthread", "-ldl")
 MEMORY = ("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 THREADS = ("-fsanitize=thread",)
+STEPS = "-fsanitize-coverage=trace-pc"  # coverage.h
 
 # Memory that runs out is refused as it is anywhere, and at the same size on every machine.
 SETTINGS = {
@@ -106,7 +109,8 @@ def sweep(program: Path, seeds: int, rest: Sequence[Path]) -> None:
         if not done.returncode:
             return done.stdout.strip()
         seed = int((work / "seed").read_text())
-        again = shlex.join(line(program, "DIR", seed, seed + 1, *rest))
+        # From the first: what led to new code was altered further.
+        again = shlex.join(line(program, "DIR", first, seed + 1, *rest))
         raise Error(
             f"{program.name}.cc fails with the seed {seed} (exit code {done.returncode}); what it "
             f"was given is in {work}; again, in an empty folder DIR: {again}"
@@ -174,6 +178,11 @@ def able(options: Sequence[str]) -> bool:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Build the programs and a bundle, and run all."""
+    parser = argparse.ArgumentParser(
+        prog="sanitize.py", description="The C++ runtime of bundles under sanitizers."
+    )
+    parser.add_argument("--times", type=positive, default=1, help="as many files and plans")
+    times = parser.parse_args(argv).times
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     if not able(MEMORY) or not able(THREADS):
@@ -185,13 +194,13 @@ def main(argv: list[str] | None = None) -> int:
     print("Compiling the runtime of bundles with sanitizers", flush=True)
     core = [SOURCES / name for name in CORE]
     readers = [SOURCES / name for name in ("program/npy.cc", "audio/resample.cc", "audio/wav.cc")]
-    objects = compiled([*core, *readers], MEMORY)
+    objects = compiled([*core, *readers], (*MEMORY, STEPS))
     plans, files = (linked(name, objects, MEMORY) for name in ("plans", "files"))
     threads = linked("threads", compiled([*core, SOURCES / "interface/api.cc"], THREADS), THREADS)
     bundle = FOLDER / "bundle"
     deploy.write(build(DIGITS, threads=2), bundle)
-    sweep(files, FILES, samples())
-    sweep(plans, PLANS, [bundle])
+    sweep(files, times * FILES, samples())
+    sweep(plans, times * PLANS, [bundle])
     bundles = bundle, turn()
     done = watched(threads, *bundles)
     if done.returncode:

@@ -45,6 +45,17 @@ def test_indices_of_convolutions_and_of_many_pieces_come_back(tmp_path, monkeypa
     assert np.array_equal(held.indices, made.indices)
 
 
+def test_weights_that_share_memory_are_written_each(tmp_path):
+    table = np.arange(8, dtype=np.float32)[None]
+    one = Weight(np.arange(32, dtype=np.uint8).reshape(2, 16) % 8, table, np.ones(1, np.float32))
+    bias = torch.ones(3)
+    path = tmp_path / "a.safetensors"
+    write_weights({"a": one, "b": one, "c": bias, "d": bias}, path)
+    back = read_weights(path)
+    np.testing.assert_array_equal(back["a"].expand(), back["b"].expand())
+    assert all(torch.equal(torch.as_tensor(back[name]), bias) for name in "cd")
+
+
 def test_floats_of_few_values_are_codebooks(tmp_path):
     table = torch.randn(16)
     palette = table[torch.randint(0, 16, (32, 48))]

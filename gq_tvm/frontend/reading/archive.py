@@ -155,8 +155,8 @@ class _Zip:
         self._name = name
         try:
             self._file = zipfile.ZipFile(io.BytesIO(content))
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as failure:
-            raise _damaged(name, str(failure)) from failure
+        except Exception as failure:  # what is wrong with a directory is told in many ways
+            raise _damaged(name, str(failure) or type(failure).__name__) from failure
         members = self._file.infolist()
         self._members = {one.filename.partition("/")[2]: one for one in members}
         self.sizes = {key: one.file_size for key, one in self._members.items()}
@@ -174,7 +174,7 @@ class _Zip:
             raise _damaged(self._name, f"{name} is missing")
         try:
             return self._file.read(self._members[name])
-        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as failure:
+        except Exception as failure:
             raise _damaged(self._name, str(failure) or f"{name} is cut short") from failure
 
     def text(self, name: str) -> str:

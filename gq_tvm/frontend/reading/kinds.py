@@ -80,8 +80,13 @@ def _file(path: Path) -> tuple[str, str]:
 
 
 def _archive(path: Path) -> tuple[str, str]:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except OSError:
+        raise
+    except Exception:  # what is wrong with a directory is told in many ways
+        return _DAMAGED, _AGAIN
     inside = {name.partition("/")[2] for name in names}
     if "archive_format" in inside or any(one.startswith("models/") for one in inside):
         return "", ""

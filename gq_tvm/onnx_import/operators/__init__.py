@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gq_tvm.onnx_import.operators import (
     attention,
+    codebook,
     convolution,
     elementwise,
     indexing,
@@ -21,6 +22,7 @@ from gq_tvm.onnx_import.operators import (
 
 __all__ = [
     "attention",
+    "codebook",
     "convolution",
     "elementwise",
     "indexing",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gq_tvm.onnx_import.limits import check_count
 from gq_tvm.onnx_import.registry import Node, on_host
 from gq_tvm.onnx_import.values import (
     Host,
@@ -23,7 +25,13 @@ from gq_tvm.onnx_import.values import (
 
 
 def _each(function: Callable[..., Any], count: int) -> Any:
-    return np.frompyfunc(function, count, 1)
+    each = np.frompyfunc(function, count, 1)
+
+    def run(*arrays: NDArray) -> Any:
+        check_count(*np.broadcast_shapes(*(one.shape for one in arrays)))
+        return each(*arrays)
+
+    return run
 
 
 def _divided(a: Any, b: Any) -> Any:
@@ -34,6 +42,8 @@ def _divided(a: Any, b: Any) -> Any:
         return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
     return a // b if a >= 0 else -(-a // b)
 
+
+_MOST_POWER = 64  # of integers, which have 64 bits
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.add,
@@ -70,6 +80,10 @@ def _binary(node: Node, a: Host, *others: Host) -> Any:
     for b in others:
         if node.operator in ("Div", "Pow"):
             if any(not is_symbol(one) and one == 0 for one in b.array.reshape(-1).tolist()):
+                return NotImplemented
+            if node.operator == "Pow" and any(
+                not is_symbol(one) and one > _MOST_POWER for one in b.numbers()
+            ):
                 return NotImplemented
             ints = a.dtype != b.dtype or not a.dtype.is_floating_point
             if node.operator == "Pow" and ints and min(b.numbers(), default=0) < 0:
@@ -223,10 +237,14 @@ def _transpose(node: Node, a: Host) -> Host:
     return host(a.array.transpose(node.get("perm")), a.dtype)
 
 
+def _is_few(sizes: list[int]) -> bool:
+    return min(sizes, default=0) >= 0 and prod(sizes) <= 64
+
+
 @on_host("ConstantOfShape")
 def _constant_of_shape(node: Node, shape: Host) -> Any:
     value = node.get("value")
-    if not shape.is_constant or len(shape.numbers()) > 2 or np.prod(shape.array) > 64:
+    if not shape.is_constant or len(shape.numbers()) > 2 or not _is_few(shape.numbers()):
         return NotImplemented
     filled = np.full(shape.numbers(), 0.0 if value is None else value.reshape(-1)[0])
     dtype = torch.float32 if value is None else dtype_of(value)
@@ -235,7 +253,7 @@ def _constant_of_shape(node: Node, shape: Host) -> Any:
 
 @on_host("Expand")
 def _expand(node: Node, a: Host, shape: Host) -> Any:
-    if not shape.is_constant or np.prod(shape.array) > 64:
+    if not shape.is_constant or not _is_few(shape.numbers()):
         return NotImplemented
     sizes = np.broadcast_shapes(a.array.shape, tuple(shape.numbers()))
     return host(np.broadcast_to(a.array, sizes), a.dtype)

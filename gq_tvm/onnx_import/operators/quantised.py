@@ -323,7 +323,7 @@ def _bnb4(node: Node, given: Sequence[Any], _: Any) -> Made | None:
         blocks = (rows, width // block)
         weight = Lookup(codes.reshape(rows, width), table, scale.reshape(blocks), None, (1, block))
     else:  # blocks run on over the ends of rows
-        weight = (table[codes] * np.repeat(scale, block)[: codes.size]).reshape(rows, width)
+        weight = (table[codes] * scale[np.arange(codes.size) // block]).reshape(rows, width)
     if node.get("transB", 1) == 0:
         raise node.refuse("has transB=0, which is not taken here")
     return Made(linear(weight, None), (0,))

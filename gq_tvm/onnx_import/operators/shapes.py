@@ -225,6 +225,8 @@ def _pad(
 
 def _padded(x: Tensor, pair: list[Any], mode: str) -> Tensor:
     shape = x.shape
+    if x.dim() in (2, 3):
+        return functional.pad(x, pair, mode=mode)
     count: Any = 1
     for one in shape[:-1]:
         count = count * one

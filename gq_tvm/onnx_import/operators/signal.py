@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from gq_tvm.onnx_import.limits import check_count
 from gq_tvm.onnx_import.registry import Node, operator
 from gq_tvm.onnx_import.values import Host, from_numpy, torch_dtype
 
 
 def _waves(size: int, bins: int, inverse: bool = False) -> tuple[NDArray, NDArray]:
     """Cosines and sines [bins, size] of a Fourier transform, f64."""
+    check_count(bins, size)
     turns = np.outer(np.arange(bins), np.arange(size)) % size
     angle = 2 * np.pi * turns / size * (1 if inverse else -1)
     return np.cos(angle), np.sin(angle)
@@ -87,6 +89,7 @@ _COSINES = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46)}
 @operator("HannWindow", "HammingWindow", "BlackmanWindow", host=(0,))
 def _window(node: Node, size: Host) -> Tensor:
     count = size.number()
+    check_count(count)
     span = count if node.get("periodic", 1) else count - 1
     angle = 2 * np.pi * np.arange(count) / span
     if node.operator == "BlackmanWindow":
@@ -104,6 +107,7 @@ def _mel_weights(
     """Triangles on whole bins, equally wide in mel (2595 log10(1 + f / 700)), as ONNX has them."""
     count, length = int(bands.number()), int(size.number())
     bins = length // 2 + 1
+    check_count(bins, count + 2)
     ends = [2595 * math.log10(1 + float(one.number()) / 700) for one in (lowest, highest)]
     step = (ends[1] - ends[0]) / (count + 2)
     mel = np.arange(count + 2) * step + ends[0]
