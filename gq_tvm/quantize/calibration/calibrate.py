@@ -253,12 +253,16 @@ class Calibration:
         return Met(one, square, counts, means)
 
     def _costs_of_rows(self, quantizer: Fitted) -> Tensor | None:
-        """What errors cost in the rows of a weight of the first layer of a stack."""
+        """What errors cost in the rows of a weight of the first layer of a stack.
+
+        None where frames count alike: rows then do, too, as far as so few derivatives can tell.
+        """
         (layer, attribute), *others = self._holders[quantizer]
         names = weights_of_layer(0)
         if others or not isinstance(layer, QuantRecurrent) or attribute not in names:
             return None
-        return self._costs[layer].weights[names.index(attribute)] if layer in self._costs else None
+        found = self._costs.get(layer)
+        return found.weights[names.index(attribute)] if found and found.uneven else None
 
     def _bias(self, quantizer: Fitted) -> tuple[nn.Parameter, int] | None:
         """The bias behind a weight of one layer, as ``bias_behind``."""

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gq_tvm.ops.torch_rounding import quantize_activations
+from gq_tvm.quantize.calibration.smoothing import USUAL
 from gq_tvm.quantize.drop_in.recurrent import State, weights_of_layer
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
@@ -38,6 +40,12 @@ class Costs:
     rows: Tensor
     inputs: Tensor
     weights: list[Tensor]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some frames count so much more than others that int8 rows would show it."""
+        q, scale = quantize_activations(self.rows, "int8")
+        return float(((q * scale - self.rows).square() * self.inputs).sum()) > USUAL
 
 
 class Sequences:
