@@ -28,9 +28,9 @@ from gq_tvm.targets import Target
 
 @tvm.transform.module_pass(opt_level=0)
 class ChooseKernel(ModulePass):
-    """Choose for every codebook_linear, _lstm and _gru, into ``Parameters.choices``.
+    """Choose for every linear and recurrent layer, into ``Parameters.choices``.
 
-    Both products of a recurrent layer are in one kernel, so their families are chosen together.
+    The products of a recurrent layer are in one kernel, so their families are chosen together.
     Layers that share a weight share its layout too, so that it is packed once: the one with the
     fewest rows, which has the least time to spare, decides.
 
@@ -78,8 +78,8 @@ class ChooseKernel(ModulePass):
     ) -> list[Choice]:
         """Choose for the products of a call, called `names`, as their leaders want it."""
         able = list(map(self._able, products, names))
-        # A recurrent layer computes its second product, of one row, for each row of its first.
-        calls = [1, max(1, leaders[0].usual_rows)]
+        # A recurrent layer computes its others, of one row, for each row of its first product.
+        calls = [1, *[max(1, leaders[0].usual_rows)] * (len(products) - 1)]
         otherwise = "model" if self.forced is None else "asked for"
         best = self.chooser.best(leaders, able, calls, otherwise)
         return list(map(self._follow, products, leaders, best))

@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
+from gq_tvm.ops.checks_recurrent import LAYERS
 from gq_tvm.passes.operators import (
     PACKED,
     attributes,
@@ -49,7 +50,7 @@ class LowerCodebook(ModulePass):
         if not is_operator(call, PACKED):
             return None
         at = attributes(call)
-        lower = getattr(self, f"_{at['kind']}")
+        lower = self._recurrent if at["kind"] in LAYERS else getattr(self, f"_{at['kind']}")
         return lower(rewriter, call, at, tuple(int(size) for size in at["shape"]))
 
     def _linear(
@@ -73,23 +74,21 @@ class LowerCodebook(ModulePass):
     def _recurrent(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
     ) -> relax.Expr:
-        x_part, h_part = self._choices(at)
+        x_part, h_part, *behind = self._choices(at)
         steps = known(shape_of(call.args[0])[1])
         frames = Frames(steps, bool(at["reverse"]), bool(at["more"]))
         # The kernel is for any number of sequences.
         x_part = replace(x_part, product=replace(x_part.product, rows=None))
         kernel = self._kernels.get(
             rewriter,
-            (at["kind"], x_part, h_part, frames),
+            (at["kind"], x_part, h_part, *behind, frames),
             lambda: h_part.family.recurrent(
-                at["kind"], x_part, h_part, frames, self._parallel(h_part)
+                at["kind"], [x_part, h_part, *behind], frames, self._parallel(h_part)
             ),
         )
         return self._call(
             rewriter, at, kernel, call.args, [list(field.shape) for field in call.ty.fields]
         )
-
-    _lstm = _gru = _recurrent
 
     def _choices(self, at: dict[str, Any]) -> list[Choice]:
         """How the parts of a call are computed."""

@@ -1,7 +1,7 @@
 """Find the weights that are codebooks: spelled in plain PyTorch, or floats of few values.
 
-``F.linear(x, codebook[indices.long()], bias)``, a convolution and ``F.embedding`` of such a weight
-become codebook operators. The weight may be whatever constants are computed to (see
+``F.linear(x, codebook[indices.long()], bias)``, a convolution, ``F.embedding`` and recurrent layers
+of such weights become codebook operators. The weight may be whatever constants are computed to (see
 ``relax_tools.constants``): less zero points and times scales of the tensor, its rows or groups of
 inputs it is the codebook it is spelled as; of few values, the codebook that has these (see
 ``ops.palettes``). A look-up among constants that is neither is told of: it becomes a float weight.
@@ -18,17 +18,23 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
+from gq_tvm.ops.checks_recurrent import CELLS, functions_of
 from gq_tvm.ops.weight import Weight
 from gq_tvm.passes.found_weight import weight_in
 from gq_tvm.passes.operators import (
     CONV1D,
+    CONV2D,
     LINEAR,
+    RECURRENT,
+    RECURRENT_LAYERS,
     WEIGHTS,
     attributes,
     behind_weights,
     codebook_conv1d,
+    codebook_conv2d,
     codebook_embedding,
     codebook_linear,
+    codebook_recurrent,
     form_of,
     is_float,
     is_operator,
@@ -45,6 +51,7 @@ from gq_tvm.passes.relax_tools.constants import Constants, LookUp
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 
 _MOST_NAMED = 4  # in the sentence on what was found
+_LAYOUTS = ("NCW", "OIW", "NCW"), ("NCHW", "OIHW", "NCHW")  # of data, weight and outputs
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -126,8 +133,10 @@ class _Layers:
         """The layer that a call is, or None."""
         if is_operator(call, "relax.matmul"):
             return self._linear(rewriter, call)
-        if is_operator(call, "relax.nn.conv1d"):
-            return self._conv1d(call)
+        if is_operator(call, "relax.nn.conv1d", "relax.nn.conv2d"):
+            return self._convolution(call)
+        if is_operator(call, RECURRENT):
+            return self._recurrent(call)
         if is_operator(call, "relax.take"):
             return self._embedding(rewriter, call)
         if is_operator(call, "relax.add"):
@@ -150,28 +159,65 @@ class _Layers:
         bias, held = self._no_bias(weight), weight_constants(weight)
         return codebook_linear(x, held, bias, activation=self.activation, layer=layer)
 
-    def _conv1d(self, call: relax.Call) -> relax.Call | None:
-        at = call.attrs
-        left, right = (int(one) for one in at.padding)
+    def _convolution(self, call: relax.Call) -> relax.Call | None:
+        at, (x, _), axes = call.attrs, call.args, call.args[0].ty.ndim - 2
+        ends, groups = [int(one) for one in at.padding], int(at.groups)
+        left, right = ends[:axes], ends[axes:]
         layouts = str(at.data_layout), str(at.kernel_layout), str(at.out_layout)
-        if layouts != ("NCW", "OIW", "NCW") or left != right or not is_float(call.args[0]):
+        if layouts not in _LAYOUTS or left != right or not is_float(x):
             return None
-        found = self._weight(call.args[1])
-        if found is None or self.constants.of(call.args[0]) is not None:
+        found = None if axes > 1 and groups > 1 else self._weight(call.args[1])
+        if found is None or self.constants.of(x) is not None:
             return None
         weight, layer = found
-        groups = int(at.groups)
+        stride, dilation = ([int(one) for one in sizes] for sizes in (at.strides, at.dilation))
+        operands = x, weight_constants(weight), self._no_bias(weight)
+        if axes > 1:
+            return codebook_conv2d(
+                *operands,
+                stride=stride,
+                padding=left,
+                dilation=dilation,
+                activation=self.activation,
+                layer=layer,
+            )
         return codebook_conv1d(
-            call.args[0],
-            weight_constants(weight),
-            self._no_bias(weight),
-            stride=int(at.strides[0]),
-            padding=left,
-            dilation=int(at.dilation[0]),
+            *operands,
+            stride=stride[0],
+            padding=left[0],
+            dilation=dilation[0],
             groups=groups,
             activation=self.activation if groups == 1 else "fp32",
             layer=layer,
         )
+
+    def _recurrent(self, call: relax.Call) -> relax.Call | None:
+        """The layer by weights in codebooks; None if there is no such, or one is in float."""
+        at = attributes(call)
+        functions = functions_of(at["cell"], at["functions"])
+        own = 1 + CELLS[at["cell"]].states
+        ih, hh, bias_ih, bias_hh, *more = call.args[own:]
+        weights, lengths = [ih, hh, *more[: at["projection"]]], more[at["projection"] :]
+        for operator, kind in RECURRENT_LAYERS.items():
+            alike = kind.cell == at["cell"] and functions_of(kind.cell, kind.functions) == functions
+            if not alike or len(kind.parts) != len(weights) or at["clip"]:
+                continue
+            found = [self._weight(one) for one in weights]
+            known = [self.constants.of(one) for one in (bias_ih, bias_hh)]
+            biases = [one for one in known if isinstance(one, np.ndarray)]
+            if None in found or len(biases) < 2:
+                return None
+            kept = biases if len(kind.biases) > 1 else [biases[0] + biases[1]]
+            arrays = [one for weight in found if weight for one in weight_constants(weight[0])]
+            return codebook_recurrent(
+                operator,
+                [*call.args[:own], *arrays, *map(relax.const, kept)],
+                lengths[0] if lengths else None,
+                reverse=bool(at["reverse"]),
+                activation=self.activation,
+                layer=at["layer"],
+            )
+        return None
 
     def _embedding(self, rewriter: CallRewriter, call: relax.Call) -> relax.Call | None:
         rows, ids = call.args
@@ -189,12 +235,12 @@ class _Layers:
     ) -> relax.Call | None:
         """A layer made here with the constant that is added to it alone as its bias."""
         layer = rewriter.builder_.lookup_binding(product) if _is_var(product) else None
-        if not is_operator(layer, LINEAR, CONV1D) or len(self.users.get(product, ())) != 1:
+        if not is_operator(layer, LINEAR, CONV1D, CONV2D) or len(self.users.get(product, ())) != 1:
             return None
         bias = self.constants.of(summand)
         bias = bias.values() if isinstance(bias, LookUp) else bias
         rows, at = shape_of(layer.args[1])[0], behind_weights(layer)
-        form = (rows, 1) if is_operator(layer, CONV1D) else (rows,)
+        form = (rows, *[1] * (0 if is_operator(layer, LINEAR) else layer.args[0].ty.ndim - 2))
         if bias is None or bias.dtype != np.float32 or layer.args[at] not in self._zeros:
             return None
         if bias.size != rows or bias.shape[-len(form) :] != form:

@@ -24,14 +24,12 @@ from tvm import relax
 from tvm.ir import GenericConst, Op, _ffi_api
 
 from gq_tvm.ops.checks import bits_of, group_size, groups_of, kept_as
-from gq_tvm.ops.checks_recurrent import CELLS
+from gq_tvm.ops.checks_recurrent import CELLS, LAYERS, Layer
 from gq_tvm.ops.weight import Outliers, Weight
 from gq_tvm.schedules.epilogue import Epilogue
 
 PACKED = "relax.gq.packed"
 LINEAR = "relax.gq.codebook_linear"
-LSTM = "relax.gq.codebook_lstm"
-GRU = "relax.gq.codebook_gru"
 CONV1D = "relax.gq.codebook_conv1d"
 CONV2D = "relax.gq.codebook_conv2d"
 DEPTHWISE = "relax.gq.codebook_depthwise"
@@ -40,19 +38,23 @@ RECURRENT = "relax.gq.recurrent"  # in float
 #: A convolution by a weight of floats, its bias added: `convolution`.
 CONVOLUTION = "relax.gq.convolution"
 
-# Where an operator's weights begin among its arguments, by the *part* of the call they are of.
-WEIGHTS = {LSTM: {"_ih": 3, "_hh": 9}, GRU: {"_ih": 2, "_hh": 8}} | {
-    one: {"": 1} for one in (LINEAR, CONV1D, CONV2D, DEPTHWISE, EMBEDDING)
+#: The recurrent layers with weights in codebooks.
+RECURRENT_LAYERS: dict[str, Layer] = {
+    f"relax.gq.codebook_{name}": kind for name, kind in LAYERS.items()
 }
 _ARRAYS = ("indices", "codebook", "scale", "zero", "positions", "values")
+
+# Where an operator's weights begin among its arguments, by the *part* of the call they are of.
+WEIGHTS = {
+    name: {part: 1 + len(kind.states) + n * len(_ARRAYS) for n, part in enumerate(kind.parts)}
+    for name, kind in RECURRENT_LAYERS.items()
+} | {one: {"": 1} for one in (LINEAR, CONV1D, CONV2D, DEPTHWISE, EMBEDDING)}
 
 #: The last arrays of a weight that has neither zero points nor outliers.
 NO_ZERO_OR_OUTLIERS = np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 #: Operators that give the same elements in another shape.
 RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
-
-GATES = {LSTM: 4, GRU: 3}  # of the recurrent layers
 
 
 def behind_weights(call: relax.Call) -> int:
@@ -142,19 +144,18 @@ def codebook_recurrent(
     activation: str,
     layer: str,
 ) -> relax.Call:
-    """One layer of an LSTM or a GRU in one direction.
+    """One recurrent layer in one direction; see ``ops.reference_recurrent.codebook_recurrent``.
 
     Args:
-        operator: `LSTM` or `GRU`.
-        inputs: x f32 [B, T, I], h0 f32 [B, H], c0 f32 [B, H] (LSTM), the weights [gates * H, I] and
-            [gates * H, H], bias f32 [4H] (LSTM), or bias_ih and bias_hh f32 [3H] (GRU).
+        operator: One of `RECURRENT_LAYERS`.
+        inputs: x f32 [B, T, I], the parts of the state, the weights and the biases.
         lengths: i64 [B], or None for all frames.
         reverse: Whether the last frame comes first.
         activation: one of ``ops.checks.ACTIVATIONS``.
         layer: Name of the layer.
 
     Returns:
-        A tuple: y f32 [B, T, H], h f32 [B, H], c f32 [B, H] (LSTM).
+        A tuple: y f32 [B, T, P], and the parts of the last state.
     """
     attrs = {"activation": activation, "layer": layer, "reverse": int(reverse)}
     return _call(operator, [*inputs, *([] if lengths is None else [lengths])], attrs)
@@ -398,7 +399,7 @@ def _recurrent_type(call: relax.Call, _: Any) -> relax.Type:
     if call.op.name == RECURRENT:
         parts = CELLS[attributes(call)["cell"]].states
     else:
-        parts = WEIGHTS[call.op.name]["_ih"] - 1
+        parts = len(RECURRENT_LAYERS[call.op.name].states)
     sizes = [shape_of(one)[1] for one in call.args[1 : 1 + parts]]
     states = [relax.TensorType([batch, size], "float32") for size in sizes]
     return relax.TupleType([relax.TensorType([batch, steps, sizes[0]], "float32"), *states])
@@ -456,8 +457,7 @@ def _register() -> None:
     linear = ("x", *_ARRAYS, "bias")
     for name, arguments, infer in (
         (LINEAR, None, _linear_type),  # with or without a residual
-        (LSTM, None, _recurrent_type),  # with or without lengths
-        (GRU, None, _recurrent_type),
+        *((name, None, _recurrent_type) for name in RECURRENT_LAYERS),  # with or without lengths
         (RECURRENT, None, _recurrent_type),
         (CONV1D, linear, _conv1d_type),
         (CONV2D, linear, _conv2d_type),

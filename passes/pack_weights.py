@@ -20,7 +20,7 @@ from tvm.ir import GenericConst, IRModule
 from gq_tvm.errors import Error
 from gq_tvm.passes.operators import (
     DEPTHWISE,
-    GRU,
+    RECURRENT_LAYERS,
     WEIGHTS,
     attributes,
     behind_weights,
@@ -61,7 +61,8 @@ class PackWeights(ModulePass):
         weights = [self._weight(call, at, part, choices.get(part)) for part in places]
         names = [name for weight in weights for name in weight.parameters]
         behind = behind_weights(call)
-        biases = ("bias_ih", "bias_hh") if is_operator(call, GRU) else ("bias",)
+        recurrent = RECURRENT_LAYERS.get(call.op.name)
+        biases = [f"bias{end}" for end in (recurrent.biases if recurrent else ("",))]
         arguments = call.args[behind : behind + len(biases)]
         for name, part, bias in zip(biases, places, arguments, strict=False):
             array = _bias(choices.get(part), _constant(bias, at["layer"]))

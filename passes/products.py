@@ -7,8 +7,8 @@ from math import prod
 from tvm import relax
 
 from gq_tvm.passes.operators import (
-    GATES,
     LINEAR,
+    RECURRENT_LAYERS,
     WEIGHTS,
     attributes,
     form_of,
@@ -25,16 +25,18 @@ def products_of(call: relax.Call) -> dict[str, Product]:
 
     Empty if its operator's kernel does not come from a kernel family.
     """
-    if not is_operator(call, LINEAR, *GATES):
+    if not is_operator(call, LINEAR, *RECURRENT_LAYERS):
         return {}
-    at, gates = attributes(call), GATES.get(call.op.name, 0)
+    at, recurrent = attributes(call), RECURRENT_LAYERS.get(call.op.name)
     sizes = shape_of(call.args[0])[:-1]
     frames = prod(sizes) if all(isinstance(size, int) for size in sizes) else None
-    glu = not gates and Epilogue.parse(at["epilogue"]).glu
+    glu = recurrent is None and Epilogue.parse(at["epilogue"]).glu
     products = {}
     for part in WEIGHTS[call.op.name]:
         n, k = shape_of(weight_arguments(call, part)[0])
-        rows = 1 if part == "_hh" else frames  # h: step by step, one sequence after another
+        # Of the state: step by step, one sequence after another.
+        rows = 1 if part in ("_hh", "_hr") else frames
+        gates = 0 if recurrent is None or part == "_hr" else recurrent.gates
         form = form_of(call, part)
         products[part] = Product(
             n, k, activation=at["activation"], rows=rows, gates=gates, glu=glu, **form

@@ -7,7 +7,7 @@ PrimFuncs. The passes know nothing else of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import log2
 from typing import Any, ClassVar
@@ -46,7 +46,7 @@ class Product:
             ``"int1"``.
         rows: Rows of the activations; None if known only at run time.
         gates: Of a product of a recurrent layer, n = gates * H: 4 of an LSTM (in PyTorch's order
-            i, f, g, o), 3 of a GRU (r, z, n); else 0.
+            i, f, g, o), 3 of a GRU (r, z, n), 1 of an RNN; else 0.
         glu: The product ends in a gated linear unit: n is even, the outputs are n / 2.
         group: Inputs that share a scale: 16, 32, 64 or 128, the last of a row may be fewer; 0 if
             all do.
@@ -247,42 +247,37 @@ class Family(ABC):
         """
 
     def recurrent(
-        self,
-        cell: str,
-        x_part: Choice,
-        h_part: Choice,
-        frames: Frames,
-        parallel: bool = False,
+        self, name: str, parts: Sequence[Choice], frames: Frames, parallel: bool = False
     ) -> tirx.PrimFunc:
         """The kernel of a recurrent layer over all its steps; asked of the h-part's family.
 
-        Its arguments: x f32 [B, T, I], each part of the old state f32 [B, H] (h, and c of an LSTM),
-        the operands of the x-part (n = gates * H, k = I), those of the h-part (k = H), the bias
-        f32 [Np] (of a GRU one for each part), lengths i64 [B] if `frames` has them, and the outputs
-        y f32 [B, T, H] and each part of the new state f32 [B, H]. B is symbolic.
+        Its arguments: x f32 [B, T, I], each part of the old state (h f32 [B, P], of an LSTM also c
+        f32 [B, H]), the operands of each part, the biases f32 [Np], lengths i64 [B] if `frames` has
+        them, and the outputs y f32 [B, T, P] and each part of the new state. B is symbolic.
 
         Args:
-            cell: ``"lstm"`` or ``"gru"``.
-            x_part: The input product.
-            h_part: The recurrent product.
+            name: One of ``ops.checks_recurrent.LAYERS``.
+            parts: The products by its weights: of the input (n = gates * H, k = I), of the state
+                (k = P), and of a projected LSTM what its h is projected by (n = P, k = H).
             frames: Which there are.
             parallel: Whether it may use the runtime's threads.
 
         Raises:
-            Error: the families of the two products cannot share a kernel.
+            Error: the families of the products cannot share a kernel.
         """
-        if x_part.family.loops != self.loops:
-            raise Error(
-                f"kernels {x_part.family.name} and {self.name} cannot share a recurrent layer; ask "
-                "for one kernel with --kernel"
-            )
-        return self._recurrent(cell, x_part, h_part, frames, parallel)
+        for part in parts:
+            if part.family.loops != self.loops:
+                raise Error(
+                    f"kernels {part.family.name} and {self.name} cannot share a recurrent layer; "
+                    "ask for one kernel with --kernel"
+                )
+        return self._recurrent(name, parts, frames, parallel)
 
     @abstractmethod
     def _recurrent(
-        self, cell: str, x_part: Choice, h_part: Choice, frames: Frames, parallel: bool
+        self, name: str, parts: Sequence[Choice], frames: Frames, parallel: bool
     ) -> tirx.PrimFunc:
-        """See `recurrent`; both families have the same loops."""
+        """See `recurrent`; all families have the same loops."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Cells of LSTMs and GRUs, one step each, as the products and gates they are made of."""
+"""Cells of recurrent layers, one step each, as the products and gates they are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,9 +48,25 @@ def gru_cell(
     return (h - n) * (z + z_h).sigmoid() + n
 
 
+def rnn_cell(
+    x: Tensor,
+    h: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+    *,
+    function: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """``aten.rnn_tanh_cell`` and ``rnn_relu_cell``: x [B, I], h [B, H] -> h."""
+    return function(functional.linear(x, w_ih, b_ih) + functional.linear(h, w_hh, b_hh))
+
+
 _CELLS: dict[Any, Callable[..., Any]] = {
     _aten.lstm_cell.default: lstm_cell,
     _aten.gru_cell.default: gru_cell,
+    _aten.rnn_tanh_cell.default: partial(rnn_cell, function=torch.tanh),
+    _aten.rnn_relu_cell.default: partial(rnn_cell, function=torch.relu),
 }
 
 

@@ -148,7 +148,9 @@ def _embedding(node: fx.Node, values: Values) -> Match | None:
     return _made(node, nn.Embedding, options, {"weight": weight}, given["indices"])
 
 
-def _recurrent(kind: type[nn.RNNBase], gates: int) -> Callable[[fx.Node, Values], Match | None]:
+def _recurrent(
+    kind: type[nn.RNNBase], gates: int, **more: Any
+) -> Callable[[fx.Node, Values], Match | None]:
     def matched(node: fx.Node, values: Values) -> Match | None:
         given = _arguments(node)
         state = given["hx"] if isinstance(given["hx"], list | tuple) else [given["hx"]]
@@ -179,6 +181,7 @@ def _recurrent(kind: type[nn.RNNBase], gates: int) -> Callable[[fx.Node, Values]
             "bias": given["has_biases"],
             "batch_first": given["batch_first"],
             "bidirectional": given["bidirectional"],
+            **more,
         }
         return _made(
             node, kind, options, dict(zip(named, weights, strict=True)), given["input"], *state
@@ -200,6 +203,8 @@ _MATCHES: dict[Any, Callable[[fx.Node, Values], Match | None]] = {
     _aten.embedding.default: _embedding,
     _aten.lstm.input: _recurrent(nn.LSTM, 4),
     _aten.gru.input: _recurrent(nn.GRU, 3),
+    _aten.rnn_tanh.input: _recurrent(nn.RNN, 1, nonlinearity="tanh"),
+    _aten.rnn_relu.input: _recurrent(nn.RNN, 1, nonlinearity="relu"),
 }
 
 

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from gq_tvm.exported.naming import module_of
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 
-_INDICES = re.compile(r"\.?indices(?:_ih)?(_l\d+)?$")
+_INDICES = re.compile(r"\.?indices(?:_ih)?(?:_(l(\d+)(_reverse)?))?$")
 
 
 class OperatorLayer(CodebookLayer):
@@ -47,7 +47,8 @@ def find_operators(program: ExportedProgram) -> dict[str, str]:
     """The path of the layer that each operator is, by the node's name.
 
     It is called as the buffers of its weight; where operators of two kinds share one, as the
-    modules they are in. Of the layers of an LSTM or GRU the last has the name of the whole.
+    modules they are in. Of the layers of a stack in one direction the last has the name of the
+    whole.
     """
     targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
     groups: dict[tuple[str, str], list[fx.Node]] = defaultdict(list)
@@ -58,18 +59,19 @@ def find_operators(program: ExportedProgram) -> dict[str, str]:
             if named is not None:
                 groups[named, str(node.target)].append(node)
     kinds: dict[str, int] = defaultdict(int)
-    last: dict[str, int] = defaultdict(int)
+    layers: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for target, _ in groups:
         kinds[target] += 1
-        path, number = _place(target)
-        last[path] = max(last[path], number)
+        path, layer = _place(target)
+        layers[path].append(layer)
     found: dict[str, str] = {}
     for (target, _), nodes in groups.items():
-        path, number = _place(target)
+        path, layer = _place(target)
+        both = any(one.endswith("_reverse") for _, one in layers[path])
         if kinds[target] > 1:
             path = module_of(nodes[0]) or path
-        elif number < last[path]:
-            path = f"{path}.l{number}"
+        elif both or layer < max(layers[path]):
+            path = f"{path}.{layer[1]}"
         found |= {node.name: path for node in nodes if path}
     return found
 
@@ -94,8 +96,8 @@ def overridden(target: Any, args: tuple[Any, ...], activation: str | None) -> tu
     return (*args[:at], activation, *args[at + 1 :])
 
 
-def _place(target: str) -> tuple[str, int]:
-    """The path that the indices at a target belong to, and the number of the layer there."""
+def _place(target: str) -> tuple[str, tuple[int, str]]:
+    """The path that the indices at a target belong to, and the layer there, by number and name."""
     match = _INDICES.search(target)
     assert match is not None
-    return target[: match.start()], int(match[1][2:]) if match[1] else 0
+    return target[: match.start()], (int(match[2] or 0), match[1] or "")

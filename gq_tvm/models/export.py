@@ -19,12 +19,10 @@ from torch.export.pt2_archive._package import package_pt2
 
 import gq_tvm.ops.torch_ops  # noqa: F401  (registers the operators the programs call)
 from gq_tvm import files
-from gq_tvm.errors import Error
 from gq_tvm.models.networks.network import Network
 from gq_tvm.models.networks.rnnt import RNNT
 from gq_tvm.models.torch_recogniser import description
 from gq_tvm.ops import METADATA
-from gq_tvm.quantize import CodebookLSTM
 from gq_tvm.speech.decoding import MAX_ENCODER_FRAMES
 from gq_tvm.speech.features import FeatureSettings
 
@@ -35,17 +33,10 @@ def save(
     path: str | Path,
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Write a recogniser whose weights are in codebooks as one file.
+    """Write a recogniser, its weights in codebooks or in float, as one file.
 
-    An interruption leaves the old file in place. Raises Error when the file cannot be written, and
-    when the model has float LSTMs: PyTorch unrolls those for one number of frames.
+    An interruption leaves the old file in place. Raises Error when the file cannot be written.
     """
-    lstms = [module for module in model.modules() if isinstance(module, nn.LSTM)]
-    if not all(isinstance(module, CodebookLSTM) for module in lstms):
-        raise Error(
-            "a model with float LSTMs cannot be exported for any number of frames; "
-            "put its weights into codebooks with quantize.convert or quantize.compress first"
-        )
     text = json.dumps(description(model, features, training).to_dict(), indent=1)
     packed = io.BytesIO()  # to a file that cannot grow PyTorch's writer ends the process
     package_pt2(packed, exported_programs=programs(model), extra_files={METADATA: text})

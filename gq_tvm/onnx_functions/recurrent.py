@@ -35,12 +35,12 @@ Step = Callable[[Body, str, Sequence[str]], list[str]]
 
 
 def codebook_lstm(body: Body, signature: Signature) -> list[str]:
-    """``ops.reference_recurrent.codebook_lstm``."""
+    """``ops.reference_recurrent.codebook_recurrent``."""
     return _codebook(body, signature, "lstm", ("bias", ""))
 
 
 def codebook_gru(body: Body, signature: Signature) -> list[str]:
-    """``ops.reference_recurrent.codebook_gru``."""
+    """``ops.reference_recurrent.codebook_recurrent``."""
     return _codebook(body, signature, "gru", ("bias_ih", "bias_hh"))
 
 

@@ -33,6 +33,44 @@ CELLS = {
     "rnn": Cell(1, 1, ("tanh",)),
 }
 
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator with its weights in codebooks: one layer in one direction.
+
+    Attributes:
+        cell: One of ``CELLS``.
+        functions: Its activation functions, "" for the usual ones.
+        parts: How the names of its weights end: those before x and before h, and an LSTM's
+            projection of h.
+        biases: How those of its biases end: one behind both products, or one behind each.
+    """
+
+    cell: str
+    functions: str = ""
+    parts: tuple[str, ...] = ("_ih", "_hh")
+    biases: tuple[str, ...] = ("",)
+
+    @property
+    def gates(self) -> int:
+        """Rows of the first two weights for each hidden state."""
+        return CELLS[self.cell].gates
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """A letter for each part of the state."""
+        return ("h", "c")[: CELLS[self.cell].states]
+
+
+#: The layers of ``reference_recurrent.codebook_recurrent``: the operator ``gq::codebook_`` + name.
+LAYERS = {
+    "lstm": Layer("lstm"),
+    "projected_lstm": Layer("lstm", parts=("_ih", "_hh", "_hr")),
+    "gru": Layer("gru", biases=("_ih", "_hh")),
+    "rnn_tanh": Layer("rnn"),
+    "rnn_relu": Layer("rnn", functions="relu"),
+}
+
 #: Activation functions of cells; hard_sigmoid is 0.2 x + 0.5 within [0, 1].
 FUNCTIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "softsign")
 
@@ -110,45 +148,35 @@ def check_longest(op: str, shortest: int, longest: int, frames: int) -> None:
         raise Error(f"{op}: a length of {wrong} is outside the {frames} frames of x.")
 
 
-def check_lstm(
-    op: str,
+def check_layer(
+    name: str,
     x: Any,
-    h0: Any,
-    c0: Any,
-    shape_ih: Sequence[Any],
-    shape_hh: Sequence[Any],
-    bias: Any,
+    state: Sequence[Any],
+    shapes: Sequence[Sequence[Any]],
+    biases: Sequence[Any],
     activation: str,
+    lengths: Any,
 ) -> None:
-    """What an LSTM with weights of these indices demands beside them."""
-    checks.check_dtype(op, c0=(c0, "float32"))
-    _check_products(op, 4, x, h0, shape_ih, shape_hh)
-    checks.check_shape(op, "c0", c0.shape, h0.shape)
-    checks.check_linear(op, x, shape_ih, bias, activation)
-
-
-def check_gru(
-    op: str,
-    x: Any,
-    h0: Any,
-    shape_ih: Sequence[Any],
-    shape_hh: Sequence[Any],
-    bias_ih: Any,
-    bias_hh: Any,
-    activation: str,
-) -> None:
-    """What a GRU with weights of these indices demands beside them."""
-    _check_products(op, 3, x, h0, shape_ih, shape_hh)
-    checks.check_linear(op, x, shape_ih, bias_ih, activation)
-    checks.check_linear(op, h0, shape_hh, bias_hh, activation)
-
-
-def _check_products(
-    op: str, gates: int, x: Any, h0: Any, shape_ih: Sequence[Any], shape_hh: Sequence[Any]
-) -> None:
-    checks.check_dtype(op, h0=(h0, "float32"))
+    """What a layer with weights of these indices demands, short of the values of ``lengths``."""
+    op, kind = f"codebook_{name}", LAYERS[name]
+    checks.check_dtype(op, **{f"{n}0": (one, "float32") for n, one in named_state(kind, state)})
     checks.check_shape(op, "x", x.shape, (None, None, None))
-    checks.check_shape(op, "h0", h0.shape, (x.shape[0], None))
-    hidden = h0.shape[1]
-    checks.check_shape(op, "indices_ih", shape_ih, (gates * hidden, x.shape[2]))
-    checks.check_shape(op, "indices_hh", shape_hh, (gates * hidden, hidden))
+    checks.check_shape(op, "h0", state[0].shape, (x.shape[0], None))
+    width, hidden = state[0].shape[1], state[-1].shape[1]
+    if "_hr" in kind.parts:
+        checks.check_shape(op, "c0", state[1].shape, (x.shape[0], None))
+        checks.check_shape(op, "indices_hr", shapes[2], (width, hidden))
+    elif len(state) > 1:
+        checks.check_shape(op, "c0", state[1].shape, state[0].shape)
+    rows = kind.gates * hidden
+    checks.check_shape(op, "indices_ih", shapes[0], (rows, x.shape[2]))
+    checks.check_shape(op, "indices_hh", shapes[1], (rows, width))
+    checks.check_linear(op, x, shapes[0], biases[0], activation)
+    for shape, bias in zip(shapes[1:], biases[1:], strict=False):
+        checks.check_linear(op, state[0], shape, bias, activation)
+    check_lengths(op, x, lengths)
+
+
+def named_state(kind: Layer, state: Sequence[Any]) -> list[tuple[str, Any]]:
+    """The parts of a state with their letters."""
+    return list(zip(kind.states, state, strict=True))

@@ -12,13 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gq_tvm.ops.checks_recurrent import (
-    check_gru,
-    check_lengths,
-    check_lstm,
-    check_recurrent,
-    functions_of,
-)
+from gq_tvm.ops.checks_recurrent import LAYERS, check_layer, check_recurrent, functions_of
 from gq_tvm.ops.reference import F32, product
 from gq_tvm.ops.weight import Weight
 
@@ -26,100 +20,63 @@ from gq_tvm.ops.weight import Weight
 Step = Callable[[NDArray, list[NDArray]], list[NDArray]]
 
 
-def codebook_lstm(
+def codebook_recurrent(
+    name: str,
     x: F32,
-    h0: F32,
-    c0: F32,
-    weight_ih: Weight,
-    weight_hh: Weight,
-    bias: F32 | None,
+    state: Sequence[F32],
+    weights: Sequence[Weight],
+    biases: Sequence[F32 | None],
     activation: str,
     lengths: NDArray[np.int64] | None = None,
     reverse: bool = False,
-) -> tuple[F32, F32, F32]:
-    """One LSTM layer in one direction, batch first, gates in the order i, f, g, o.
+) -> list[F32]:
+    """One recurrent layer in one direction, batch first, its weights in codebooks.
+
+    With G gates, what the cell of ``name`` computes stands at ``recurrent``; gates are in PyTorch's
+    order: i, f, g, o of an LSTM; r, z, n of a GRU, whose ``n = tanh(x-part + r * h-part)`` has the
+    h-part with its bias.
 
     Args:
+        name: One of ``checks_recurrent.LAYERS``.
         x: f32 [B, T, I].
-        h0: f32 [B, H].
-        c0: f32 [B, H].
-        weight_ih: [4H, I].
-        weight_hh: [4H, H].
-        bias: f32 [4H], the sum of PyTorch's two biases, or None.
-        activation: as for ``codebook_linear``; x is rounded once per frame, h once per step.
+        state: h0 f32 [B, P], of an LSTM also c0 f32 [B, H].
+        weights: [G * H, I] and [G * H, P]; of a projected LSTM also [P, H]. Without one P is H.
+        biases: f32 [G * H] or None: of a GRU PyTorch's two, else one, the sum of these.
+        activation: As for ``codebook_linear``; x is rounded once per frame, h once per step, and
+            once more before it is projected.
         lengths: See the module.
         reverse: The same.
 
     Returns:
-        y f32 [B, T, H], and the last h and c, f32 [B, H].
+        y f32 [B, T, P], and each part of the last state.
 
     Raises:
         Error: a shape, dtype, index or option is wrong.
     """
-    op = "codebook_lstm"
-    weight_ih.check(op)
-    weight_hh.check(op)
-    check_lstm(op, x, h0, c0, weight_ih.indices.shape, weight_hh.indices.shape, bias, activation)
-    check_lengths(op, x, lengths)
-    dtype = _carried(activation)
-    from_x = product(x.astype(dtype), weight_ih, activation)
+    kind = LAYERS[name]
+    for weight in weights:
+        weight.check(f"codebook_{name}")
+    check_layer(name, x, state, [w.indices.shape for w in weights], biases, activation, lengths)
+    # float64 carries the exact path; the others are float32 throughout, as kernels compute them.
+    dtype = np.float64 if activation == "fp32" else np.float32
+    own = [FUNCTIONS[one] for one in functions_of(kind.cell, kind.functions)]
+    from_x = product(x.astype(dtype), weights[0], activation)
+    if kind.cell == "gru" and biases[0] is not None:
+        from_x = from_x + biases[0]
+    bias = biases[-1]
 
     def step(part: NDArray, state: list[NDArray]) -> list[NDArray]:
-        gates = part + product(state[0], weight_hh, activation)
-        return _lstm_cell(gates if bias is None else gates + bias, state[1])
+        from_h = product(state[0], weights[1], activation)
+        if kind.cell == "gru":
+            return _gru_cell(part, from_h if bias is None else from_h + bias, state[0])
+        gates = part + from_h if bias is None else part + from_h + bias
+        if kind.cell == "rnn":
+            return [own[0](gates)]
+        h, c = _lstm_cell(gates, state[1])
+        return [h if len(weights) < 3 else product(h, weights[2], activation), c]
 
-    y, (h, c) = _scan(step, from_x, [h0.astype(dtype), c0.astype(dtype)], lengths, reverse)
-    return y, h, c
-
-
-def codebook_gru(
-    x: F32,
-    h0: F32,
-    weight_ih: Weight,
-    weight_hh: Weight,
-    bias_ih: F32 | None,
-    bias_hh: F32 | None,
-    activation: str,
-    lengths: NDArray[np.int64] | None = None,
-    reverse: bool = False,
-) -> tuple[F32, F32]:
-    """One GRU layer in one direction, batch first, gates in the order r, z, n.
-
-    PyTorch's: ``n = tanh(x-part + r * h-part)``, the h-part with its bias, ``h = (1 - z) n + z h``.
-
-    Args:
-        x: f32 [B, T, I].
-        h0: f32 [B, H].
-        weight_ih: [3H, I].
-        weight_hh: [3H, H].
-        bias_ih: f32 [3H] or None.
-        bias_hh: f32 [3H] or None.
-        activation: as for ``codebook_linear``; x is rounded once per frame, h once per step.
-        lengths: See the module.
-        reverse: The same.
-
-    Returns:
-        y f32 [B, T, H], and the last h, f32 [B, H].
-
-    Raises:
-        Error: a shape, dtype, index or option is wrong.
-    """
-    op = "codebook_gru"
-    weight_ih.check(op)
-    weight_hh.check(op)
-    shapes = weight_ih.indices.shape, weight_hh.indices.shape
-    check_gru(op, x, h0, *shapes, bias_ih, bias_hh, activation)
-    check_lengths(op, x, lengths)
-    dtype = _carried(activation)
-    from_x = product(x.astype(dtype), weight_ih, activation)
-    from_x = from_x if bias_ih is None else from_x + bias_ih
-
-    def step(part: NDArray, state: list[NDArray]) -> list[NDArray]:
-        from_h = product(state[0], weight_hh, activation)
-        return _gru_cell(part, from_h if bias_hh is None else from_h + bias_hh, state[0])
-
-    y, (h,) = _scan(step, from_x, [h0.astype(dtype)], lengths, reverse)
-    return y, h
+    y, after = _scan(step, from_x, [one.astype(dtype) for one in state], lengths, reverse)
+    return [y, *after]
 
 
 def recurrent(
@@ -263,8 +220,3 @@ def _gru_cell(
     n = g(n_x + (n_h if before else f(r_x + r_h) * n_h))
     z = f(z_x + z_h)
     return [(1 - z) * n + z * h]
-
-
-def _carried(activation: str) -> type[np.floating]:
-    # float64 carries the exact path; the others are float32 throughout, as kernels compute them.
-    return np.float64 if activation == "fp32" else np.float32

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gq_tvm.ops import checks_recurrent as checks
+from gq_tvm.ops.checks_recurrent import LAYERS, Layer
 from gq_tvm.ops.torch_weight import Operand, WeightTensors, operand, product
-
-_PARTS = ("_ih", "_hh")
-_WEIGHTS = ", ".join(
-    f"Tensor indices{part}, Tensor codebook{part}, Tensor? scale{part}, Tensor? zero{part}"
-    for part in _PARTS
-)
-_OUTLIERS = ", ".join(
-    f"Tensor? outlier_positions{part}=None, Tensor? outlier_values{part}=None" for part in _PARTS
-)
-_FRAMES = "Tensor? lengths=None, bool reverse=False"
 
 
 def scan(
@@ -57,55 +49,47 @@ def scan(
     return torch.stack(steps[::-1] if reverse else steps, 1), now
 
 
-def lstm_layer(
+def recurrent_layer(
+    name: str,
     x: Tensor,
-    h: Tensor,
-    c: Tensor,
-    weight_ih: Operand,
-    weight_hh: Operand,
-    bias: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Operand],
+    biases: Sequence[Tensor | None],
     lengths: Tensor | None = None,
     reverse: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One LSTM layer, batch first: x f32 [B, T, I] -> y f32 [B, T, H], and the last h and c."""
+) -> tuple[Tensor, list[Tensor]]:
+    """``reference_recurrent.codebook_recurrent`` of any weights: y, and the last state."""
 
-    def step(from_x: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return lstm_cell(from_x + product(state[0], weight_hh), bias, state[1])
+    def step(from_x: Tensor, state: list[Tensor]) -> list[Tensor]:
+        new = cell_step(name, from_x, product(state[0], weights[1]), state, biases)
+        return [product(new[0], weights[2]), *new[1:]] if len(weights) > 2 else new
 
-    y, (h, c) = scan(step, product(x, weight_ih), (h, c), lengths, reverse)
-    return y, h, c
-
-
-def lstm_cell(gates: Tensor, bias: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
-    """One LSTM step: gates f32 [B, 4H] (i, f, g, o), cell f32 [B, H] -> the new h and c."""
-    i, f, g, o = (gates if bias is None else gates + bias).chunk(4, dim=1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+    return scan(step, product(x, weights[0]), state, lengths, reverse)
 
 
-def gru_layer(
-    x: Tensor,
-    h: Tensor,
-    weight_ih: Operand,
-    weight_hh: Operand,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    lengths: Tensor | None = None,
-    reverse: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """One GRU layer, batch first: x f32 [B, T, I], h f32 [B, H] -> y f32 [B, T, H], the last h."""
+def cell_step(
+    name: str,
+    from_x: Tensor,
+    from_h: Tensor,
+    state: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """One step of a layer from both its products, f32 [B, G * H]; h is not projected yet."""
+    kind = LAYERS[name]
+    if kind.cell == "gru":
+        return [_gru_cell(from_x, from_h, biases[0], biases[1], state[0])]
+    gates = from_x + from_h
+    gates = gates if biases[0] is None else gates + biases[0]
+    if kind.cell == "rnn":
+        return [torch.relu(gates) if kind.functions == "relu" else torch.tanh(gates)]
+    i, f, g, o = gates.chunk(4, dim=1)
+    c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+    return [torch.sigmoid(o) * torch.tanh(c), c]
 
-    def step(from_x: Tensor, state: list[Tensor]) -> tuple[Tensor]:
-        return (gru_cell(from_x, product(state[0], weight_hh), bias_ih, bias_hh, state[0]),)
 
-    y, (h,) = scan(step, product(x, weight_ih), (h,), lengths, reverse)
-    return y, h
-
-
-def gru_cell(
+def _gru_cell(
     from_x: Tensor, from_h: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None, h: Tensor
 ) -> Tensor:
-    """One GRU step: both products f32 [B, 3H] (r, z, n), state f32 [B, H] -> the new state."""
     if bias_ih is not None:
         from_x = from_x + bias_ih
     if bias_hh is not None:
@@ -115,61 +99,91 @@ def gru_cell(
     return n + torch.sigmoid(z_x + z_h) * (h - n)
 
 
-@torch.library.custom_op(
-    "gq::codebook_lstm",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor h0, Tensor c0, {_WEIGHTS}, Tensor? bias, str activation,"
-    f" {_OUTLIERS}, {_FRAMES}) -> (Tensor, Tensor, Tensor)",
-)
-def codebook_lstm(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """``reference_recurrent.codebook_lstm``: x f32 [B, T, I] -> y f32 [B, T, H], h and c [B, H].
+@dataclass(frozen=True)
+class _Given:
+    """The arguments of an operator, apart."""
 
-    Behind the inputs: the coded tensors of both weights, bias f32 [4H] or None, activation, the
-    outliers of both, lengths i64 [B] or None, reverse.
+    x: Tensor
+    state: list[Tensor]
+    weights: list[WeightTensors]
+    biases: list[Tensor | None]
+    activation: str
+    lengths: Tensor | None
+    reverse: bool
+
+    @staticmethod
+    def of(kind: Layer, x: Tensor, *rest: Any) -> _Given:
+        """Those of a call, the last of which may be left out."""
+        given = iter(rest)
+
+        def take(count: int) -> list[Any]:
+            return [next(given, None) for _ in range(count)]
+
+        state = take(len(kind.states))
+        coded = [take(4) for _ in kind.parts]
+        biases, (activation,) = take(len(kind.biases)), take(1)
+        weights = [WeightTensors(*four, *take(2)) for four in coded]
+        lengths, reverse = take(2)
+        return _Given(x, state, weights, biases, activation, lengths, bool(reverse))
+
+    def check(self, name: str, values: bool) -> None:
+        """Refuse what is wrong; ``values=False`` leaves out what fake tensors lack."""
+        op = f"codebook_{name}"
+        for weight in self.weights:
+            weight.check(op, values=values)
+        shapes = [weight.indices.shape for weight in self.weights]
+        checks.check_layer(
+            name, self.x, self.state, shapes, self.biases, self.activation, self.lengths
+        )
+        check_frames(op, self.x, self.lengths, values)
+
+
+def _register(name: str, kind: Layer) -> None:
+    """Make ``gq::codebook_`` + name an operator.
+
+    It takes x, the state, the coded tensors of each weight, the biases, the activation, the
+    outliers of each weight, lengths i64 [B] or None and whether the last frame comes first.
     """
-    ih, hh, (bias, activation), frames = _arguments(1, *rest)
-    _check_lstm(x, h0, c0, ih, hh, bias, activation, frames=frames, values=True)
-    # The outputs of an operator may not be its inputs, as they would be without any frame.
-    states = h0.clone(), c0.clone()
-    return lstm_layer(x, *states, operand(ih, activation), operand(hh, activation), bias, *frames)
+    weights = ", ".join(
+        f"Tensor indices{part}, Tensor codebook{part}, Tensor? scale{part}, Tensor? zero{part}"
+        for part in kind.parts
+    )
+    outliers = ", ".join(
+        f"Tensor? outlier_positions{part}=None, Tensor? outlier_values{part}=None"
+        for part in kind.parts
+    )
+    state = ", ".join(f"Tensor {one}0" for one in kind.states)
+    biases = ", ".join(f"Tensor? bias{one}" for one in kind.biases)
+    results = ", ".join(["Tensor"] * (1 + len(kind.states)))
+
+    def run(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        given = _Given.of(kind, x, *rest)
+        given.check(name, values=True)
+        held = [operand(weight, given.activation) for weight in given.weights]
+        # The outputs of an operator may not be its inputs, as they would be without any frame.
+        first = [one.clone() for one in given.state]
+        frames = given.lengths, given.reverse
+        y, after = recurrent_layer(name, x, first, held, given.biases, *frames)
+        return y, *after
+
+    def fake(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        given = _Given.of(kind, x, *rest)
+        given.check(name, values=False)
+        y = x.new_empty([x.shape[0], x.shape[1], given.state[0].shape[1]])
+        return y, *(one.new_empty(one.shape) for one in given.state)
+
+    made = torch.library.custom_op(
+        f"gq::codebook_{name}",
+        run,
+        mutates_args=(),
+        schema=f"(Tensor x, {state}, {weights}, {biases}, str activation, {outliers},"
+        f" Tensor? lengths=None, bool reverse=False) -> ({results})",
+    )
+    made.register_fake(fake)
 
 
-@codebook_lstm.register_fake
-def _(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    ih, hh, (bias, activation), frames = _arguments(1, *rest)
-    _check_lstm(x, h0, c0, ih, hh, bias, activation, frames=frames, values=False)
-    y = x.new_empty([x.shape[0], x.shape[1], h0.shape[1]])
-    return y, h0.new_empty(h0.shape), c0.new_empty(c0.shape)
-
-
-@torch.library.custom_op(
-    "gq::codebook_gru",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor h0, {_WEIGHTS}, Tensor? bias_ih, Tensor? bias_hh, str activation,"
-    f" {_OUTLIERS}, {_FRAMES}) -> (Tensor, Tensor)",
-)
-def codebook_gru(x: Tensor, h0: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """``reference_recurrent.codebook_gru``: x f32 [B, T, I] -> y f32 [B, T, H] and h f32 [B, H].
-
-    Behind the inputs: the coded tensors of both weights, two biases f32 [3H] or None, activation,
-    the outliers of both, lengths i64 [B] or None, reverse.
-    """
-    ih, hh, (*biases, activation), frames = _arguments(2, *rest)
-    _check_gru(x, h0, ih, hh, *biases, activation, frames=frames, values=True)
-    held = operand(ih, activation), operand(hh, activation)
-    # The outputs of an operator may not be its inputs, as they would be without any frame.
-    return gru_layer(x, h0.clone(), *held, biases[0], biases[1], *frames)
-
-
-@codebook_gru.register_fake
-def _(x: Tensor, h0: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    ih, hh, (*biases, activation), frames = _arguments(2, *rest)
-    _check_gru(x, h0, ih, hh, *biases, activation, frames=frames, values=False)
-    return x.new_empty([x.shape[0], x.shape[1], h0.shape[1]]), h0.new_empty(h0.shape)
-
-
-#: Lengths i64 [B] or None, and whether the last frame comes first.
-Frames = tuple[Tensor | None, bool]
+for _name, _kind in LAYERS.items():
+    _register(_name, _kind)
 
 
 def check_frames(op: str, x: Tensor, lengths: Tensor | None, values: bool) -> None:
@@ -177,46 +191,3 @@ def check_frames(op: str, x: Tensor, lengths: Tensor | None, values: bool) -> No
     checks.check_lengths(op, x, lengths)
     if values and lengths is not None and lengths.numel():
         checks.check_longest(op, int(lengths.min()), int(lengths.max()), x.shape[1])
-
-
-def _arguments(
-    biases: int, *rest: Any
-) -> tuple[WeightTensors, WeightTensors, tuple[Any, ...], Frames]:
-    """Both weights, ``biases`` biases and the activation, frames; the last may be left out."""
-    behind = 8 + biases + 1
-    last = (*rest[behind:], *(None,) * 6)[:6]
-    ih, hh = WeightTensors(*rest[:4], *last[:2]), WeightTensors(*rest[4:8], *last[2:4])
-    return ih, hh, rest[8:behind], (last[4], bool(last[5]))
-
-
-def _check_lstm(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    ih: WeightTensors,
-    hh: WeightTensors,
-    *rest: Any,
-    frames: Frames,
-    values: bool,
-) -> None:
-    op = "codebook_lstm"
-    ih.check(op, values=values)
-    hh.check(op, values=values)
-    checks.check_lstm(op, x, h0, c0, ih.indices.shape, hh.indices.shape, *rest)
-    check_frames(op, x, frames[0], values)
-
-
-def _check_gru(
-    x: Tensor,
-    h0: Tensor,
-    ih: WeightTensors,
-    hh: WeightTensors,
-    *rest: Any,
-    frames: Frames,
-    values: bool,
-) -> None:
-    op = "codebook_gru"
-    ih.check(op, values=values)
-    hh.check(op, values=values)
-    checks.check_gru(op, x, h0, ih.indices.shape, hh.indices.shape, *rest)
-    check_frames(op, x, frames[0], values)

@@ -25,7 +25,14 @@ from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookEmbedding,
     CodebookLinear,
 )
-from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
+from gq_tvm.quantize.deployed.codebook_recurrent import (
+    CodebookGRU,
+    CodebookGRUCell,
+    CodebookLSTM,
+    CodebookLSTMCell,
+    CodebookRNN,
+    CodebookRNNCell,
+)
 from gq_tvm.quantize.describe import Report, WeightReport, describe
 from gq_tvm.quantize.load_weights import load_weights
 from gq_tvm.quantize.losses import Loss, Losses, losses
@@ -39,9 +46,13 @@ __all__ = [
     "CodebookConv2d",
     "CodebookEmbedding",
     "CodebookGRU",
+    "CodebookGRUCell",
     "CodebookLSTM",
+    "CodebookLSTMCell",
     "CodebookLinear",
     "CodebookMultiheadAttention",
+    "CodebookRNN",
+    "CodebookRNNCell",
     "Interrupted",
     "Loss",
     "Losses",

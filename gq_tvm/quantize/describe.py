@@ -14,6 +14,7 @@ from gq_tvm.columns import columns
 from gq_tvm.ops.weight import packed_bytes
 from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.copying import check_is_model
+from gq_tvm.quantize.drop_in.replacement import factors_of
 from gq_tvm.quantize.drop_in.supported import LEFT_IN_FLOAT, WeightPlace, find_weights
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
@@ -98,13 +99,12 @@ def describe(model: nn.Module) -> Report:
                 asked = LEFT_IN_FLOAT if quantised else "not prepared"
                 add(w.parameter, w.name, shape, (32, "fp32", 4 * prod(shape), w.obstacle or asked))
         if isinstance(module, CodebookLayer):
-            factors = getattr(module, "input_scale", None)  # in front of the first weight
             for attribute, cw in module.codebook_weights():
                 name = f"{module_name}.{attribute}" if module_name else attribute
                 activation = module.activation_of(attribute)
                 form, size = (cw.bits, activation), cw.packed_bytes(activation)
-                if factors is not None:
-                    size, factors = size + factors.nbytes, None
+                factors = getattr(module, factors_of(attribute), None)
+                size += 0 if factors is None else factors.nbytes
                 add(cw.indices, name, cw.indices.shape, (*form, size, ""))
             continue
         for attribute, buffer in module.named_buffers(recurse=False):

@@ -14,22 +14,12 @@ from gq_tvm.errors import Error
 from gq_tvm.ops.checks import check_activation
 from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.ops.weight import Weight
-from gq_tvm.quantize.deployed.codebook_layers import (
-    CodebookConv1d,
-    CodebookEmbedding,
-    CodebookLayer,
-    CodebookLinear,
-)
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer, OneWeight
 from gq_tvm.quantize.drop_in.copying import check_is_model
 from gq_tvm.quantize.drop_in.replacement import become
-from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights, layer_kind
+from gq_tvm.quantize.drop_in.supported import KINDS, WeightPlace, find_weights, layer_kind
 from gq_tvm.weight_files import Weights, read_weights
 
-_LAYERS: dict[type[nn.Module] | None, type[CodebookLayer]] = {
-    nn.Linear: CodebookLinear,
-    nn.Conv1d: CodebookConv1d,
-    nn.Embedding: CodebookEmbedding,
-}
 _MOST_NAMED = 5
 
 
@@ -111,7 +101,8 @@ def _check_shape(name: str, weight: Weight | Tensor, held: Tensor) -> None:
 
 def _becomes_codebook(place: WeightPlace) -> bool:
     kind = layer_kind(place.module)
-    return kind in _LAYERS and place.whole is None and place.obstacle is None
+    one = kind is not None and issubclass(KINDS[kind].deployed, OneWeight)
+    return one and place.whole is None and place.obstacle is None
 
 
 def _copy(held: Tensor, weight: Weight | Tensor) -> None:
@@ -121,14 +112,12 @@ def _copy(held: Tensor, weight: Weight | Tensor) -> None:
 
 
 def _hold(module: nn.Module, weight: WeightTensors, activation: str) -> None:
-    ours = _LAYERS[layer_kind(module)]
-    grouped = isinstance(module, nn.Conv1d) and module.groups > 1
-    kept = "fp32" if ours is CodebookEmbedding or grouped else activation
+    kind = KINDS[layer_kind(module) or type(module)]
+    kept = "fp32" if kind.meets_floats(module) else activation
     biases = {}
-    if ours is not CodebookEmbedding:
-        bias = module.bias
-        biases["bias"] = bias.detach() if isinstance(bias, Tensor) else None
-    become(module, ours)
+    if hasattr(module, "bias"):
+        biases["bias"] = module.bias.detach() if isinstance(module.bias, Tensor) else None
+    become(module, kind.deployed)
     assert isinstance(module, CodebookLayer)
     module.hold({"weight": weight}, biases, kept)
 

@@ -19,7 +19,7 @@ from gq_tvm.quantize.drop_in.computed_weights import fold
 from gq_tvm.quantize.drop_in.copying import check_is_model
 from gq_tvm.quantize.drop_in.replacement import Replacement, become
 from gq_tvm.quantize.drop_in.supported import (
-    LAYERS,
+    KINDS,
     WeightPlace,
     find_weights,
     layer_kind,
@@ -164,7 +164,7 @@ def attach(
     for module, held in layers.items():
         inside = f"{names[module]}." if names[module] else ""
         folded += [f"{inside}{attribute} ({by})" for attribute, by in fold(module).items()]
-        become(module, LAYERS[layer_kind(module) or type(module)][0])
+        become(module, KINDS[layer_kind(module) or type(module)])
         assert isinstance(module, QuantLayer)
         module.attach(
             {w.attribute: quantizers[id(w.parameter)] for w in held},
@@ -294,7 +294,7 @@ def _check_quantisable(pattern: str, matched: list[WeightPlace]) -> None:
 
 def _check_pairs(weights: list[WeightPlace], chosen: dict[int, int]) -> None:
     """Refuse one weight in float beside a quantised one of the same layer of an LSTM or GRU."""
-    pairs: dict[tuple[nn.Module, int], list[WeightPlace]] = defaultdict(list)
+    pairs: dict[tuple[nn.Module, str], list[WeightPlace]] = defaultdict(list)
     for w in weights:
         if w.layer is not None and w.obstacle is None:
             pairs[w.module, w.layer].append(w)
@@ -314,7 +314,7 @@ def _choose_activations(
     """The kind of activations each quantised weight meets."""
     explicit = {w: kind for p, kind in patterns.items() for w in matched_weights(p, weights)}
     kinds = {
-        w: "fp32" if _meets_floats(w.module) else explicit.get(w, default)
+        w: "fp32" if _meets_floats(w) else explicit.get(w, default)
         for w in weights
         if id(w.parameter) in chosen
     }
@@ -329,7 +329,6 @@ def _choose_activations(
     return kinds
 
 
-def _meets_floats(module: nn.Module) -> bool:
-    lookup_only = isinstance(module, nn.Embedding)
-    grouped = isinstance(module, nn.Conv1d) and module.groups > 1
-    return lookup_only or grouped
+def _meets_floats(w: WeightPlace) -> bool:
+    kind = layer_kind(w.module)
+    return kind is not None and KINDS[kind].meets_floats(w.module)

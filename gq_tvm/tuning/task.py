@@ -14,7 +14,7 @@ from gq_tvm.schedules import Choice, Product, Schedule, family
 from gq_tvm.schedules.choosing.threads import worth_threads
 from gq_tvm.schedules.family import written
 
-_KINDS = {3: ", GRU", 4: ", LSTM"}  # by gates
+_KINDS = {1: ", RNN", 3: ", GRU", 4: ", LSTM"}  # by gates
 
 
 @dataclass(frozen=True)

@@ -153,5 +153,5 @@ def _align(before: nn.Module, after: nn.Module) -> None:
     known = dict(before.named_modules())
     for name, layer in after.named_modules():
         other = known.get(name)
-        if isinstance(layer, OperatorLayer) and isinstance(other, nn.LSTM | nn.GRU):
+        if isinstance(layer, OperatorLayer) and isinstance(other, nn.RNNBase):
             layer.time_first = not other.batch_first

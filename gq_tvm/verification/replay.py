@@ -26,7 +26,8 @@ _SUMS = {
         "einsum",
         "scaled_dot_product_attention",
     ),
-    *("conv1d", "conv2d", "conv_transpose1d", "lstm", "gru", "layer_norm", "group_norm", "softmax"),
+    *("conv1d", "conv2d", "conv_transpose1d", "lstm", "gru", "rnn_tanh", "rnn_relu"),
+    *("layer_norm", "group_norm", "softmax"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks_recurrent import LAYERS
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.cpu.engine import KNOBS, Engine
 from gq_tvm.schedules.cpu.instruction_sets import INSTRUCTION_SETS
 from gq_tvm.schedules.cpu.instruction_sets.base import Lanes
-from gq_tvm.schedules.cpu.loops.cells import CELLS
+from gq_tvm.schedules.cpu.loops.cells import CELLS, ProjectedLSTMCell
 from gq_tvm.schedules.cpu.loops.linear import linear
 from gq_tvm.schedules.cpu.loops.recurrent import gate_order, recurrent
 from gq_tvm.schedules.cpu.outliers import TileOutliers
@@ -106,11 +108,14 @@ class VectorFamily(Family):
         return linear(self.engine(choice), product.rows, product.outputs, epilogue, parallel)
 
     def _recurrent(
-        self, cell: str, x_part: Choice, h_part: Choice, frames: Frames, parallel: bool
+        self, name: str, parts: Sequence[Choice], frames: Frames, parallel: bool
     ) -> tirx.PrimFunc:
-        inputs = cast(VectorFamily, x_part.family).engine(x_part)
-        hidden = h_part.product.k
-        return recurrent(CELLS[cell], inputs, self.engine(h_part), hidden, frames, parallel)
+        engines = [cast(VectorFamily, one.family).engine(one) for one in parts]
+        product, kind = parts[1].product, LAYERS[name]
+        cell = ProjectedLSTMCell if len(parts) > 2 else CELLS[kind.cell]
+        return recurrent(
+            cell, engines, product.n // product.gates, frames, parallel, functions=kind.functions
+        )
 
     def engine(self, choice: Choice) -> Engine:
         """The engine of a kernel, made anew."""

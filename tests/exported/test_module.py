@@ -193,21 +193,25 @@ def test_products_in_other_words_and_weights_that_are_read():
     assert "count" in again.state_dict
 
 
-def test_a_bidirectional_lstm_stays_in_float_with_a_reason():
+def test_recurrent_layers_of_both_directions_are_layers_again():
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm = nn.LSTM(6, 6, bidirectional=True)
+            self.lstm = nn.LSTM(6, 6, bidirectional=True, proj_size=3)
+            self.rnn = nn.RNN(6, 6, bidirectional=True, nonlinearity="relu")
+            self.cell = nn.RNNCell(12, 12)
             self.out = nn.Linear(12, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.out(self.lstm(x)[0])
+            y = self.rnn(self.lstm(x)[0])[0]
+            return self.out(self.cell(y[:, 0]))
 
     program = torch.export.export(Both().eval(), (torch.randn(3, 1, 6),))
     module = as_module({"main": program})
-    assert layers_of(module) == {"lstm": "LSTM", "out": "Linear"}
-    remarks = {one.name: one.remark for one in quantize.describe(module)}
-    assert remarks["lstm.weight_ih_l0_reverse"] == "a bidirectional LSTM is not supported"
+    kinds = {"lstm": "LSTM", "rnn": "RNN", "out": "Linear"}
+    cell = {f"cell.weight_{part}": "Linear" for part in ("ih", "hh")}
+    assert layers_of(module) == kinds | cell
+    assert all(one.remark == "not prepared" for one in quantize.describe(module))
     x = torch.randn(3, 1, 6)
     with torch.no_grad():
         assert torch.equal(module(x), ran(program, x)[0])

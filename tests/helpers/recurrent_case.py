@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gq_tvm.ops import reference_recurrent
+from gq_tvm.ops.checks_recurrent import LAYERS
+from gq_tvm.ops.reference_recurrent import codebook_recurrent
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Choice, Frames, Product, Schedule, family
 from gq_tvm.targets import Target
 from helpers.kernel_harness import Kernels
 
-GATES = {"lstm": 4, "gru": 3}
 #: A target of each kind, with a family and the activations it takes there.
 MACHINES = [
     ("x86-64-v4", "lookup", "int8"),
@@ -30,23 +30,26 @@ def recurrent_case(
     name: str,
     cell: str,
     activation: str,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     draw: Callable[[np.random.Generator, int, int, int], Weight],
 ) -> tuple[Any, list[Any], list[tuple[int, ...]], Any]:
-    """A layer of width, hidden states, sequences and steps of ``shape``.
+    """A layer of width, hidden states, sequences, steps and a projection's size of ``shape``.
 
-    ``draw(rng, rows, width, part)`` makes the weight of a part, 3 bits: 0 of x, 1 of the state.
+    ``draw(rng, rows, width, part)`` makes the weight of a part, 3 bits: 0 of x, 1 of the state,
+    2 of the projection.
     """
-    width, hidden, batch, steps = shape
-    gates, states = GATES[cell], 2 if cell == "lstm" else 1
+    width, hidden, batch, steps, *projected = shape
+    kind = LAYERS[cell]
+    gates, size = kind.gates, projected[0] if projected else hidden
     rng = np.random.default_rng([*shape, gates])
     parts, weights = [], []
-    for number, k in enumerate((width, hidden)):
-        weights.append(draw(rng, gates * hidden, k, number))
-        product = Product(gates * hidden, k, 3, activation, gates=gates).of(weights[-1])
-        parts.append(Choice(where, product, family(name), Schedule()))
-    biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in range(3 - states)]
-    kernel = family(name).recurrent(cell, parts[0], parts[1], Frames(steps))
+    sizes = ((gates * hidden, width), (gates * hidden, size), (size, hidden))
+    for number, (rows, k) in enumerate(sizes[: len(kind.parts)]):
+        weights.append(draw(rng, rows, k, number))
+        product = Product(rows, k, 3, activation, gates=gates if number < 2 else 0)
+        parts.append(Choice(where, product.of(weights[-1]), family(name), Schedule()))
+    biases = [rng.standard_normal(gates * hidden).astype(np.float32) for _ in kind.biases]
+    kernel = family(name).recurrent(cell, parts, Frames(steps))
     operands = [
         one
         for part, weight in zip(parts, weights, strict=True)
@@ -54,13 +57,10 @@ def recurrent_case(
     ]
     packed = [part.family.pack_bias(part, one) for part, one in zip(parts, biases, strict=False)]
     x = rng.standard_normal((batch, steps, width)).astype(np.float32)
-    state = [rng.standard_normal((batch, hidden)).astype(np.float32) for _ in range(states)]
-    define: dict[str, Any] = {
-        "lstm": reference_recurrent.codebook_lstm,
-        "gru": reference_recurrent.codebook_gru,
-    }
-    wanted = define[cell](x, *state, *weights, *biases, activation)
-    outputs = [(*x.shape[:2], hidden), *(one.shape for one in state)]
+    widths = (size, hidden)[: len(kind.states)]
+    state = [rng.standard_normal((batch, one)).astype(np.float32) for one in widths]
+    wanted = codebook_recurrent(cell, x, state, weights, biases, activation)
+    outputs = [(*x.shape[:2], size), *(one.shape for one in state)]
     return kernel, [x, *state, *operands, *packed], outputs, wanted
 
 

@@ -60,7 +60,7 @@ def lstm(
     *weight_ih, bias = weight(4 * hidden, operators.shape_of(x)[-1], bits[0], seed=seed)
     *weight_hh, _ = weight(4 * hidden, hidden, bits[1], seed=seed + 1)
     inputs = [x, h, c, *weight_ih, *weight_hh, bias]
-    return operators.codebook_recurrent(operators.LSTM, inputs, **attrs)
+    return operators.codebook_recurrent("relax.gq.codebook_lstm", inputs, **attrs)
 
 
 def gru(
@@ -70,7 +70,7 @@ def gru(
     *weight_ih, bias_ih = weight(3 * hidden, operators.shape_of(x)[-1], bits[0])
     *weight_hh, bias_hh = weight(3 * hidden, hidden, bits[1], seed=1)
     inputs = [x, h, *weight_ih, *weight_hh, bias_ih, bias_hh]
-    return operators.codebook_recurrent(operators.GRU, inputs, **attrs)
+    return operators.codebook_recurrent("relax.gq.codebook_gru", inputs, **attrs)
 
 
 def calls(mod: IRModule, name: str) -> list[relax.Call]:

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import gq_tvm.ops.torch_ops  # noqa: F401  (registers torch.ops.gq)
 from gq_tvm.errors import Error
 from gq_tvm.ops import reference, reference_recurrent, rounding, torch_rounding, torch_weight
 from gq_tvm.ops.checks import ACTIVATIONS
+from gq_tvm.ops.checks_recurrent import LAYERS
 from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.ops.weight import Outliers, Weight
 
@@ -189,7 +191,7 @@ def test_lstm(bits, activation):
     ih = weight(rng, (24, 7), bits)
     hh = weight(rng, (24, 6), 9 - bits, per_row=True)
     b = floats(rng, 24)
-    wanted = reference_recurrent.codebook_lstm(x, h, c, ih, hh, b, activation)
+    wanted = reference_recurrent.codebook_recurrent("lstm", x, [h, c], [ih, hh], [b], activation)
     got = torch.ops.gq.codebook_lstm(*tensors(x, h, c, *of(ih), *of(hh), b), activation)
     for g, w in zip(got, wanted, strict=True):
         # An ulp of the sigmoid may move one h to the next of its 255 steps.
@@ -209,7 +211,9 @@ def test_lstm_is_pytorchs():
         wanted, (wanted_h, wanted_c) = lstm(
             torch.from_numpy(x), (torch.from_numpy(h)[None], torch.from_numpy(c)[None])
         )
-        got = reference_recurrent.codebook_lstm(x, h, c, ih, hh, bias.numpy(), "fp32")
+        got = reference_recurrent.codebook_recurrent(
+            "lstm", x, [h, c], [ih, hh], [bias.numpy()], "fp32"
+        )
     for g, w in zip(got, (wanted, wanted_h[0], wanted_c[0]), strict=True):
         np.testing.assert_allclose(g, w, atol=1e-5)
 
@@ -354,6 +358,40 @@ def test_export_with_symbolic_batch_and_time(stride, shortest):
             torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_recurrent_layers_of_some_frames_and_both_directions(name, bits):
+    rng = np.random.default_rng(bits)
+    kind, hidden = LAYERS[name], 6
+    rows, width = kind.gates * hidden, 4 if "_hr" in kind.parts else hidden
+    shapes = [(rows, 7), (rows, width), (width, hidden)][: len(kind.parts)]
+    weights = [weight(rng, shape, bits, per_row=True) for shape in shapes]
+    sizes = (width, hidden)[: len(kind.states)]
+    state = [floats(rng, 3, size) for size in sizes]
+    x, biases = floats(rng, 3, 5, 7), [floats(rng, rows) for _ in kind.biases]
+    lengths = np.array([5, 0, 2])
+    coded = [array for one in weights for array in of(one)]
+    outliers = [None] * (2 * len(weights))
+    for reverse in (False, True):
+        wanted = reference_recurrent.codebook_recurrent(
+            name, x, state, weights, biases, "fp32", lengths, reverse
+        )
+        got = getattr(torch.ops.gq, f"codebook_{name}")(
+            *tensors(x, *state, *coded, *biases), "fp32", *outliers,
+            torch.from_numpy(lengths), reverse,
+        )  # fmt: skip
+        for g, w in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(g, w, atol=1e-5, rtol=2e-6)  # a relu may grow
+
+
+def test_a_projection_of_another_shape_is_refused():
+    rng = np.random.default_rng(0)
+    x, h, c = torch.zeros(1, 2, 7), torch.zeros(1, 4), torch.zeros(1, 6)
+    coded = [tensors(*of(weight(rng, shape, 3))) for shape in ((24, 7), (24, 4), (6, 4))]
+    with pytest.raises(Error, match=r"projected_lstm: indices_hr must have shape \[4, 6\]"):
+        torch.ops.gq.codebook_projected_lstm(x, h, c, *coded[0], *coded[1], *coded[2], None, "fp32")
+
+
 def test_operators_pass_pytorchs_own_checks():
     rng = np.random.default_rng(0)
     x, b = floats(rng, 2, 8), floats(rng, 5)
@@ -365,6 +403,9 @@ def test_operators_pass_pytorchs_own_checks():
     torch.library.opcheck(torch.ops.gq.codebook_lstm.default, arguments)
     outliers = None, None, torch.tensor([3]), torch.ones(1, dtype=torch.float16)
     torch.library.opcheck(torch.ops.gq.codebook_lstm.default, (*arguments, *outliers))
+    rnn = [tensors(*of(weight(rng, (3, k), 4))) for k in (6, 3)]
+    arguments = (*state[:2], *rnn[0], *rnn[1], None, "int8")
+    torch.library.opcheck(torch.ops.gq.codebook_rnn_relu.default, arguments)
 
 
 LINEAR = {

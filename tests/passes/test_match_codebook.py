@@ -5,6 +5,7 @@ import pytest
 from helpers.relax_modules import assert_same, calls, module, var
 from tvm import relax, tirx
 
+from gq_tvm.ops.checks_recurrent import CELLS, LAYERS
 from gq_tvm.ops.weight import Weight
 from gq_tvm.passes import operators
 from gq_tvm.passes.match_codebook import MatchCodebook
@@ -307,6 +308,68 @@ def test_convolutions_of_few_values_are_codebooks():
     assert np.array_equal(call.args[-1].value.numpy(), BIAS)
     at = operators.attributes(call)
     assert (at["stride"], at["padding"], at["dilation"], at["groups"]) == (2, 3, 2, 1)
+
+
+def test_maps_of_few_values_are_codebooks():
+    x, bias = var("x", 1, 4, 20, 9), BIAS.reshape(6, 1, 1)
+    floats = TABLE[RNG.integers(0, 8, (6, 4, 5, 3))]
+
+    def body(emit):
+        conv = relax.op.nn.conv2d(x, relax.const(floats), (2, 1), (3, 0), (1, 2))
+        return relax.op.add(emit(conv), relax.const(bias))
+
+    (call,) = calls(MatchCodebook()(module([x], body)), operators.CONV2D)
+    assert np.array_equal(floats_of(call), floats)
+    assert np.array_equal(call.args[-1].value.numpy(), BIAS)
+    first, second = operators.axes_of(call)
+    assert (first["stride"], first["left"], first["right"], first["dilation"]) == (2, 3, 3, 1)
+    assert (second["stride"], second["left"], second["right"], second["dilation"]) == (1, 0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("cell", "functions", "projected", "operator"),
+    [
+        ("lstm", "", 0, "lstm"),
+        ("lstm", "sigmoid,tanh,tanh", 12, "projected_lstm"),
+        ("gru", "", 0, "gru"),
+        ("rnn", "tanh", 0, "rnn_tanh"),
+        ("rnn", "relu", 0, "rnn_relu"),
+        ("rnn", "softsign", 0, None),
+        ("gru_reset_before", "", 0, None),
+    ],
+)
+def test_recurrent_layers_of_few_values_are_codebooks(cell, functions, projected, operator):
+    kind, hidden = CELLS[cell], 16
+    rows, width = kind.gates * hidden, projected or hidden
+    x, lengths = var("x", 2, 7, 10), var("lengths", 2, dtype="int64")
+    state = [var(f"s{n}", 2, size) for n, size in enumerate((width, hidden)[: kind.states])]
+    shapes = [(rows, 10), (rows, width), *[(projected, hidden)] * bool(projected)]
+    weights = [TABLE[RNG.integers(0, 8, shape)] for shape in shapes]
+    biases = [RNG.standard_normal(rows).astype(np.float32) for _ in range(2)]
+    held, kept = list(map(relax.const, weights)), list(map(relax.const, biases))
+
+    def body(emit):
+        call = operators.recurrent(
+            cell, [x, *state, *held[:2], *kept], held[2] if projected else None, lengths,
+            reverse=True, clip=0.0, functions=functions, layer="r",
+        )  # fmt: skip
+        return relax.TupleGetItem(emit(call), 0)
+
+    matched = MatchCodebook(activation="int8")(module([x, *state, lengths], body))
+    if operator is None:
+        assert calls(matched, operators.RECURRENT)
+        return
+    (call,) = calls(matched, f"relax.gq.codebook_{operator}")
+    for part, wanted in zip(LAYERS[operator].parts, weights, strict=True):
+        found = operators.weight_of(call, part)
+        assert found is not None
+        assert np.array_equal(found.expand(), wanted)
+    *got, last = call.args[operators.behind_weights(call) :]
+    summed = biases if cell == "gru" else [biases[0] + biases[1]]
+    assert all(np.array_equal(a.value.numpy(), b) for a, b in zip(got, summed, strict=True))
+    assert last.same_as(call.args[-1])
+    at = operators.attributes(call)
+    assert (at["reverse"], at["activation"], at["layer"]) == (1, "int8", "r")
 
 
 def test_what_is_added_to_a_product_read_elsewhere_is_no_bias():

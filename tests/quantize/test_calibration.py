@@ -47,7 +47,7 @@ def fitted(monkeypatch):
 
     monkeypatch.setattr(calibrate, "fit", noting)
     # As they are collected: without what is left to a bias, or taken for chance.
-    monkeypatch.setattr(calibrate, "bias_behind", lambda layer, attribute: None)
+    monkeypatch.setattr(calibrate.Calibration, "_bias", lambda self, quantizer: None)
     monkeypatch.setattr(Moments, "_chance", lambda self, covariance: 0.0)
     return calls
 
@@ -482,7 +482,7 @@ def _prepared(kind: type[nn.LSTM | nn.GRU]) -> Any:
 def test_costs_foretell_what_errors_of_a_recurrent_layers_inputs_lose(kind):
     layer, x = _prepared(kind), torch.randn(8, 30, 6)
     state = (torch.zeros(8, 8),) * (2 if kind is nn.LSTM else 1)
-    kept = Sequences(layer)
+    kept = Sequences(layer, "_l0")
     kept.add(x, state)
     found = kept.costs()
     rows, costs = found.rows, found.inputs
@@ -500,7 +500,7 @@ def test_costs_foretell_what_errors_of_a_recurrent_layers_inputs_lose(kind):
 def test_errors_behind_a_closed_gate_cost_nothing():
     layer = _prepared(nn.LSTM)
     layer.bias_ih_l0.data[:8] = -200.0
-    kept = Sequences(layer)
+    kept = Sequences(layer, "_l0")
     kept.add(torch.randn(2, 10, 6), (torch.zeros(2, 8), torch.zeros(2, 8)))
     assert not kept.costs().inputs.any()
 
@@ -509,7 +509,7 @@ def test_errors_behind_a_closed_gate_cost_nothing():
 def test_rows_of_recurrent_weights_count_by_what_errors_in_them_cost_over_time(kind):
     layer, x = _prepared(kind), torch.randn(32, 30, 6)
     layer.bias_ih_l0.data[:4] -= 4.0  # gates that are nearly closed
-    kept = Sequences(layer)
+    kept = Sequences(layer, "_l0")
     kept.add(x, (torch.zeros(32, 8),) * (2 if kind is nn.LSTM else 1))
     costs = kept.costs().weights
     twin = kind(6, 8, batch_first=True)
@@ -530,7 +530,7 @@ def test_rows_of_recurrent_weights_count_by_what_errors_in_them_cost_over_time(k
 
 def test_of_many_sequences_some_are_kept_evenly(monkeypatch):
     monkeypatch.setattr(sequences, "_MOST_FRAMES", 20)
-    kept = Sequences(_prepared(nn.GRU))
+    kept = Sequences(_prepared(nn.GRU), "_l0")
     for number in range(16):
         kept.add(torch.full((1, 5, 6), float(number)), (torch.zeros(1, 8),))
     rows = kept.costs().rows

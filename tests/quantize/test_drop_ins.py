@@ -60,6 +60,14 @@ LAYERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "embedding": (lambda: nn.Embedding(9, 8, padding_idx=2), {"input": torch.tensor([[1, 2]])}),
     "lstm": (lambda: nn.LSTM(8, 5, 2, dropout=0.1), {"input": X, "hx": None}),
     "gru": (lambda: nn.GRU(8, 5, batch_first=True), {"input": X, "hx": torch.zeros(1, 3, 5)}),
+    "both ways": (
+        lambda: nn.LSTM(8, 5, 2, bidirectional=True, proj_size=3, dropout=0.1),
+        {"input": X},
+    ),
+    "rnn": (lambda: nn.RNN(8, 5, nonlinearity="relu", bidirectional=True), {"input": X}),
+    "lstm cell": (lambda: nn.LSTMCell(8, 5), {"input": X[0], "hx": None}),
+    "gru cell": (lambda: nn.GRUCell(8, 5), {"input": X[0], "hx": torch.zeros(2, 5)}),
+    "rnn cell": (lambda: nn.RNNCell(8, 5), {"input": X[0, 0]}),
     "attention": (
         lambda: nn.MultiheadAttention(8, 2, 0.1),
         {"query": X, "key": X, "value": X, "attn_mask": torch.zeros(3, 3)},
@@ -146,7 +154,22 @@ def test_a_layer_is_copied_pickled_and_loaded(layers):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", ["linear", "conv", "embedding", "lstm", "gru", "attention"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(
+            "linear",
+            "conv",
+            "embedding",
+            "lstm",
+            "gru",
+            "both ways",
+            "rnn",
+            "lstm cell",
+            "attention",
+        ),
+    ],
+)
 def test_what_is_exported_is_a_converted_model(kind, strict):
     make, arguments = LAYERS[kind]
     prepared = quantize.prepare(nn.Sequential(make()), 4)

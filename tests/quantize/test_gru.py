@@ -98,7 +98,9 @@ def test_operator_is_the_reference(activation, bias):
     arrays: list[Any] = [None if a is None else a.numpy() for a in arguments]
     x, h, *weights, bias_ih, bias_hh = arrays
     pair = Weight(*weights[:4]), Weight(*weights[4:])
-    wanted = reference_recurrent.codebook_gru(x, h, *pair, bias_ih, bias_hh, activation)
+    wanted = reference_recurrent.codebook_recurrent(
+        "gru", x, [h], pair, [bias_ih, bias_hh], activation
+    )
     for g, w in zip(got, wanted, strict=True):
         np.testing.assert_allclose(g.numpy(), w, atol=1e-5)
     if activation == "int8":

@@ -150,7 +150,7 @@ def layer(where, name, cell, activation, shape, stored):
     """A recurrent layer whose parts have groups: its kernel, inputs, outputs, and definition."""
 
     def draw(rng, rows, k, part):
-        weight = drawn_weight(rng, (rows, k), 3, (16, 32)[part], stored[part])
+        weight = drawn_weight(rng, (rows, k), 3, (16, 32, 16)[part], stored[part])
         factor = np.float32(2e-4 / np.abs(weight.expand()).max() * 127)
         return replace(weight, codebook=weight.codebook * factor)
 
@@ -163,6 +163,9 @@ def test_recurrent_layers_compute_their_definition(where, name, activation, emul
     layers = [
         layer(where, name, "lstm", activation, (21, 37, 2, 3), ((F32, F32), (F16,))),
         layer(where, name, "gru", activation, (40, 10, 1, 1), ((U8,), (F16, F16))),
+        layer(
+            where, name, "projected_lstm", activation, (9, 37, 2, 3, 19), ((F32,), (F16,), (U8,))
+        ),
     ]
     assert_layers_computed(where, device_for(where, emulated), layers, activation)
 

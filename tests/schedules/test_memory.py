@@ -124,7 +124,7 @@ def check_inside(where, name, bits, activation, emulated):
             Product(4 * hidden, k, bits, activation, gates=4) for k in (width, hidden)
         )
         choices = [Choice(where, one, chosen) for one in (x_part, h_part)]
-        functions[f"h{hidden}"] = chosen.recurrent("lstm", choices[0], choices[1], Frames(steps))
+        functions[f"h{hidden}"] = chosen.recurrent("lstm", choices, Frames(steps))
         inputs = [normal(2, steps, width), normal(2, hidden), normal(2, hidden)]
         calls[f"h{hidden}"] = (
             [*inputs, *operands(x_part), *operands(h_part), bias(x_part)],

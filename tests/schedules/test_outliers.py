@@ -149,7 +149,7 @@ def test_before_what_is_fused_behind(rows):
 
 def layer(where, name, cell, activation, shape):
     """A recurrent layer: its kernel, inputs, outputs, and definition."""
-    counts = 90, 70 if shape[3] > 1 else 0
+    counts = 90, 70 if shape[3] > 1 else 0, 60
 
     def draw(rng, rows, k, part):
         made = weight(rows, k, 3, "row", seed=k)
@@ -164,12 +164,13 @@ def layer(where, name, cell, activation, shape):
 
 @pytest.mark.parametrize(("where", "name", "activation"), MACHINES)
 def test_in_recurrent_layers(where, name, activation, emulated):
-    """In both products and in one, over steps (whose state is overwritten) and in one."""
+    """In all products and in one, over steps (whose state is overwritten) and in one."""
     where = target(where)
     layers = [
         layer(where, name, "lstm", activation, (21, 37, 2, 3)),
         layer(where, name, "gru", activation, (40, 10, 1, 4)),
         layer(where, name, "lstm", activation, (40, 10, 1, 1)),
+        layer(where, name, "projected_lstm", activation, (21, 37, 2, 3, 19)),
     ]
     assert_layers_computed(where, device_for(where, emulated), layers, activation)
 

@@ -9,12 +9,12 @@ import pytest
 from helpers.kernel_harness import BASELINE, FP32, INT8, TABLES, XNOR, Kernels, device_for, target
 
 from gq_tvm.errors import Error
-from gq_tvm.ops import reference_recurrent
+from gq_tvm.ops.checks_recurrent import LAYERS as KINDS
+from gq_tvm.ops.reference_recurrent import codebook_recurrent
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules import Choice, Frames, Product, Schedule, family
 
-GATES = {"lstm": 4, "gru": 3}
-CELLS = pytest.mark.parametrize("cell", GATES)
+CELLS = pytest.mark.parametrize("cell", KINDS)
 #: (I, H, sequences, steps, steps known): whole tiles and a ragged one, less than a vector; one
 #: step, blocks and part of one, no step.
 SHAPES = (
@@ -34,8 +34,26 @@ LAYERS = [
     *(("lstm", *pair, [(4, 1)]) for pair in (*INT8, *FP32[:-2])),
     *(pytest.param("lstm", *pair, [(4, 1)], marks=slow) for pair in BASELINE),
     *(pytest.param("lstm", *pair, [(2, 3), (8, 5)], marks=slow) for pair in VECTORS),
-    # The loops of both cells are shared: a family of each kind, and the scalar one.
+    # The loops of all cells are shared: a family of each kind, and the scalar one.
     ("gru", "x86-64-v3", "lookup", [(4, 1)]),
+    ("projected_lstm", "x86-64-v3", "lookup", [(4, 1)]),
+    ("projected_lstm", "x86-64-v4", "lookup_f32", [(3, 5)]),
+    ("rnn_tanh", "x86-64-v3", "lookup", [(2, 8)]),
+    ("rnn_relu", "x86-64-v4", "lookup", [(7, 6)]),
+    *(
+        pytest.param(cell, where, name, [bits], marks=slow)
+        for cell in ("projected_lstm", "rnn_tanh", "rnn_relu")
+        for where, name, bits in (
+            ("x86-64-v4", "lookup", (8, 5)),
+            ("x86-64-v3", "lookup_f32", (4, 1)),
+            ("x86-64-v4", "table", (1, 1)),
+            ("x86-64-v4", "dense_f32", (3, 2)),
+            ("x86-64", "scalar", (6, 7)),
+            ("arm", "lookup", (4, 1)),
+            ("cortex-a76", "lookup", (2, 3)),
+            ("cortex-a7", "lookup_f32", (3, 2)),
+        )
+    ),
     *(
         pytest.param("gru", where, name, [bits], marks=slow)
         for where, name, bits in (
@@ -59,24 +77,29 @@ class Case:
         size=1, vectors=(4, 4),
     ):  # fmt: skip
         width, hidden, batch, steps, known = shape
-        rows = GATES[cell] * hidden
+        kind = KINDS[cell]
+        rows = kind.gates * hidden
+        size_of_h = hidden // 2 + 1 if "_hr" in kind.parts else hidden
         rng = np.random.default_rng([*shape[:4], *bits])
-        x_part, h_part = (
+        parts = [
             Choice(
                 where,
-                Product(rows, k, n, activation, gates=GATES[cell]),
+                Product(rows, k, n, activation, gates=kind.gates),
                 family(name),
                 Schedule(vectors=v) if name != "scalar" else Schedule(),
             )
-            for k, n, name, v in zip((width, hidden), bits, names, vectors, strict=True)
-        )
-        self.kernel = h_part.family.recurrent(
-            cell, x_part, h_part, Frames(steps if known else None), parallel
+            for k, n, name, v in zip((width, size_of_h), bits, names, vectors, strict=True)
+        ]
+        if "_hr" in kind.parts:
+            product = Product(size_of_h, hidden, bits[0], activation)
+            parts.append(Choice(where, product, family(names[1])))
+        self.kernel = parts[1].family.recurrent(
+            cell, parts, Frames(steps if known else None), parallel
         )
         self.cell, self.activation = cell, activation
         self.weights: list[Weight] = []
         self.operands: list[np.ndarray] = []
-        for part in (x_part, h_part):
+        for part in parts:
             product = part.product
             indices = rng.integers(0, 2**product.bits, (product.n, product.k)).astype(np.uint8)
             codebook = (0.3 * rng.standard_normal((1, 2**product.bits))).astype(np.float32)
@@ -84,22 +107,22 @@ class Case:
                 codebook = codebook * rng.uniform(0.5, 2, (product.n, 1)).astype(np.float32)
             self.weights.append(Weight.from_tables(indices, codebook, activation))
             self.operands += part.family.pack(part, self.weights[-1]).values()
-        biased = [x_part] if cell == "lstm" else [x_part, h_part]
+        biased = parts[: len(kind.biases)]
         self.biases = [size * rng.standard_normal(rows).astype(np.float32) for _ in biased]
         self.operands += [
             part.family.pack_bias(part, bias)
             for part, bias in zip(biased, self.biases, strict=True)
         ]
-        states = [(batch, hidden)] * (2 if cell == "lstm" else 1)
+        states = [(batch, size_of_h), (batch, hidden)][: len(kind.states)]
         self.inputs = [
             (size * rng.standard_normal(shape)).astype(np.float32)
             for shape in ((batch, steps, width), *states)
         ]
-        self.outputs = [(batch, steps, hidden), *states]
+        self.outputs = [(batch, steps, size_of_h), *states]
 
     def wanted(self):
-        arguments: list[Any] = [*self.inputs, *self.weights, *self.biases, self.activation]
-        return getattr(reference_recurrent, f"codebook_{self.cell}")(*arguments)
+        x, *state = self.inputs
+        return codebook_recurrent(self.cell, x, state, self.weights, self.biases, self.activation)
 
 
 def arithmetic(name):

@@ -14,6 +14,7 @@ from tvm import relax
 
 from gq_tvm.frontend.importer import Converter, Importer
 from gq_tvm.frontend.places import module_of
+from gq_tvm.ops.checks_recurrent import LAYERS
 from gq_tvm.passes import operators
 
 # By name, as the compile side does not import them; the second of programs exported before.
@@ -34,8 +35,7 @@ class Converters:
             "codebook_linear.default": self._dense,
             "codebook_conv1d.default": self._dense,
             "codebook_conv2d.default": self._dense,
-            "codebook_lstm.default": self._recurrent,
-            "codebook_gru.default": self._recurrent,
+            **{f"codebook_{name}.default": self._recurrent for name in LAYERS},
             "codebook_embedding.default": self._embedding,
             "recurrent.default": self._float_recurrent,
         }
@@ -56,15 +56,13 @@ class Converters:
 
     def _recurrent(self, node: fx.Node, importer: Importer) -> relax.Expr:
         operator = "relax.gq." + str(node.target).split(".")[1]
-        given = _arguments(node, importer)
-        weights = [_weight(given, part) for part in operators.WEIGHTS[operator]]
-        biases = [given[name] for name in ("bias", "bias_ih", "bias_hh") if name in given]
-        # An LSTM's one bias is behind both weights.
-        biases = [_bias(*both) for both in zip(biases, weights, strict=False)]
-        states = [given[name] for name in ("h0", "c0") if name in given]
+        given, kind = _arguments(node, importer), operators.RECURRENT_LAYERS[operator]
+        weights = [_weight(given, part) for part in kind.parts]
+        biases = [_bias(given[f"bias{end}"], weights[0]) for end in kind.biases]
+        state = [given[f"{name}0"] for name in kind.states]
         call = operators.codebook_recurrent(
             operator,
-            [given["x"], *states, *weights[0], *weights[1], *biases],
+            [given["x"], *state, *(array for weight in weights for array in weight), *biases],
             given["lengths"],
             reverse=bool(given["reverse"]),
             activation=self.activation or given["activation"],
@@ -115,7 +113,7 @@ class Converters:
             return self.prefix + (module_of(node) or node.name)
         layer = layer_of(target, set(self.targets.values()))
         if is_layer(node):
-            numbered = layer.removeprefix(target.rpartition(".")[0])  # of an LSTM, or ""
+            numbered = layer.removeprefix(target.rpartition(".")[0])  # of a stack, or ""
             layer = module_of(node) + numbered
         return self.prefix + layer
 
@@ -125,11 +123,14 @@ def layer_of(buffer: str, buffers: Collection[str]) -> str:
 
     ``linear.indices`` is of ``linear``; ``lstm.indices_ih_l1`` is of ``lstm.1``, and
     ``lstm.indices_ih_l0`` of ``lstm.0``, or of ``lstm`` if `buffers` has no second layer of it.
+    ``lstm.indices_ih_l1_reverse`` is of ``lstm.1_reverse``.
     """
     *path, leaf = buffer.split(".")
-    numbered = re.search(r"^(.*_l)(\d+)$", leaf)
-    if numbered and ".".join([*path, numbered[1] + "1"]) in buffers:
-        path.append(numbered[2])
+    numbered = re.search(r"^(.*_l)(\d+(_reverse)?)$", leaf)
+    if numbered:
+        others = (f"{numbered[1]}{other}" for other in ("1", "0_reverse"))
+        if any(".".join([*path, other]) in buffers for other in others):
+            path.append(numbered[2])
     return ".".join(path) or leaf
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from gq_tvm import quantize
 from gq_tvm.errors import Error
 from gq_tvm.models.configuration.config import Config
 from gq_tvm.models.networks.network import Network, build
 from gq_tvm.models.networks.rnnt import RNNT
-from gq_tvm.quantize.training_layers.quant_recurrent import QuantLSTM
 
 
 def prepared(config: Config, model: Network) -> Network:
     """``model`` with the quantisers of [quantise], in place.
 
-    Raises Error when ``quantize.prepare`` refuses, or when an LSTM is left that cannot be exported.
+    Raises Error when ``quantize.prepare`` refuses.
     """
     options: dict[str, Any] = dict(config.quantise.options)
     if isinstance(model, RNNT):  # it serves training only: no sizes to save, no errors to add
@@ -27,12 +24,6 @@ def prepared(config: Config, model: Network) -> Network:
         quantize.prepare(model, **options)
     except Error as error:
         raise Error(f"the configuration's quantise: {error}") from None
-    for name, module in model.named_modules():
-        if isinstance(module, nn.LSTM) and not isinstance(module, QuantLSTM):
-            raise Error(
-                f"the configuration's quantise leaves {name} in float, and a float LSTM cannot be "
-                "exported; give it 1 to 8 bits"
-            )
     return model
 
 

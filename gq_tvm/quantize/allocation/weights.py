@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gq_tvm.ops.torch_weight import WeightTensors, expand
 from gq_tvm.quantize.drop_in.computed_weights import fold
 from gq_tvm.quantize.drop_in.copying import copied
+from gq_tvm.quantize.drop_in.recurrent import deployed_biases_of
 from gq_tvm.quantize.drop_in.supported import WeightPlace, find_weights, layer_kind
 
 
@@ -38,11 +39,11 @@ class FloatWeights:
                 self.places[one.name] = one
 
     def layer(self, name: str) -> str:
-        """What is left in float together: a layer of an LSTM or GRU, else the weight alone."""
+        """What is left in float together: a layer of a recurrent stack, else the weight alone."""
         place = self.places[name]
         if place.layer is None:
             return name
-        return f"{place.module_name}.{place.layer}" if place.module_name else str(place.layer)
+        return f"{place.module_name}.{place.layer}"
 
     def value(self, name: str, weight: WeightTensors) -> Tensor:
         """What the model computes with once a weight, indices u8 [N, K], is deployed so.
@@ -58,9 +59,10 @@ class FloatWeights:
     def float_size(self, name: str) -> int:
         """Bytes of a weight in float, with the bias that only a float layer has apart."""
         place = self.places[name]
-        other = None
-        if isinstance(place.module, nn.LSTM) and "_hh_" in name:
-            other = getattr(place.module, f"bias_hh_l{place.layer}", None)  # deployed as a sum
+        other, ending = None, place.layer
+        if ending is not None and place.attribute == f"weight_hh{ending}":
+            summed = len(deployed_biases_of(place.module, ending)) == 1
+            other = getattr(place.module, f"bias_hh{ending}", None) if summed else None
         return 4 * (place.parameter.numel() + (0 if other is None else other.numel()))
 
     def bytes(self) -> int:

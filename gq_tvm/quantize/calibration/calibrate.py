@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gq_tvm.quantize.calibration.biases import bias_behind
 from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
@@ -27,7 +27,7 @@ from gq_tvm.quantize.calibration.smoothing import (
 )
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
-from gq_tvm.quantize.drop_in.recurrent import weights_of_layer
+from gq_tvm.quantize.drop_in.recurrent import State, endings, is_first, weights_of
 from gq_tvm.quantize.fitting import fit
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
@@ -105,7 +105,8 @@ class Calibration:
         self._verb = verb
         self._tap = Tap(model)
         self._biases: list[Shown] = []
-        self._costs: dict[QuantRecurrent, Costs] = {}
+        # By layer and weight, and which of the layer's weights that is.
+        self._costs: dict[tuple[QuantLayer, str], tuple[Costs, int]] = {}
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
         for _, layer, attribute in quantised_weights(model):
             quantizer = layer.quantizer(attribute)
@@ -160,17 +161,26 @@ class Calibration:
     def _kept_sequences(self) -> Iterator[None]:
         """Let stacks of recurrent layers keep some of what reaches them."""
         stacks = [one for one in self._model.modules() if isinstance(one, QuantRecurrent)]
-        kept = {one: Sequences(one) for one in stacks if "weight_ih_l0" in one.quantizers}
-        for one in kept:
-            one.entered = kept[one].add
+        every: dict[QuantRecurrent, dict[str, Sequences]] = {}
+        for one in stacks:
+            first = [ending for ending in endings(one) if is_first(ending)]
+            every[one] = {
+                ending: Sequences(one, ending)
+                for ending in first
+                if weights_of(one, ending)[0] in one.quantizers
+            }
+            one.entered = partial(_enter, every[one])
         try:
             yield
         finally:
-            for one in kept:
+            for one in stacks:
                 one.entered = None
-        for one in kept:
-            if not kept[one].empty:
-                self._costs[one] = kept[one].costs()
+        for one, kept in every.items():
+            for ending, sequences in kept.items():
+                if not sequences.empty:
+                    found = sequences.costs()
+                    for number, name in enumerate(weights_of(one, ending)[: len(found.weights)]):
+                        self._costs[one, name] = found, number
 
     def _smooth(self, reached: list[Reached]) -> None:
         """Put factors before inputs that rounded rows would hold badly, or leave rows floats."""
@@ -181,13 +191,14 @@ class Calibration:
                 continue
             weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
             taps = weight[0, 0].numel()  # 1 of a linear layer
-            if isinstance(layer, QuantRecurrent):
-                rows, cost = self._costs[layer].rows, self._costs[layer].inputs
+            if (layer, attribute) in self._costs:
+                found, _ = self._costs[layer, attribute]
+                rows, cost = found.rows, found.inputs
             else:
                 rows, cost = one.sample, costs(matrix, one.sample)
             scale, lost = factors(matrix, rows, cost, taps)
             if scale is not None:
-                one.quantizer.change(put_before(layer, weight, scale))
+                one.quantizer.change(put_before(layer, attribute, weight, scale))
                 one.stand_apart()
             if lost > USUAL:
                 suspects.append(Suspect(layer, attribute, weight))
@@ -253,23 +264,22 @@ class Calibration:
         return Met(one, square, counts, means)
 
     def _costs_of_rows(self, quantizer: Fitted) -> Tensor | None:
-        """What errors cost in the rows of a weight of the first layer of a stack.
+        """What errors cost in the rows of a weight of a recurrent layer with a stack's inputs.
 
         None where frames count alike: rows then do, too, as far as so few derivatives can tell.
         """
-        (layer, attribute), *others = self._holders[quantizer]
-        names = weights_of_layer(0)
-        if others or not isinstance(layer, QuantRecurrent) or attribute not in names:
+        place, *others = self._holders[quantizer]
+        if others or place not in self._costs:
             return None
-        found = self._costs.get(layer)
-        return found.weights[names.index(attribute)] if found and found.uneven else None
+        found, number = self._costs[place]
+        return found.weights[number] if found.uneven else None
 
     def _bias(self, quantizer: Fitted) -> tuple[nn.Parameter, int] | None:
-        """The bias behind a weight of one layer, as ``bias_behind``."""
+        """The bias behind a weight of one layer, as ``QuantLayer.bias_behind``."""
         if len(self._holders[quantizer]) > 1:
             return None
         ((layer, attribute),) = self._holders[quantizer]
-        return bias_behind(layer, attribute)
+        return layer.bias_behind(attribute)
 
     def _correct_biases(self, quantizer: Fitted, means: Means) -> None:
         """Let the bias behind a weight make up for what its inputs' mean changes."""
@@ -281,6 +291,12 @@ class Calibration:
         whole = torch.zeros(len(bias), dtype=torch.float64)
         whole[first : first + len(by)] = by
         correct_bias(bias, self._biases, whole)
+
+
+def _enter(kept: dict[str, Sequences], ending: str, x: Tensor, state: State) -> None:
+    """Keep some of what enters a stack."""
+    if ending in kept:
+        kept[ending].add(x, state)
 
 
 class _Watch:

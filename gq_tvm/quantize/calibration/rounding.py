@@ -18,6 +18,8 @@ from gq_tvm.quantize.calibration.fitted import Fitted
 from gq_tvm.quantize.calibration.inputs import Inputs, Run, Say
 from gq_tvm.quantize.calibration.smoothing import USUAL
 from gq_tvm.quantize.calibration.tap import Tap
+from gq_tvm.quantize.drop_in.recurrent import weights_of
+from gq_tvm.quantize.drop_in.replacement import factors_of
 from gq_tvm.quantize.losses import floats_of
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
@@ -87,10 +89,10 @@ class Suspect:
     weight: Tensor
 
     def attributes(self) -> list[str]:
-        """All weights that meet rows of one kind: both of a layer of an LSTM or GRU."""
+        """All weights that meet rows of one kind: those of one layer of a recurrent stack."""
         if not isinstance(self.layer, QuantRecurrent):
             return [self.attribute]
-        return [self.attribute, self.attribute.replace("_ih", "_hh", 1)]
+        return weights_of(self.layer, self.attribute.removeprefix("weight_ih"))
 
     def weights(self) -> list[Fitted]:
         """Their quantisers."""
@@ -99,8 +101,9 @@ class Suspect:
 
     def keep_floats(self, tap: Tap) -> None:
         """Meet rows of floats, and need no factors."""
-        if getattr(self.layer, "input_scale", None) is not None:
-            del self.layer.input_scale
+        factors = factors_of(self.attribute)
+        if getattr(self.layer, factors, None) is not None:
+            delattr(self.layer, factors)
             self.weights()[0].change(self.weight)
         kept = self.attributes()
         self.layer.meet(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gq_tvm.ops.torch_rounding import quantize_activations
 from gq_tvm.quantize.calibration.smoothing import USUAL
-from gq_tvm.quantize.drop_in.recurrent import State, weights_of_layer
+from gq_tvm.quantize.drop_in.recurrent import State, weights_of
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
 _MOST_FRAMES = 4096
@@ -27,14 +27,14 @@ _PROBES = 2  # random directions in which the outputs are differentiated
 
 @dataclass(frozen=True)
 class Costs:
-    """What errors cost in the outputs of the first layer of a stack.
+    """What errors cost in the outputs of a layer.
 
     Attributes:
         rows: f32 [M, I], of what reaches it.
         inputs: f32 [M, I], of errors in these; the sum of costs times the squares of errors is
             about the share that the outputs lose of their variance.
-        weights: f32 [gates * H] for each of its two, of errors in a row of the weight: these stay
-            the same over a sequence, and what they do at each frame adds up, or cancels.
+        weights: f32 [gates * H] for those before x and h, of errors in a row of the weight: these
+            stay the same over a sequence, and what they do at each frame adds up, or cancels.
     """
 
     rows: Tensor
@@ -49,20 +49,22 @@ class Costs:
 
 
 class Sequences:
-    """Some of those that reach the first layer of a stack, evenly out of all.
+    """Some of those that reach a layer with the inputs of a stack, evenly out of all.
 
     Args:
-        layer: the stack.
+        layer: the stack, or a cell.
+        ending: of the layer; see ``drop_in.recurrent``.
     """
 
-    def __init__(self, layer: QuantRecurrent) -> None:
-        self._layer = layer
-        self._most = min(_MOST_FRAMES, max(1, _MOST_GATES // len(_weights(layer)[0])))
+    def __init__(self, layer: QuantRecurrent, ending: str) -> None:
+        self._layer, self._ending = layer, ending
+        self._weights = [getattr(layer, name) for name in weights_of(layer, ending)]
+        self._most = min(_MOST_FRAMES, max(1, _MOST_GATES // len(self._weights[0])))
         self._kept: list[tuple[Tensor, State]] = []
         self._every, self._seen = 1, 0
 
     def add(self, x: Tensor, state: State) -> None:
-        """Keep some of x f32 [B, T, I] with their states [B, H]."""
+        """Keep some of x f32 [B, T, I], in the layer's order of frames, with their states."""
         for number in range(len(x) if x.shape[1] else 0):
             if self._seen % self._every == 0:
                 own = tuple(part[number].detach().clone() for part in state)
@@ -86,7 +88,7 @@ class Sequences:
         alike: dict[int, list[tuple[Tensor, State]]] = defaultdict(list)
         for x, state in self._kept:
             alike[len(x)].append((x, state))
-        weights = _weights(self._layer)
+        before_x = self._weights[0].detach()
         rows, inputs, outputs = [], [], []
         powers: tuple[list[Tensor], list[Tensor]] = ([], [])
         steep: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -94,7 +96,7 @@ class Sequences:
         for group in alike.values():
             x = torch.stack([x for x, _ in group])
             state = tuple(torch.stack(parts) for parts in zip(*(s for _, s in group), strict=True))
-            run = _Run(self._layer, x, state)
+            run = _Run(self._layer, self._ending, x, state)
             rows.append(x.flatten(0, 1))
             outputs.append(run.y.detach().flatten(0, 1))
             squares = torch.zeros_like(run.products[0])
@@ -102,7 +104,7 @@ class Sequences:
                 squares += derivatives[0].square() / _PROBES
                 for one, met, sums in zip(derivatives, (x, run.h), steep, strict=True):
                     sums.append((one.mT @ met).square().sum(0) / _PROBES)
-            inputs.append(squares.flatten(0, 1) @ weights[0].square())
+            inputs.append(squares.flatten(0, 1) @ before_x.square())
             for met, sums in zip((x, run.h), powers, strict=True):
                 sums.append(met.square().sum((0, 1)))
         power = torch.cat(outputs).sub(torch.cat(outputs).mean(0)).square().sum()
@@ -123,34 +125,31 @@ def _ratio(steep: Tensor, power: Tensor) -> Tensor:
     return found.clamp_min(_LEAST * float(found.mean())) if found.any() else torch.ones(len(found))
 
 
-def _weights(layer: QuantRecurrent) -> list[Tensor]:
-    """Both of the first layer."""
-    return [getattr(layer, name).detach() for name in weights_of_layer(0)]
-
-
 class _Run:
-    """The first layer in float, as its outputs depend on both products.
+    """A layer in float, as its outputs depend on the products with x and h.
 
     Args:
-        layer: the stack.
+        layer: the stack, or a cell.
+        ending: of the layer.
         x: f32 [B, T, I].
         state: before, each [B, H].
 
     Attributes:
-        y: f32 [B, T, H].
-        h: what the second weight meets, f32 [B, T, H].
+        y: f32 [B, T, P].
+        h: what the second weight meets, f32 [B, T, P].
         products: those of x, and zeros that are added to those of h: [B, T, gates * H].
     """
 
-    def __init__(self, layer: QuantRecurrent, x: Tensor, state: State) -> None:
-        ih, hh = _weights(layer)
+    def __init__(self, layer: QuantRecurrent, ending: str, x: Tensor, state: State) -> None:
+        ih, hh, *projection = (getattr(layer, n).detach() for n in weights_of(layer, ending))
         steps, met = [], []
         with torch.enable_grad():
             product = F.linear(x, ih).requires_grad_()
             added = torch.zeros_like(product).requires_grad_()
             for from_x, more in zip(product.unbind(1), added.unbind(1), strict=True):
                 met.append(state[0].detach())
-                state = layer.step(from_x, F.linear(state[0], hh) + more, state, 0)
+                h, *rest = layer.step(from_x, F.linear(state[0], hh) + more, state, ending)
+                state = (F.linear(h, *projection) if projection else h, *rest)
                 steps.append(state[0])
             self.y = torch.stack(steps, 1)
         self.h = torch.stack(met, 1)

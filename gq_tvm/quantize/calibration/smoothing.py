@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from gq_tvm.ops.torch_rounding import quantize_activations
-from gq_tvm.quantize.training_layers.quant_layers import QuantConvolution, QuantLayer, QuantLinear
-from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
+from gq_tvm.quantize.drop_in.replacement import factors_of
+from gq_tvm.quantize.training_layers.quant_layers import QuantLayer
 
 #: Rows that the choice is made from.
 SAMPLE = 256
@@ -35,11 +35,7 @@ _MOST_ELEMENTS = 2**31  # of rows that are rounded for a layer
 
 def can_scale(layer: QuantLayer, attribute: str) -> bool:
     """Whether a layer can have factors in front of the weight."""
-    if layer.activation_of(attribute) != "int8":
-        return False
-    if isinstance(layer, QuantRecurrent):
-        return attribute == "weight_ih_l0"
-    return isinstance(layer, QuantLinear | QuantConvolution)
+    return layer.activation_of(attribute) == "int8" and layer.scales_inputs_of(attribute)
 
 
 def costs(weight: Tensor, rows: Tensor) -> Tensor:
@@ -117,8 +113,12 @@ def _tries(weight: Tensor, rows: Tensor, taps: int) -> Iterator[Tensor]:
             yield step.round()
 
 
-def put_before(layer: QuantLayer, weight: Tensor, scale: Tensor) -> Tensor:
-    """Let a layer multiply its inputs by factors; gives its weight [N, K, ...] divided by them."""
+def put_before(layer: QuantLayer, attribute: str, weight: Tensor, scale: Tensor) -> Tensor:
+    """Let a layer multiply the inputs of a weight [N, K, ...] by factors.
+
+    Returns:
+        The weight divided by them.
+    """
     scale = scale.to(weight.device)
-    layer.register_buffer("input_scale", scale)
+    layer.register_buffer(factors_of(attribute), scale)
     return weight / scale.reshape(-1, *[1] * (weight.dim() - 2))

@@ -172,7 +172,7 @@ def _heard(
     """A layer whose outputs are kept; of a stack of recurrent ones what each of them gives, too."""
 
     def hook(module: nn.Module, args: Any, named: Any, output: Any) -> None:
-        if isinstance(module, nn.LSTM | nn.GRU) and not isinstance(module, QuantLayer):
+        if isinstance(module, nn.RNNBase) and not isinstance(module, QuantLayer):
             each_layer(module, between, *args, **named)
         keep(output)
 

@@ -19,7 +19,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops import checks
 from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors, expand
 from gq_tvm.ops.weight import Weight
-from gq_tvm.quantize.drop_in.replacement import Replacement, scaled_input
+from gq_tvm.quantize.drop_in.replacement import Replacement, factors_of, scaled_input
 
 
 def looked_up(name: str) -> Any:
@@ -35,7 +35,7 @@ def looked_up(name: str) -> Any:
             return left
         weight = expand(layer.codebook_weight(name))
         # As PyTorch's layer would have it, with the factors of its inputs.
-        return scaled_input(layer, weight) if name in ("weight", "weight_ih_l0") else weight
+        return scaled_input(layer, weight, name) if factors_of(name) else weight
 
     return property(value)
 

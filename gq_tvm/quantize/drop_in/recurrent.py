@@ -1,144 +1,226 @@
-"""What ``nn.LSTM`` and ``nn.GRU`` do around their layers: argument layouts, state, stacking."""
+"""What PyTorch's recurrent layers do around their products: names, layouts, state, stacking.
+
+A stack is made of layers in one direction, a cell is one. Each is called by how the names of its
+weights end: ``"_l0"``, ``"_l0_reverse"``, ``"_l1"``; ``""`` of a cell.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks_recurrent import LAYERS
 
-#: The state of a layer, each [B, H]: (h, c) of an LSTM, (h,) of a GRU.
+#: PyTorch's stacks of recurrent layers, and cells.
+Recurrent = nn.RNNBase | nn.RNNCellBase
+#: The state of a layer: (h [B, P], c [B, H]) of an LSTM, else (h,).
 State = tuple[Tensor, ...]
 
 
-def weights_of_layer(number: int) -> list[str]:
-    """What ``nn.LSTM`` and ``nn.GRU`` call the two weights of a layer."""
-    return [f"weight_{kind}_l{number}" for kind in ("ih", "hh")]
+def operator_of(layer: nn.Module) -> str:
+    """What computes a layer of a stack, or a cell: one of ``ops.checks_recurrent.LAYERS``."""
+    if isinstance(layer, nn.LSTM):
+        return "projected_lstm" if layer.proj_size else "lstm"
+    if isinstance(layer, nn.LSTMCell):
+        return "lstm"
+    if isinstance(layer, nn.GRU | nn.GRUCell):
+        return "gru"
+    assert isinstance(layer, nn.RNN | nn.RNNCell)
+    return f"rnn_{layer.nonlinearity}"
 
 
-def biases_of_layer(number: int) -> list[str]:
-    """What they call its two biases."""
-    return [f"bias_{kind}_l{number}" for kind in ("ih", "hh")]
+def endings(layer: nn.Module) -> list[str]:
+    """The layers of a stack in the order of their states, or that of a cell."""
+    if isinstance(layer, nn.RNNCellBase):
+        return [""]
+    assert isinstance(layer, nn.RNNBase)
+    directions = ("", "_reverse")[: 1 + layer.bidirectional]
+    return [f"_l{number}{one}" for number in range(layer.num_layers) for one in directions]
 
 
-def float_lstm(
-    x: Tensor, state: State, parameters: list[Tensor], training: bool = False
+def is_reverse(ending: str) -> bool:
+    """Whether a layer goes from the last frame to the first."""
+    return ending.endswith("_reverse")
+
+
+def is_first(ending: str) -> bool:
+    """Whether a layer has the inputs of the stack."""
+    return not ending or ending.removesuffix("_reverse") == "_l0"
+
+
+def weights_of(layer: nn.Module, ending: str) -> list[str]:
+    """What PyTorch calls the weights of one layer."""
+    return [f"weight{part}{ending}" for part in LAYERS[operator_of(layer)].parts]
+
+
+def biases_of(ending: str) -> list[str]:
+    """What it calls its two biases."""
+    return [f"bias_{part}{ending}" for part in ("ih", "hh")]
+
+
+def deployed_biases_of(layer: nn.Module, ending: str) -> list[str]:
+    """What the biases that are left are called: the same two, or their sum."""
+    kept = LAYERS[operator_of(layer)].biases
+    # A cell says by ``bias`` whether it has any.
+    return [f"bias{part}{ending}" if part or ending else "summed_bias" for part in kept]
+
+
+def float_layer(
+    name: str,
+    x: Tensor,
+    state: State,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    reverse: bool,
+    training: bool = False,
 ) -> tuple[Tensor, State]:
-    """One layer of ``nn.LSTM`` as PyTorch computes it.
+    """One layer as PyTorch computes it.
 
     Args:
+        name: one of ``ops.checks_recurrent.LAYERS``.
         x: f32 [B, T, I].
-        state: (h, c), each f32 [B, H].
-        parameters: its two weights, and its two biases if it has any.
+        state: its parts, f32 [B, P] and so on.
+        weights: two, or three with a projection.
+        biases: two or none.
+        reverse: whether the last frame comes first.
         training: whether a gradient is wanted.
 
     Returns:
-        y f32 [B, T, H] and the state after.
+        y f32 [B, T, P] and the state after.
     """
+    kind = LAYERS[name]
+    function = torch._VF.lstm if kind.cell == "lstm" else getattr(torch._VF, name)
     parts = [part.unsqueeze(0) for part in state]
-    biased = len(parameters) > 2
-    y, h, c = torch._VF.lstm(x, parts, parameters, biased, 1, 0.0, training, False, True)
-    return y, (h.squeeze(0), c.squeeze(0))
-
-
-def float_gru(
-    x: Tensor, state: State, parameters: list[Tensor], training: bool = False
-) -> tuple[Tensor, State]:
-    """One layer of ``nn.GRU`` as PyTorch computes it; see ``float_lstm``."""
-    h = state[0].unsqueeze(0)
-    biased = len(parameters) > 2
-    y, h = torch._VF.gru(x, h, parameters, biased, 1, 0.0, training, False, True)
-    return y, (h.squeeze(0),)
+    given: Any = parts if len(parts) > 1 else parts[0]
+    parameters = [*weights[:2], *biases, *weights[2:]]
+    options = bool(biases), 1, 0.0, training, False, True
+    y, *after = function(x.flip(1) if reverse else x, given, parameters, *options)
+    return y.flip(1) if reverse else y, tuple(part.squeeze(0) for part in after)
 
 
 class Layer(Protocol):
-    """One layer: x [B, T, I], its state, its number -> y [B, T, H] and its state after."""
+    """One layer: x [B, T, I], its state, its ending -> y [B, T, P] and its state after."""
 
-    def __call__(self, x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
+    def __call__(self, x: Tensor, state: State, ending: str) -> tuple[Tensor, State]:
         """Run one layer."""
 
 
-def run_layers(
-    layer: Layer,
-    x: Tensor,
-    state: Sequence[Tensor] | None,
-    names: str,
-    num_layers: int,
-    hidden_size: int,
-    batch_first: bool,
-) -> tuple[Tensor, State]:
-    """Run ``layer`` number 0, 1, ... with the layouts of ``nn.LSTM`` and ``nn.GRU``.
+def run(layer: Layer, of: nn.Module, x: Tensor, hx: Any = None, dropout: float = 0.0) -> Any:
+    """What a stack or a cell of PyTorch's gives, its layers computed by ``layer``.
 
     Args:
         layer: computes one layer, batch first.
-        x: f32 [B, T, I] if ``batch_first``, else [T, B, I]; [T, I] without a batch.
-        state: its parts, each f32 [L, B, H], or [L, H] without a batch; None: zeros.
-        names: a letter for each part of the state: ``"hc"`` or ``"h"``.
-        num_layers: L.
-        hidden_size: H.
-        batch_first: which layout x and y have.
+        of: the stack or cell.
+        x: its input, in its layout.
+        hx: its state, or None for zeros.
+        dropout: the share of what a layer gives that is dropped before the next.
 
     Returns:
-        y in the layout of x, and the parts of the state.
+        As ``of(x, hx)``.
 
     Raises:
         Error: x is a PackedSequence or has another number of axes, or the state another shape.
     """
+    state = (hx,) if isinstance(hx, Tensor) else hx
+    if isinstance(of, nn.RNNBase):
+        y, after = _stack(layer, of, x, state, dropout)
+        return y, after if len(after) > 1 else after[0]
+    assert isinstance(of, nn.RNNCellBase)
+    after = _cell(layer, of, x, state)
+    return after if len(after) > 1 else after[0]
+
+
+def _stack(
+    layer: Layer, of: nn.RNNBase, x: Tensor, state: Sequence[Tensor] | None, dropout: float
+) -> tuple[Tensor, State]:
+    name = _named(of)
     if isinstance(x, PackedSequence):
         raise Error(
-            "quantised LSTM or GRU: give padded frames instead of a PackedSequence; in one "
-            "direction padding at the end does not change the frames before it."
+            f"quantised {name}: give padded frames instead of a PackedSequence; in one direction "
+            "padding at the end does not change the frames before it, in two directions give "
+            "sequences of one length together."
         )
     batched = x.dim() == 3
     if x.dim() not in (2, 3):
-        raise Error(f"quantised LSTM or GRU: x must have 2 or 3 axes, got {x.dim()}.")
+        raise Error(f"quantised {name}: x must have 2 or 3 axes, got {x.dim()}.")
     if not batched:
         x = x.unsqueeze(0)
-    elif not batch_first:
+    elif not of.batch_first:
         x = x.transpose(0, 1)
+    names, layers = LAYERS[operator_of(of)].states, endings(of)
+    sizes = (of.proj_size or of.hidden_size, of.hidden_size)[: len(names)]
     if state is None:
-        parts = [x.new_zeros(num_layers, x.shape[0], hidden_size)] * len(names)
+        parts = [x.new_zeros(len(layers), x.shape[0], size) for size in sizes]
     else:
         parts = [part if batched else part.unsqueeze(1) for part in state]
-    for name, part in zip(names, parts, strict=True):
-        if part.dim() != 3 or part.shape[0] != num_layers or part.shape[2] != hidden_size:
+    for letter, part, size in zip(names, parts, sizes, strict=True):
+        if part.dim() != 3 or part.shape[0] != len(layers) or part.shape[2] != size:
             raise Error(
-                f"quantised LSTM or GRU: the state {name} must have shape "
-                f"[{num_layers}, batch, {hidden_size}], got {list(part.shape)}."
+                f"quantised {name}: the state {letter} must have shape "
+                f"[{len(layers)}, batch, {size}], got {list(part.shape)}."
             )
-    after = []
-    for number in range(num_layers):
-        x, last = layer(x, tuple(part[number] for part in parts), number)
-        after.append(last)
+    after: list[State] = []
+    directions = 1 + of.bidirectional
+    while len(after) < len(layers):
+        if after and dropout:
+            x = F.dropout(x, dropout)
+        outputs = []
+        for number in range(len(after), len(after) + directions):
+            y, last = layer(x, tuple(part[number] for part in parts), layers[number])
+            outputs.append(y)
+            after.append(last)
+        x = torch.cat(outputs, -1) if of.bidirectional else outputs[0]
     ends = tuple(torch.stack(part) for part in zip(*after, strict=True))
     if not batched:
         return x.squeeze(0), tuple(part.squeeze(1) for part in ends)
-    return x if batch_first else x.transpose(0, 1), ends
+    return x if of.batch_first else x.transpose(0, 1), ends
+
+
+def _cell(layer: Layer, of: nn.RNNCellBase, x: Tensor, state: Sequence[Tensor] | None) -> State:
+    name, batched = _named(of), x.dim() == 2
+    if x.dim() not in (1, 2):
+        raise Error(f"quantised {name}: x must have 1 or 2 axes, got {x.dim()}.")
+    x = x if batched else x.unsqueeze(0)
+    names = LAYERS[operator_of(of)].states
+    if state is None:
+        parts = [x.new_zeros(x.shape[0], of.hidden_size) for _ in names]
+    else:
+        parts = [part if batched else part.unsqueeze(0) for part in state]
+    for letter, part in zip(names, parts, strict=True):
+        if part.dim() != 2 or part.shape[1] != of.hidden_size:
+            raise Error(
+                f"quantised {name}: the state {letter} must have shape "
+                f"[batch, {of.hidden_size}], got {list(part.shape)}."
+            )
+    _, after = layer(x.unsqueeze(1), tuple(parts), "")
+    return after if batched else tuple(part.squeeze(0) for part in after)
+
+
+def _named(layer: nn.Module) -> str:
+    """The class of PyTorch's that a layer is of."""
+    return next(one.__name__ for one in type(layer).__mro__ if one.__module__.startswith("torch."))
 
 
 def each_layer(
-    stack: nn.LSTM | nn.GRU,
-    observer: Callable[[Tensor], object],
-    input: Tensor,
-    hx: tuple[Tensor, Tensor] | Tensor | None = None,
+    stack: nn.Module, observer: Callable[[Tensor], object], input: Tensor, hx: Any = None
 ) -> None:
-    """Tell ``observer`` what each layer of a float stack of one direction gives: y f32 [B, T, H].
+    """Tell ``observer`` what each layer of a float stack gives: y f32 [B, T, P].
 
     The arguments behind it are the stack's own.
     """
-    lstm = isinstance(stack, nn.LSTM)
+    name = operator_of(stack)
 
-    def layer(x: Tensor, state: State, number: int) -> tuple[Tensor, State]:
-        names = weights_of_layer(number) + (biases_of_layer(number) if stack.bias else [])
-        parameters = [getattr(stack, name) for name in names]
-        y, after = (float_lstm if lstm else float_gru)(x, state, parameters)
+    def layer(x: Tensor, state: State, ending: str) -> tuple[Tensor, State]:
+        weights = [getattr(stack, one) for one in weights_of(stack, ending)]
+        biases = [getattr(stack, one) for one in biases_of(ending) if stack.bias]
+        y, after = float_layer(name, x, state, weights, biases, is_reverse(ending))
         observer(y)
         return y, after
 
-    state = (hx,) if isinstance(hx, Tensor) else hx
-    names = "hc" if lstm else "h"
-    run_layers(layer, input, state, names, stack.num_layers, stack.hidden_size, stack.batch_first)
+    run(layer, stack, input, hx)

@@ -7,6 +7,7 @@ stay. Where it was of a subclass of PyTorch's layer, it becomes of a class made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -16,12 +17,18 @@ from torch import Tensor, nn
 _MADE: dict[tuple[Any, Any], type[Replacement]] = {}
 
 
-def scaled_input(layer: nn.Module, x: Tensor) -> Tensor:
-    """The input of a layer, times the factors that ``compress`` may have put before it.
+def factors_of(attribute: str) -> str:
+    """The buffer for the factors in front of a weight; "" where there can be none."""
+    found = re.fullmatch(r"weight(?:_ih(?:_l0(_reverse)?)?)?", attribute)
+    return f"input_scale{found[1] or ''}" if found else ""
 
-    They are the buffer ``input_scale``, f32 [K], of a convolution [C].
+
+def scaled_input(layer: nn.Module, x: Tensor, attribute: str = "weight") -> Tensor:
+    """The input of a weight, times the factors that ``compress`` may have put before it.
+
+    They are a buffer, f32 [K], of a convolution [C]; see ``factors_of``.
     """
-    scale = getattr(layer, "input_scale", None)
+    scale = getattr(layer, factors_of(attribute), None)
     if scale is None:
         return x
     axes = len(layer.kernel_size) if isinstance(layer, nn.Conv1d | nn.Conv2d) else 0

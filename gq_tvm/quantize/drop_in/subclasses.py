@@ -20,7 +20,7 @@ from gq_tvm.quantize.drop_in.computed_weights import plain_class
 from gq_tvm.quantize.drop_in.replacement import Replacement, joined
 
 #: What PyTorch's layers call their weights.
-WEIGHTS = re.compile(r"weight(_(ih|hh|hr)_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight")
+WEIGHTS = re.compile(r"weight(_(ih|hh|hr)(_l\d+(_reverse)?)?)?|(in|q|k|v)_proj_weight")
 
 # What may be asked of a weight without computing with it.
 _ASKED = {"dtype", "device", "shape", "size", "ndim", "dim", "numel", "requires_grad", "is_cuda"}

@@ -12,18 +12,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from gq_tvm.quantize.deployed.codebook_attention import CodebookMultiheadAttention
-from gq_tvm.quantize.deployed.codebook_layers import (
-    CodebookConv1d,
-    CodebookConv2d,
-    CodebookEmbedding,
-    CodebookLayer,
-    CodebookLinear,
-)
-from gq_tvm.quantize.deployed.codebook_recurrent import CodebookGRU, CodebookLSTM
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.computed_weights import computed, parametrizations, plain_class
-from gq_tvm.quantize.drop_in.replacement import Replacement
+from gq_tvm.quantize.drop_in.recurrent import Recurrent
 from gq_tvm.quantize.drop_in.subclasses import WEIGHTS, why_not
+from gq_tvm.quantize.training_layers import quant_recurrent
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.training_layers.quant_layers import (
     QuantConv1d,
@@ -32,28 +25,34 @@ from gq_tvm.quantize.training_layers.quant_layers import (
     QuantLayer,
     QuantLinear,
 )
-from gq_tvm.quantize.training_layers.quant_recurrent import QuantGRU, QuantLSTM
 
-#: By PyTorch's layer, ours: the one of training and the one of deployment.
-LAYERS: dict[type[nn.Module], tuple[type[QuantLayer], type[Replacement]]] = {
-    nn.Linear: (QuantLinear, CodebookLinear),
-    nn.LSTM: (QuantLSTM, CodebookLSTM),
-    nn.GRU: (QuantGRU, CodebookGRU),
-    nn.Conv1d: (QuantConv1d, CodebookConv1d),
-    nn.Conv2d: (QuantConv2d, CodebookConv2d),
-    nn.Embedding: (QuantEmbedding, CodebookEmbedding),
-    nn.MultiheadAttention: (QuantMultiheadAttention, CodebookMultiheadAttention),
+#: By PyTorch's layer, ours in training; that knows the rest.
+KINDS: dict[type[nn.Module], type[QuantLayer]] = {
+    ours.replaced: ours
+    for ours in (
+        QuantLinear,
+        quant_recurrent.QuantLSTM,
+        quant_recurrent.QuantGRU,
+        quant_recurrent.QuantRNN,
+        quant_recurrent.QuantLSTMCell,
+        quant_recurrent.QuantGRUCell,
+        quant_recurrent.QuantRNNCell,
+        QuantConv1d,
+        QuantConv2d,
+        QuantEmbedding,
+        QuantMultiheadAttention,
+    )
 }
 #: The remark on weights that nothing but their user keeps in float.
 LEFT_IN_FLOAT = "left in float as asked"
-_SUPPORTED = ", ".join(kind.__name__ for kind in LAYERS)
+_SUPPORTED = ", ".join(kind.__name__ for kind in KINDS)
 
 
 @dataclass(frozen=True)
 class WeightPlace:
     """A parameter of two or more axes, where it sits, and what keeps it from being quantised.
 
-    ``whole`` is the layer whose weights can be quantised all or none: an LSTM, a GRU, or the
+    ``whole`` is the layer whose weights can be quantised all or none: a recurrent one, or the
     attention around its projections. Where a weight is computed, by a weight norm say,
     ``parameter`` is what it is at present, and no parameter of the model.
     """
@@ -71,11 +70,13 @@ class WeightPlace:
         return f"{self.module_name}.{self.attribute}" if self.module_name else self.attribute
 
     @property
-    def layer(self) -> int | None:
-        """The number of the layer of an LSTM or GRU, both weights of which are in float or none."""
-        numbered = re.fullmatch(r"weight_(?:ih|hh)_l(\d+)", self.attribute)
-        recurrent = isinstance(self.module, nn.LSTM | nn.GRU)
-        return int(numbered[1]) if numbered and recurrent else None
+    def layer(self) -> str | None:
+        """The ending of the layer of a recurrent stack, all weights of which are in float or none.
+
+        "" of a cell; None of a weight of any other layer.
+        """
+        found = re.fullmatch(r"weight_(?:ih|hh|hr)((?:_l\d+(?:_reverse)?)?)", self.attribute)
+        return found[1] if found and isinstance(self.module, Recurrent) else None
 
     @property
     def names(self) -> list[str]:
@@ -85,8 +86,8 @@ class WeightPlace:
 
 
 def layer_kind(module: nn.Module) -> type[nn.Module] | None:
-    """The one of PyTorch's layers in ``LAYERS`` that a module is, or is a subclass of."""
-    return next((one for one in plain_class(module).__mro__ if one in LAYERS), None)
+    """The one of PyTorch's layers in ``KINDS`` that a module is, or is a subclass of."""
+    return next((one for one in plain_class(module).__mro__ if one in KINDS), None)
 
 
 def find_weights(model: nn.Module) -> list[WeightPlace]:
@@ -112,7 +113,7 @@ def find_weights(model: nn.Module) -> list[WeightPlace]:
     for module_name, module in model.named_modules():
         if module in inside:
             continue
-        whole = module if isinstance(module, nn.LSTM | nn.GRU) else around.get(module)
+        whole = module if isinstance(module, Recurrent) else around.get(module)
         for attribute, parameter in _parameters_of(module):
             is_weight = WEIGHTS.fullmatch(attribute) is not None
             if is_weight if is_lazy(parameter) else parameter.dim() >= 2:
@@ -168,25 +169,8 @@ def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str
         return f"its dtype is {dtype}, not float32; call model.float() first"
     if not parameter.numel():
         return "it has no elements"
-    return _option_obstacle(module, base.__name__) or why_not(module, LAYERS[base])
-
-
-def _option_obstacle(module: nn.Module, kind: str) -> str | None:
-    if isinstance(module, nn.LSTM | nn.GRU) and module.bidirectional:
-        return f"a bidirectional {kind} is not supported"
-    if isinstance(module, nn.LSTM) and module.proj_size:
-        return "an LSTM with proj_size is not supported"
-    if isinstance(module, nn.MultiheadAttention) and module.bias_k is not None:
-        return "MultiheadAttention with add_bias_kv is not supported"
-    if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
-        return "MultiheadAttention with add_zero_attn is not supported"
-    if isinstance(module, nn.Conv2d) and module.groups > 1:
-        return "a Conv2d in groups is not supported"
-    if isinstance(module, nn.Embedding) and module.max_norm is not None:
-        return "an Embedding with max_norm rewrites its weight"
-    if isinstance(module, nn.Embedding) and (module.sparse or module.scale_grad_by_freq):
-        return "an Embedding with sparse or scale_grad_by_freq is not supported"
-    return None
+    ours = KINDS[base]
+    return ours.obstacle(module) or why_not(module, [ours, ours.deployed])
 
 
 def _spread_obstacles(weights: list[WeightPlace]) -> list[WeightPlace]:

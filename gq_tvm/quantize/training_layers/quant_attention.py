@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gq_tvm.ops import torch_weight
-from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS
+from gq_tvm.ops.torch_weight import WeightTensors
+from gq_tvm.quantize.deployed.codebook_attention import PROJECTIONS, CodebookMultiheadAttention
+from gq_tvm.quantize.deployed.codebook_layers import CodebookLinear
 from gq_tvm.quantize.drop_in.attention import Options, attend
+from gq_tvm.quantize.drop_in.replacement import become
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
-from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, refuse_export
+from gq_tvm.quantize.training_layers.quant_layers import BiasPlace, QuantLayer, refuse_export
 
 
 class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
@@ -23,6 +26,41 @@ class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
     """
 
     replaced = nn.MultiheadAttention
+    deployed = CodebookMultiheadAttention
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str | None:
+        """See ``QuantLayer``."""
+        if layer.bias_k is not None:
+            return "MultiheadAttention with add_bias_kv is not supported"
+        if layer.add_zero_attn:
+            return "MultiheadAttention with add_zero_attn is not supported"
+        return None
+
+    def bias_behind(self, attribute: str) -> BiasPlace | None:
+        """See ``QuantLayer``."""
+        part = 0 if attribute == "in_proj_weight" else PROJECTIONS.index(attribute)
+        bias: Any = self.in_proj_bias
+        return None if bias is None else (bias, part * self.embed_dim)
+
+    def deploy(self, weights: dict[str, WeightTensors]) -> None:
+        """See ``QuantLayer``: projections become layers."""
+        parts: list[Any]  # each WeightTensors, or a Tensor that was left in float
+        if self.in_proj_weight is None:
+            parts = [weights.get(name, getattr(self, name)) for name in PROJECTIONS]
+        elif "in_proj_weight" in weights:
+            parts = [*weights["in_proj_weight"].split_rows(3)]
+        else:
+            parts = [*self.in_proj_weight.chunk(3)]
+        biases = [None if bias is None else bias.detach().clone() for bias in self.biases()]
+        projections = [
+            _projection(part, bias, self.activation)
+            for part, bias in zip(parts, biases, strict=True)
+        ]
+        self.detach()
+        become(self, CodebookMultiheadAttention)
+        layer: Any = self
+        layer.hold_projections(projections)
 
     def forward(
         self,
@@ -84,6 +122,17 @@ class QuantMultiheadAttention(QuantLayer, nn.MultiheadAttention):
     def biases(self) -> tuple[Tensor | None, ...]:
         """Those of query, key and value: f32 [E] each, or None."""
         return (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+
+
+def _projection(weight: WeightTensors | Tensor, bias: Tensor | None, activation: str) -> nn.Linear:
+    if isinstance(weight, WeightTensors):
+        return CodebookLinear(weight, bias, activation)
+    rows, columns = weight.shape
+    linear = nn.Linear(columns, rows, bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
 
 
 def _each(

@@ -8,7 +8,7 @@ In ``eval`` mode it computes what the converted model will, integers and all, wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +16,66 @@ from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import torch_ops, torch_weight
-from gq_tvm.quantize.deployed.codebook_layers import symmetric_padding, zero_padding
-from gq_tvm.quantize.drop_in.replacement import Replacement, scaled_input
+from gq_tvm.ops.torch_weight import WeightTensors
+from gq_tvm.quantize.deployed.codebook_layers import (
+    CodebookConv1d,
+    CodebookConv2d,
+    CodebookEmbedding,
+    CodebookLayer,
+    CodebookLinear,
+    symmetric_padding,
+    zero_padding,
+)
+from gq_tvm.quantize.drop_in.replacement import Replacement, become, scaled_input
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
 
+#: A bias, and where in it begins what is added to a product's outputs.
+BiasPlace = tuple[nn.Parameter, int]
+
 
 class QuantLayer(Replacement):
-    """What the quantised layers share: their quantisers, and weights expanded once for eval."""
+    """What the quantised layers share: their quantisers, and weights expanded once for eval.
 
+    A kind of layer is a class of these, one of ``codebook_layers`` and an entry in
+    ``drop_in.supported.KINDS``: what differs between kinds they say themselves.
+    """
+
+    #: What it becomes when it is deployed.
+    deployed: ClassVar[type[CodebookLayer]]
     quantizers: nn.ModuleDict
     _operands: dict[str, tuple[Any, torch_weight.Operand]]
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str | None:
+        """Why a layer of PyTorch's with its options cannot become one of these."""
+        return None
+
+    @classmethod
+    def meets_floats(cls, layer: Any) -> bool:
+        """Whether a layer of PyTorch's always has fp32 activations."""
+        return False
+
+    def scales_inputs_of(self, attribute: str) -> bool:
+        """Whether factors can be put in front of a weight; see ``drop_in.replacement``."""
+        return False
+
+    def bias_behind(self, attribute: str) -> BiasPlace | None:
+        """The bias that is added behind the product by a weight; None where there is none."""
+        return None
+
+    def deployed_biases(self) -> dict[str, Tensor | None]:
+        """The biases of the deployed layer, by name."""
+        return {}
+
+    def deploy(self, weights: dict[str, WeightTensors]) -> None:
+        """Become the layer that is deployed, in place, with weights by attribute."""
+        biases = {n: None if b is None else b.detach() for n, b in self.deployed_biases().items()}
+        activation = {name: self.activation_of(name) for name in weights}
+        self.detach()
+        become(self, self.deployed)
+        layer: Any = self
+        layer.hold(weights, biases, activation)
 
     def attach(self, quantizers: dict[str, Quantizer], activation: str | Mapping[str, str]) -> None:
         """Put a quantiser before each named weight; for activations see ``meet``."""
@@ -104,10 +153,28 @@ def refuse_export() -> None:
         _refuse_export()
 
 
-class QuantLinear(QuantLayer, nn.Linear):
+class QuantProduct(QuantLayer):
+    """What a linear layer and convolutions share: one weight, perhaps a bias behind it."""
+
+    def scales_inputs_of(self, attribute: str) -> bool:
+        """See ``QuantLayer``."""
+        return True
+
+    def bias_behind(self, attribute: str) -> BiasPlace | None:
+        """See ``QuantLayer``."""
+        bias: Any = self.bias
+        return None if bias is None else (bias, 0)
+
+    def deployed_biases(self) -> dict[str, Tensor | None]:
+        """See ``QuantLayer``."""
+        return {"bias": cast("Tensor | None", self.bias)}
+
+
+class QuantLinear(QuantProduct, nn.Linear):
     """``nn.Linear`` in training."""
 
     replaced = nn.Linear
+    deployed = CodebookLinear
 
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Linear``: f32 [..., K] -> f32 [..., N]."""
@@ -121,8 +188,13 @@ class QuantLinear(QuantLayer, nn.Linear):
         return F.linear(x, self.quantized("weight"), self.bias)
 
 
-class QuantConvolution(QuantLayer):
+class QuantConvolution(QuantProduct):
     """A convolution along one axis or two, in training."""
+
+    @classmethod
+    def meets_floats(cls, layer: Any) -> bool:
+        """See ``QuantLayer``: those in groups do."""
+        return bool(layer.groups > 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """As PyTorch's: f32 [B, C, ...] or [C, ...] -> f32 [B, N, ...] or [N, ...]."""
@@ -155,18 +227,40 @@ class QuantConv1d(QuantConvolution, nn.Conv1d):
     """``nn.Conv1d`` in training."""
 
     replaced = nn.Conv1d
+    deployed = CodebookConv1d
 
 
 class QuantConv2d(QuantConvolution, nn.Conv2d):
     """``nn.Conv2d`` in training."""
 
     replaced = nn.Conv2d
+    deployed = CodebookConv2d
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str | None:
+        """See ``QuantLayer``."""
+        return "a Conv2d in groups is not supported" if layer.groups > 1 else None
 
 
 class QuantEmbedding(QuantLayer, nn.Embedding):
     """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
 
     replaced = nn.Embedding
+    deployed = CodebookEmbedding
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str | None:
+        """See ``QuantLayer``."""
+        if layer.max_norm is not None:
+            return "an Embedding with max_norm rewrites its weight"
+        if layer.sparse or layer.scale_grad_by_freq:
+            return "an Embedding with sparse or scale_grad_by_freq is not supported"
+        return None
+
+    @classmethod
+    def meets_floats(cls, layer: Any) -> bool:
+        """See ``QuantLayer``: there is no product."""
+        return True
 
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Embedding``: i64 [...] -> f32 [..., D]."""

@@ -48,15 +48,12 @@ class FloatRecurrent:
 
     def kernel(self, parallel: bool = False) -> tirx.PrimFunc:
         """The kernel; for its arguments see ``loops.recurrent.recurrent``."""
-        x_part, h_part, *behind = self._engines()
         return recurrent(
             ProjectedLSTMCell if self.projected else CELLS[self.cell],
-            x_part,
-            h_part,
+            self._engines(),
             self.hidden,
             self.frames,
             parallel,
-            behind[0] if behind else None,
             functions=self.functions,
             clip=self.clip,
         )

@@ -65,13 +65,37 @@ class Functions:
 
 
 @dataclass
+class Multiplied:
+    """A product: what computes it, and the outliers of its weight."""
+
+    engine: Engine
+    outliers: TileOutliers | None
+
+
+@dataclass
+class Step:
+    """A step of a sequence.
+
+    Attributes:
+        b: The sequence.
+        t: The frame.
+        slot: Where the x-part of its gates is.
+        old: The parts of the state before it, f32 [B, ...].
+    """
+
+    b: Expr
+    t: Expr
+    slot: Expr
+    old: list[Buffer]
+
+
+@dataclass
 class Parts:
     """What a cell works with.
 
     Attributes:
-        engine: Of the h-part.
-        outliers: Of its weight.
-        behind: Of a product behind the gates (``Cell.behind``), None if there is none.
+        from_h: The h-part.
+        behind: The product behind the gates (``Cell.behind``), None if there is none.
         functions: The activation functions.
         hidden: H.
         parallel: Whether tiles are dealt out to the runtime's threads.
@@ -81,9 +105,8 @@ class Parts:
         biases: Those that are not added to the x-part.
     """
 
-    engine: Engine
-    outliers: TileOutliers | None
-    behind: Engine | None
+    from_h: Multiplied
+    behind: Multiplied | None
     functions: Functions
     hidden: int
     parallel: bool
@@ -114,7 +137,7 @@ class Cell(ABC):
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.engine, self.outliers = parts.engine, parts.outliers
+        self.engine, self.outliers = parts.from_h.engine, parts.from_h.outliers
         self.functions = parts.functions
         if self.outliers is not None:  # the state as it was, while that of the step is written
             self._floats = FloatRows(self.engine.k, self.engine.k, self.engine.lanes)
@@ -127,75 +150,55 @@ class Cell(ABC):
         """Take a vector of the h-part, of the packed rows ``at``."""
 
     @abstractmethod
-    def update(
-        self,
-        b: Expr,
-        t: Expr,
-        slot: Expr,
-        old: list[Buffer],
-        first: Expr,
-        count: int,
-        partial: bool,
-    ) -> None:
+    def update(self, step: Step, first: Expr, count: int, partial: bool) -> None:
         """Emit the new state of ``count`` units from ``first`` on, whose gates are there.
 
         Each is a chain of operations: several side by side fill the CPU.
         """
 
-    def take(self, b: Expr, t: Expr, unit: Expr, new: Expr, partial: bool) -> None:
+    def take(self, step: Step, unit: Expr, new: Expr, partial: bool) -> None:
         """Emit that a unit of the new h is kept, in the state and in the outputs."""
-        self.store(self.state[0], new, [b], unit, partial)
-        self.store(self.y, new, [b, t], unit, partial)
+        self.store(self.state[0], new, [step.b], unit, partial)
+        self.store(self.y, new, [step.b, step.t], unit, partial)
 
-    def between(  # noqa: B027 - few have anything there
-        self, b: Expr, slot: Expr, old: list[Buffer]
-    ) -> None:
+    def between(self, step: Step) -> None:  # noqa: B027 - few have anything there
         """Emit what stands between all gates and all updates, in cells that have ``behind``."""
 
-    def finish(self, b: Expr, t: Expr) -> None:  # noqa: B027 - the same
+    def finish(self, step: Step) -> None:  # noqa: B027 - the same
         """Emit what follows the updates, in cells that have ``behind``."""
 
-    def step(
-        self, b: Expr, t: Expr, slot: Expr, old: list[Buffer], inputs: Inputs | None = None
-    ) -> None:
-        """Emit the step of frame ``t`` of sequence ``b``, from the state in ``old``.
-
-        The x-part is in slot ``slot``, or, if ``inputs`` are given, still to be computed.
-        """
+    def step(self, step: Step, inputs: Inputs | None = None) -> None:
+        """Emit a step; if ``inputs`` are given, the x-part is still to be computed."""
         # The previous state is staged whole before any of the new one is written.
-        load = _row_of(old[0], b)
+        load = _row_of(step.old[0], step.b)
         self.engine.stage(load, T.int32(0))
         if self.outliers is not None:
             self._floats.stage(load, T.int32(0))
         if self.behind:
-            self._apart(b, t, slot, old, inputs)
+            self._apart(step, inputs)
         else:
-            self._together(b, t, slot, old, inputs)
+            self._together(step, inputs)
 
-    def _apart(
-        self, b: Expr, t: Expr, slot: Expr, old: list[Buffer], inputs: Inputs | None
-    ) -> None:
+    def _apart(self, step: Step, inputs: Inputs | None) -> None:
         """All products, then all updates."""
-        for engine, product in self._products(slot, inputs):
+        for engine, product in self._products(step.slot, inputs):
             each_tile(engine.tiles, self.parts.parallel, engine.tables, product)
-        self.between(b, slot, old)
-        each(self.whole_units, lambda unit: self.update(b, t, slot, old, unit, 1, False))
+        self.between(step)
+        each(self.whole_units, lambda unit: self.update(step, unit, 1, False))
         if self.rest:
-            self.update(b, t, slot, old, T.int32(self.whole_units), 1, True)
-        self.finish(b, t)
+            self.update(step, T.int32(self.whole_units), 1, True)
+        self.finish(step)
 
-    def _together(
-        self, b: Expr, t: Expr, slot: Expr, old: list[Buffer], inputs: Inputs | None
-    ) -> None:
+    def _together(self, step: Step, inputs: Inputs | None) -> None:
         """Group by group: its products, its updates."""
-        parts = self._products(slot, inputs)
+        parts = self._products(step.slot, inputs)
 
         def tables() -> None:
             for engine, _ in parts:
                 engine.tables()
 
         def cells(first: Expr, count: int, partial: bool = False) -> None:
-            self.update(b, t, slot, old, first, count, partial)
+            self.update(step, first, count, partial)
 
         def group(index: Expr) -> None:
             for engine, product in parts:
@@ -245,15 +248,18 @@ class Cell(ABC):
 
     def multiply_behind(self, row: Buffer, into: Buffer) -> None:
         """Emit the product behind the gates: of f32 [K] into f32 [packed rows]."""
-        engine = self.parts.behind
-        assert engine is not None
+        assert self.parts.behind is not None
+        engine, outliers = self.parts.behind.engine, self.parts.behind.outliers
         engine.stage(lambda k, width: row[ramp(k, width)], T.int32(0))
 
         def tile(tile: Expr) -> None:
             def store(_: int, v: int, total: Expr) -> None:
                 T.buffer_store(into, total, [vector_of(engine, tile, v)])
 
-            engine.multiply(tile, [T.int32(0)], store)
+            take: Store = store
+            if outliers is not None:
+                take = outliers.added(tile, [lambda k: row[k]], store)
+            engine.multiply(tile, [T.int32(0)], take)
 
         each_tile(engine.tiles, self.parts.parallel, engine.tables, tile)
 

@@ -7,7 +7,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from gq_tvm.schedules.cpu.emit import each
-from gq_tvm.schedules.cpu.loops.cell import Cell, Parts
+from gq_tvm.schedules.cpu.loops.cell import Cell, Parts, Step
 
 Expr = Any
 Buffer = Any
@@ -32,29 +32,20 @@ class LSTMCell(_Summed):
     gates_a_unit = 4
     states = ("h", "c")
 
-    def update(
-        self,
-        b: Expr,
-        t: Expr,
-        slot: Expr,
-        old: list[Buffer],
-        first: Expr,
-        count: int,
-        partial: bool,
-    ) -> None:
-        each(count, lambda i: self._new_cell(b, slot, first + i, old[1], partial))
-        each(count, lambda i: self._new_hidden(b, t, slot, first + i, partial))
+    def update(self, step: Step, first: Expr, count: int, partial: bool) -> None:
+        each(count, lambda i: self._new_cell(step, first + i, partial))
+        each(count, lambda i: self._new_hidden(step, first + i, partial))
 
-    def _new_cell(self, b: Expr, slot: Expr, unit: Expr, old_c: Buffer, partial: bool) -> None:
-        i, f, g, _ = self._gates(slot, unit)
-        old = self.load(old_c, [b], unit, partial)
+    def _new_cell(self, step: Step, unit: Expr, partial: bool) -> None:
+        i, f, g, _ = self._gates(step.slot, unit)
+        old = self.load(step.old[1], [step.b], unit, partial)
         new = self.functions.times(0, f, old) + self.functions.both(0, i, 1, g)
-        self.store(self.state[1], new, [b], unit, partial)
+        self.store(self.state[1], new, [step.b], unit, partial)
 
-    def _new_hidden(self, b: Expr, t: Expr, slot: Expr, unit: Expr, partial: bool) -> None:
-        *_, o = self._gates(slot, unit)
-        c = self.load(self.state[1], [b], unit, partial)
-        self.take(b, t, unit, T.bind(self.functions.both(0, o, 2, c)), partial)
+    def _new_hidden(self, step: Step, unit: Expr, partial: bool) -> None:
+        *_, o = self._gates(step.slot, unit)
+        c = self.load(self.state[1], [step.b], unit, partial)
+        self.take(step, unit, T.bind(self.functions.both(0, o, 2, c)), partial)
 
 
 class ProjectedLSTMCell(LSTMCell):
@@ -66,16 +57,16 @@ class ProjectedLSTMCell(LSTMCell):
         super().__init__(parts)
         assert parts.behind is not None
         self.unprojected = self.padded()
-        self.projected = T.alloc_buffer((parts.behind.padded_n,), "float32")
+        self.projected = T.alloc_buffer((parts.behind.engine.padded_n,), "float32")
 
-    def take(self, b: Expr, t: Expr, unit: Expr, new: Expr, partial: bool) -> None:
+    def take(self, step: Step, unit: Expr, new: Expr, partial: bool) -> None:
         self.store(self.unprojected, new, [], unit, False)
 
-    def finish(self, b: Expr, t: Expr) -> None:
+    def finish(self, step: Step) -> None:
         self.multiply_behind(self.unprojected, self.projected)
         with T.serial(0, self.engine.k) as j:
-            T.buffer_store(self.state[0], self.projected[j], [b, j])
-            T.buffer_store(self.y, self.projected[j], [b, t, j])
+            T.buffer_store(self.state[0], self.projected[j], [step.b, j])
+            T.buffer_store(self.y, self.projected[j], [step.b, step.t, j])
 
 
 class GRUCell(Cell):
@@ -96,18 +87,9 @@ class GRUCell(Cell):
     def add(self, slot: Expr, at: Expr, total: Expr) -> None:
         T.buffer_store(self.from_h, total + self.parts.biases[0][at], [at])
 
-    def update(
-        self,
-        b: Expr,
-        t: Expr,
-        slot: Expr,
-        old: list[Buffer],
-        first: Expr,
-        count: int,
-        partial: bool,
-    ) -> None:
-        each(count, lambda i: self._candidate(slot, first + i))
-        each(count, lambda i: self._new_hidden(b, t, slot, first + i, old[0], partial))
+    def update(self, step: Step, first: Expr, count: int, partial: bool) -> None:
+        each(count, lambda i: self._candidate(step.slot, first + i))
+        each(count, lambda i: self._new_hidden(step, first + i, partial))
 
     def _candidate(self, slot: Expr, unit: Expr) -> None:
         """Put n where its h-part was."""
@@ -115,14 +97,13 @@ class GRUCell(Cell):
         reset = self.functions.times(0, self.gates[slot, r] + self.from_h[r], self.from_h[n])
         T.buffer_store(self.from_h, self.functions.value(1, self.gates[slot, n] + reset), [n])
 
-    def _new_hidden(
-        self, b: Expr, t: Expr, slot: Expr, unit: Expr, old_h: Buffer, partial: bool
-    ) -> None:
+    def _new_hidden(self, step: Step, unit: Expr, partial: bool) -> None:
         _, z, n = self.of_unit(unit)
         candidate = T.bind(self.from_h[n])
-        old = self.load(old_h, [b], unit, partial)
-        keep = self.functions.times(0, self.gates[slot, z] + self.from_h[z], old - candidate)
-        self.take(b, t, unit, T.bind(candidate + keep), partial)
+        old = self.load(step.old[0], [step.b], unit, partial)
+        z_gate = self.gates[step.slot, z] + self.from_h[z]
+        keep = self.functions.times(0, z_gate, old - candidate)
+        self.take(step, unit, T.bind(candidate + keep), partial)
 
 
 class ResetBeforeGRUCell(Cell):
@@ -139,15 +120,16 @@ class ResetBeforeGRUCell(Cell):
         super().__init__(parts)
         assert parts.behind is not None
         self.from_h = T.alloc_buffer((self.engine.padded_n,), "float32")
-        self.from_reset = T.alloc_buffer((parts.behind.padded_n,), "float32")
+        self.from_reset = T.alloc_buffer((parts.behind.engine.padded_n,), "float32")
         self.reset = self.padded()
 
     def add(self, slot: Expr, at: Expr, total: Expr) -> None:
         T.buffer_store(self.from_h, total, [at])
 
-    def between(self, b: Expr, slot: Expr, old: list[Buffer]) -> None:
+    def between(self, step: Step) -> None:
         def unit(unit: Expr, partial: bool = False) -> None:
-            r, old_h = self._gate(slot, unit, 0), self.load(old[0], [b], unit, partial)
+            r = self._gate(step.slot, unit, 0)
+            old_h = self.load(step.old[0], [step.b], unit, partial)
             self.store(self.reset, self.functions.times(0, r, old_h), [], unit, False)
 
         each(self.whole_units, unit)
@@ -155,21 +137,13 @@ class ResetBeforeGRUCell(Cell):
             unit(T.int32(self.whole_units), True)
         self.multiply_behind(self.reset, self.from_reset)
 
-    def update(
-        self,
-        b: Expr,
-        t: Expr,
-        slot: Expr,
-        old: list[Buffer],
-        first: Expr,
-        count: int,
-        partial: bool,
-    ) -> None:
-        n = self.gates[slot, self.of_unit(first)[2]] + self.from_reset[self.of_unit(first, 1)[0]]
+    def update(self, step: Step, first: Expr, count: int, partial: bool) -> None:
+        from_x = self.gates[step.slot, self.of_unit(first)[2]]
+        n = from_x + self.from_reset[self.of_unit(first, 1)[0]]
         n = T.bind(self.functions.value(1, n))
-        old_h = self.load(old[0], [b], first, partial)
-        new = T.bind(n + self.functions.times(0, self._gate(slot, first, 1), old_h - n))
-        self.take(b, t, first, new, partial)
+        old_h = self.load(step.old[0], [step.b], first, partial)
+        new = T.bind(n + self.functions.times(0, self._gate(step.slot, first, 1), old_h - n))
+        self.take(step, first, new, partial)
 
     def _gate(self, slot: Expr, unit: Expr, gate: int) -> Expr:
         from_h = self.from_h[self.of_unit(unit, self.gates_of_h)[gate]]
@@ -183,21 +157,12 @@ class RNNCell(_Summed):
     gates_a_unit = 1
     states = ("h",)
 
-    def update(
-        self,
-        b: Expr,
-        t: Expr,
-        slot: Expr,
-        old: list[Buffer],
-        first: Expr,
-        count: int,
-        partial: bool,
-    ) -> None:
-        each(count, lambda i: self._new_hidden(b, t, slot, first + i, partial))
+    def update(self, step: Step, first: Expr, count: int, partial: bool) -> None:
+        each(count, lambda i: self._new_hidden(step, first + i, partial))
 
-    def _new_hidden(self, b: Expr, t: Expr, slot: Expr, unit: Expr, partial: bool) -> None:
-        (gate,) = self._gates(slot, unit)
-        self.take(b, t, unit, T.bind(self.functions.value(0, gate)), partial)
+    def _new_hidden(self, step: Step, unit: Expr, partial: bool) -> None:
+        (gate,) = self._gates(step.slot, unit)
+        self.take(step, unit, T.bind(self.functions.value(0, gate)), partial)
 
 
 #: By name.

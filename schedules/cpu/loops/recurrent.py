@@ -9,7 +9,7 @@ is one frame a call, both parts are computed in turn, group by group: threads ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,14 @@ from tvm.script.ir_builder import tirx as T
 from gq_tvm.ops.checks_recurrent import functions_of
 from gq_tvm.schedules.cpu.emit import each, each_rows, each_tile, ramp
 from gq_tvm.schedules.cpu.engine import Engine, Store
-from gq_tvm.schedules.cpu.loops.cell import Cell, Functions, Parts, vector_of
+from gq_tvm.schedules.cpu.loops.cell import (
+    Cell,
+    Functions,
+    Multiplied,
+    Parts,
+    Step,
+    vector_of,
+)
 from gq_tvm.schedules.cpu.outliers import TileOutliers
 from gq_tvm.schedules.family import OPAQUE, Frames
 
@@ -41,38 +48,35 @@ def gate_order(hidden: int, lanes: int, gates: int) -> np.ndarray:
 
 def recurrent(
     kind: type[Cell],
-    x_part: Engine,
-    h_part: Engine,
+    engines: Sequence[Engine],
     hidden: int,
     frames: Frames,
     parallel: bool = False,
-    behind: Engine | None = None,
     functions: str = "",
     clip: float = 0.0,
 ) -> tirx.PrimFunc:
     """Build the kernel of a layer for any number of sequences.
 
     Its arguments: x f32 [B, T, I], each part of the old state (h f32 [B, P], c f32 [B, H]), the
-    operands of the x-part, of the h-part and of what is behind, the biases f32 [padded gates * H]
+    operands of each engine, the biases f32 [padded gates * H]
     in the order of the packed rows, lengths i64 [B] if there are any, and the outputs y f32
     [B, T, P] and each part of the new state. A length that is none of x counts as the nearest.
 
     Args:
         kind: What a step does, and how many gates, parts of the state and biases it has.
-        x_part: Arithmetic and weight layout of the input product: N = the padded gates of
-            ``gate_order``, K = I.
-        h_part: Those of the recurrent product: its gates, K = P.
+        engines: Arithmetic and weight layout of the input product (N = the padded gates of
+            ``gate_order``, K = I), of the recurrent product (its gates, K = P), and of the one
+            behind the gates where the cell has one.
         hidden: H.
         frames: Which frames there are, in which order.
         parallel: Whether tiles are dealt out to the runtime's threads.
-        behind: Of the product behind the gates, where the cell has one.
         functions: The cell's activation functions, "" for the usual ones.
         clip: See ``ops.reference_recurrent``.
     """
+    x_part, h_part = engines[:2]
     batch, steps = tirx.Var("batch", "int64"), frames.steps
     most_frames = steps if steps is not None else tirx.Var("steps", "int64")
     sizes = dict(zip(kind.states, (h_part.k, hidden), strict=False))
-    engines = [x_part, h_part, *([behind] if behind is not None else [])]
 
     def state(suffix: str) -> list[Buffer]:
         made = (T.buffer((batch, size), "float32") for size in sizes.values())
@@ -84,12 +88,11 @@ def recurrent(
         x = T.arg("x", T.buffer((batch, most_frames, x_part.k), "float32"))
         old = state("0")
         outliers = []
-        for number, engine in enumerate(engines):
+        for engine in engines:
             engine.declare()
-            if number < 2:
-                outliers.append(TileOutliers.of(engine))
-                if outliers[-1] is not None:
-                    outliers[-1].declare()
+            outliers.append(TileOutliers.of(engine))
+            if outliers[-1] is not None:
+                outliers[-1].declare()
         padded = (x_part.padded_n, h_part.padded_n)[: kind.biases]
         biases = [
             T.arg(f"bias{i or ''}", T.buffer((size,), "float32")) for i, size in enumerate(padded)
@@ -105,9 +108,11 @@ def recurrent(
             engine.begin(1)
         gates = T.alloc_buffer((max(1, most), max(x_part.padded_n, h_part.padded_n)), "float32")
         own = Functions(h_part.math, functions_of(kind.name, functions), clip)
+        products = [Multiplied(*one) for one in zip(engines, outliers, strict=True)]
         cell = kind(
             Parts(
-                h_part, outliers[1], behind, own, hidden, parallel, gates, y, new, biases[1:]
+                products[1], products[2] if len(products) > 2 else None, own, hidden, parallel,
+                gates, y, new, biases[1:],
             )
         )  # fmt: skip
         with T.serial(0, batch) as b:
@@ -119,7 +124,7 @@ def recurrent(
             inputs = _Inputs(x_part, outliers[0], parallel, x, biases[0], gates, order)
             if steps == 1 and lengths is None:
                 inputs.stage(b, 0, 1)
-                cell.step(b, T.int32(0), T.int32(0), old, inputs)
+                cell.step(Step(b, T.int32(0), T.int32(0), old), inputs)
             else:
                 for before, after, size in zip(old, new, sizes.values(), strict=True):
                     with T.serial(0, size) as j:
@@ -140,7 +145,11 @@ def _block(inputs: _Inputs, cell: Cell, b: Expr, first: Any, count: Any) -> None
     """Emit the steps ``first`` to ``first + count`` of sequence ``b``."""
     inputs.stage(b, first, count)
     inputs.products(count)
-    each(count, lambda slot: cell.step(b, inputs.order.frame(first + slot), slot, cell.state))
+
+    def step(slot: Expr) -> None:
+        cell.step(Step(b, inputs.order.frame(first + slot), slot, cell.state))
+
+    each(count, step)
 
 
 class _Order:
