@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, TextIO
 
 from gq_tvm import interrupts
-from gq_tvm.errors import Error, missing_package
+from gq_tvm.errors import Error, missing_package, sentence
 
 
 def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
@@ -120,7 +120,7 @@ def _answer(
 
 def _say(refusal: object) -> None:
     with suppress(OSError):  # whoever closed standard error wants no sentence
-        print(f"error: {refusal}", file=sys.stderr)
+        print(f"error: {sentence(refusal)}", file=sys.stderr)
 
 
 @contextmanager

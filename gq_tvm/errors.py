@@ -29,16 +29,13 @@ _EXTRAS = {
 class Error(Exception):
     """A refusal: its text is one sentence that says what is wrong and what to do.
 
-    Commands print it after ``error:`` and leave with exit code 2. Characters that nothing shows,
-    as a name in a file may have, are written as escapes.
+    Commands print it after ``error:`` and leave with exit code 2.
     """
 
-    def __str__(self) -> str:
-        return "".join(map(_shown, super().__str__()))
 
-
-def _shown(letter: str) -> str:
-    return letter if letter.isprintable() else repr(letter)[1:-1]
+def sentence(refusal: object) -> str:
+    """A refusal as commands print it: names in a file may have characters that nothing shows."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(refusal))
 
 
 def missing_package(module: str | None) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gq_tvm.command import command, printable
-from gq_tvm.errors import Error
+from gq_tvm.errors import Error, sentence
 from gq_tvm.runtime.devices.placement import add_device_options, chosen_device, emulates
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 row = _transcribe(recogniser, path, live=options.live) | emulated
             except Error as refusal:  # it costs itself, and none of the others
-                print(f"error: {refusal}", file=sys.stderr)
+                print(f"error: {sentence(refusal)}", file=sys.stderr)
                 row, code = {"error": str(refusal)}, 2
             if options.json:
                 print(json.dumps({"file": path, **row}), flush=True)

@@ -59,8 +59,8 @@ def prepare(
 ) -> nn.Module:
     """Make a model train with quantised weights.
 
-    Every ``nn.Linear``, ``nn.LSTM``, ``nn.GRU``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding`` and
-    ``nn.MultiheadAttention`` becomes its counterpart with quantisers, in place: an optimiser made
+    Every ``nn.Linear``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding``, ``nn.EmbeddingBag``,
+    ``nn.MultiheadAttention``, ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their cells becomes its counterpart with quantisers, in place: an optimiser made
     before still holds the weights, but not the centroids (see ``centroid_parameters``). Weights
     that cannot be quantised stay in float, with a warning that names them, but for those that
     ``overrides`` leave in float anyway; ``describe`` says why. Weights that a norm, pruning or

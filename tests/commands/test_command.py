@@ -63,8 +63,13 @@ def test_defects_keep_their_traceback(defect: type[Exception]):
     assert (sys.stdout, sys.stderr) == streams
 
 
-def test_names_that_nothing_shows_are_escaped_in_a_refusal():
-    assert str(Error("no tensor a\x1b[2J\n\u2028é")) == "no tensor a\\x1b[2J\\n\\u2028é"
+def test_names_that_nothing_shows_are_escaped_in_a_refusal(capsys: pytest.CaptureFixture[str]):
+    @command
+    def main(argv: list[str] | None = None) -> int:
+        raise Error("no tensor a\x1b[2J\n\u2028é")
+
+    assert main() == 2
+    assert capsys.readouterr().err == "error: no tensor a\\x1b[2J\\n\\u2028é\n"
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,8 @@ def tried(reader: Reader, path: Path) -> Fault | None:
 
 
 def _wrong_refusal(refusal: Error) -> str:
-    text = str(refusal)
-    if not text or "\n" in text:
-        return "a refusal that is no sentence"
+    if not str(refusal):
+        return "a refusal that says nothing"
     cause: BaseException | None = refusal
     while cause is not None:
         if any(word in f"{type(cause).__name__} {cause}" for word in _NO_MEMORY):
