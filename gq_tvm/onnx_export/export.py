@@ -28,8 +28,8 @@ from gq_tvm.onnx_functions import OPERATORS
 
 Say = Callable[[str], object]
 
-# The lowest first: 18 has all that our functions call, but not every operator of PyTorch's.
-_OPSETS = (18, 20, 23)
+# BitwiseAnd and axes as inputs came with it, and PyTorch's exporter writes nothing older.
+_LOWEST = 18
 
 
 def export_onnx(
@@ -40,7 +40,7 @@ def export_onnx(
     dynamic_shapes: Any = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
-    opset: int | None = None,
+    opset: int = _LOWEST,
     matmul_nbits: bool = True,
     metadata: Mapping[str, str] | None = None,
     compare: bool = True,
@@ -63,7 +63,7 @@ def export_onnx(
 
     Args:
         model: What ``torch.export.export`` returned; or a module, with layers in codebooks or
-            without.
+            without, which is exported as in evaluation.
         args: Example inputs of a module, as a tuple; None for a program.
         path: The file.
         dynamic_shapes: Of a module, as ``torch.export.export`` takes them. Names in it (those of
@@ -71,7 +71,7 @@ def export_onnx(
         input_names: Names of the inputs; those of the model's arguments by default.
         output_names: Names of the outputs; by default the keys that the model gives them by, else
             ``output``, or ``output_0`` and so on.
-        opset: Of ONNX, from 18 on; the lowest that will do by default.
+        opset: Of ONNX, 18 or later.
         matmul_nbits: False writes no MatMulNBits.
         metadata: Texts that the file carries, by name.
         compare: Whether outputs are compared with ONNX Runtime's, where that is installed.
@@ -80,13 +80,15 @@ def export_onnx(
     Raises:
         Error: PyTorch cannot export the model, a layer cannot be written, or outputs differ.
     """
+    if opset < _LOWEST:
+        raise Error(f"opset {opset} lacks operators that codebooks need; take {_LOWEST} or later")
     program = _program(model, args, dynamic_shapes)
     checks.check_inputs(program, "main")
     _check_known(program)
     with _quietly():
         lowered = program.run_decompositions(decompositions())
         checks.check_state(lowered, "main")
-        exported, opset = _exported(lowered, _OPSETS if opset is None else (opset,))
+        exported = _exported(lowered, opset)
     rewrite(exported, opset, matmul_nbits)
     naming.name_all(exported, program, input_names, output_names, dynamic_shapes)
     save(exported, Path(path), metadata or {})
@@ -106,6 +108,7 @@ def _program(
         )
     if args is None:
         raise Error("a module is exported with example inputs; give them as a tuple")
+    modes = {one: one.training for one in model.modules()}
     try:
         with _quietly(), torch.no_grad():
             return torch.export.export(model.eval(), tuple(args), dynamic_shapes=dynamic_shapes)
@@ -113,6 +116,9 @@ def _program(
         raise
     except Exception as failure:
         raise Error(f"the model cannot be exported by PyTorch: {_reason(failure)}") from failure
+    finally:
+        for one, training in modes.items():
+            one.training = training
 
 
 def _check_known(program: ExportedProgram) -> None:
@@ -124,31 +130,28 @@ def _check_known(program: ExportedProgram) -> None:
             )
 
 
-def _exported(program: ExportedProgram, opsets: Sequence[int]) -> tuple[Any, int]:
-    """What PyTorch's exporter gives, in the first version of ONNX's that will do."""
-    failure: Exception | None = None
-    for opset in opsets:
-        try:
-            with torch.no_grad():
-                written = torch.onnx.export(
-                    program, dynamo=True, opset_version=opset, verbose=False
-                )
-        except ModuleNotFoundError:
-            raise
-        except Exception as problem:
-            failure = failure or problem
-            continue
-        assert written is not None
-        return written.model, opset
-    assert failure is not None
+def _exported(program: ExportedProgram, opset: int) -> Any:
+    """What PyTorch's exporter gives."""
+    try:
+        with torch.no_grad():
+            written = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+    except ModuleNotFoundError:
+        raise
+    except Exception as failure:
+        raise _refusal(program, failure) from failure
+    assert written is not None
+    return written.model
+
+
+def _refusal(program: ExportedProgram, failure: Exception) -> Error:
     unknown = re.search(r"No ONNX function found for <OpOverload\(op='([^']*)'", str(failure))
     for node in program.graph.nodes:
         if unknown and str(node.target).startswith(f"{unknown[1]}.".replace("::", ".")):
-            raise Error(
+            return Error(
                 f"PyTorch cannot write {place_of(node)} to an ONNX file; replace it by other "
                 "operators"
-            ) from failure
-    raise Error(f"PyTorch cannot write the model to ONNX: {_reason(failure)}") from failure
+            )
+    return Error(f"PyTorch cannot write the model to ONNX: {_reason(failure)}")
 
 
 def _reason(failure: Exception) -> str:

@@ -23,6 +23,7 @@ from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
     CodebookConv2d,
     CodebookEmbedding,
+    CodebookEmbeddingBag,
     CodebookLinear,
 )
 from gq_tvm.quantize.deployed.codebook_recurrent import (
@@ -45,6 +46,7 @@ __all__ = [
     "CodebookConv1d",
     "CodebookConv2d",
     "CodebookEmbedding",
+    "CodebookEmbeddingBag",
     "CodebookGRU",
     "CodebookGRUCell",
     "CodebookLSTM",

@@ -59,15 +59,15 @@ def prepare(
 ) -> nn.Module:
     """Make a model train with quantised weights.
 
-    Every ``nn.Linear``, ``nn.LSTM``, ``nn.GRU``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding`` and
-    ``nn.MultiheadAttention`` becomes its counterpart with quantisers, in place: an optimiser made
-    before still holds the weights, but not the centroids (see ``centroid_parameters``). Weights
-    that cannot be quantised stay in float, with a warning that names them, but for those that
-    ``overrides`` leave in float anyway; ``describe`` says why. Weights that a norm, pruning or
-    another parametrisation computes become plain ones, with a warning. Until an ``Annealing`` is
-    made, the quantisers are hard. Code that reads the ``weight`` of a layer itself has the float
-    one in training, and the looked-up one after ``convert``. A saved ``state_dict`` belongs in a
-    model prepared with the same options.
+    Every ``nn.Linear``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding``, ``nn.EmbeddingBag``,
+    ``nn.MultiheadAttention``, ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their cells becomes its
+    counterpart with quantisers, in place: an optimiser made before still holds the weights, but not
+    the centroids (see ``centroid_parameters``). Weights that cannot be quantised stay in float,
+    with a warning that names them, but for those that ``overrides`` leave in float anyway;
+    ``describe`` says why. Weights that a norm, pruning or another parametrisation computes become
+    plain ones, with a warning. Until an ``Annealing`` is made, the quantisers are hard. Code that
+    reads the ``weight`` of a layer itself has the float one in training, and the looked-up one
+    after ``convert``. A saved ``state_dict`` belongs in a model prepared with the same options.
     That bits may differ from layer to layer is [P]; defaults, activations and names are ours [C].
 
     Args:

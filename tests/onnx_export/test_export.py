@@ -221,6 +221,8 @@ def test_what_cannot_be_written_is_refused_in_a_sentence(tmp_path):
         gq_tvm.export_onnx(Counting(), (x,), path)
     with pytest.raises(Error, match="example inputs; give them as a tuple"):
         gq_tvm.export_onnx(Counting(), None, path)
+    with pytest.raises(Error, match="opset 17 lacks operators"):
+        gq_tvm.export_onnx(Counting(), (x,), path, opset=17)
     with pytest.raises(Error, match="cannot write a dict to an ONNX file"):
         gq_tvm.export_onnx({}, (x,), path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

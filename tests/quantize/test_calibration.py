@@ -482,9 +482,10 @@ def _prepared(kind: type[nn.LSTM | nn.GRU]) -> Any:
 def test_costs_foretell_what_errors_of_a_recurrent_layers_inputs_lose(kind):
     layer, x = _prepared(kind), torch.randn(8, 30, 6)
     state = (torch.zeros(8, 8),) * (2 if kind is nn.LSTM else 1)
-    kept = Sequences(layer)
+    kept = Sequences(layer, "_l0")
     kept.add(x, state)
-    rows, costs = kept.costs()
+    found = kept.costs()
+    rows, costs = found.rows, found.inputs
     assert torch.equal(rows, x.flatten(0, 1))
     errors = 1e-3 * torch.randn(x.shape) * torch.logspace(-1, 1, 30)[:, None]
     foretold = float((errors.flatten(0, 1).square() * costs).sum())
@@ -499,15 +500,38 @@ def test_costs_foretell_what_errors_of_a_recurrent_layers_inputs_lose(kind):
 def test_errors_behind_a_closed_gate_cost_nothing():
     layer = _prepared(nn.LSTM)
     layer.bias_ih_l0.data[:8] = -200.0
-    kept = Sequences(layer)
+    kept = Sequences(layer, "_l0")
     kept.add(torch.randn(2, 10, 6), (torch.zeros(2, 8), torch.zeros(2, 8)))
-    assert not kept.costs()[1].any()
+    assert not kept.costs().inputs.any()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_rows_of_recurrent_weights_count_by_what_errors_in_them_cost_over_time(kind):
+    layer, x = _prepared(kind), torch.randn(32, 30, 6)
+    layer.bias_ih_l0.data[:4] -= 4.0  # gates that are nearly closed
+    kept = Sequences(layer, "_l0")
+    kept.add(x, (torch.zeros(32, 8),) * (2 if kind is nn.LSTM else 1))
+    costs = kept.costs().weights
+    twin = kind(6, 8, batch_first=True)
+    twin.load_state_dict({n: p for n, p in layer.named_parameters() if "quantizers" not in n})
+    y = twin(x)[0].detach()
+    for name, cost in zip(("weight_ih_l0", "weight_hh_l0"), costs, strict=True):
+        weight, lost = getattr(twin, name), []
+        for row in range(len(weight)):
+            found = torch.zeros(())
+            for one in 1e-3 * torch.randn(8, weight.shape[1]):
+                weight.data[row] += one
+                found = found + (twin(x)[0].detach() - y).square().sum()
+                weight.data[row] -= one
+            lost.append(found)
+        together = torch.corrcoef(torch.stack([cost.log(), torch.stack(lost).log()]))
+        assert together[0, 1] > 0.8
 
 
 def test_of_many_sequences_some_are_kept_evenly(monkeypatch):
     monkeypatch.setattr(sequences, "_MOST_FRAMES", 20)
-    kept = Sequences(_prepared(nn.GRU))
+    kept = Sequences(_prepared(nn.GRU), "_l0")
     for number in range(16):
         kept.add(torch.full((1, 5, 6), float(number)), (torch.zeros(1, 8),))
-    rows, _ = kept.costs()
+    rows = kept.costs().rows
     assert rows[::5, 0].tolist() == [0.0, 4.0, 8.0, 12.0]

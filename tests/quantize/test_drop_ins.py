@@ -58,6 +58,22 @@ LAYERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         {"input": X.unsqueeze(0).transpose(1, 2).reshape(2, 3, 2, 4)},
     ),
     "embedding": (lambda: nn.Embedding(9, 8, padding_idx=2), {"input": torch.tensor([[1, 2]])}),
+    "bag": (
+        lambda: nn.EmbeddingBag(9, 8, mode="mean", padding_idx=2),
+        {"input": torch.tensor([[1, 2, 4], [3, 3, 0], [2, 2, 2]])},
+    ),
+    "bags": (
+        lambda: nn.EmbeddingBag(9, 8, mode="sum"),
+        {
+            "input": torch.tensor([1, 2, 4, 3]),
+            "offsets": torch.tensor([0, 3, 3]),
+            "per_sample_weights": torch.tensor([1.0, 0.5, -2.0, 3.0]),
+        },
+    ),
+    "greatest": (
+        lambda: nn.EmbeddingBag(9, 8, mode="max", include_last_offset=True),
+        {"input": torch.tensor([1, 2, 4]), "offsets": torch.tensor([0, 2, 3])},
+    ),
     "lstm": (lambda: nn.LSTM(8, 5, 2, dropout=0.1), {"input": X, "hx": None}),
     "gru": (lambda: nn.GRU(8, 5, batch_first=True), {"input": X, "hx": torch.zeros(1, 3, 5)}),
     "both ways": (
@@ -161,6 +177,8 @@ def test_a_layer_is_copied_pickled_and_loaded(layers):
             "linear",
             "conv",
             "embedding",
+            "bag",
+            "bags",
             "lstm",
             "gru",
             "both ways",

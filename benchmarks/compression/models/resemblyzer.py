@@ -18,6 +18,7 @@ from benchmarks.compression.models.packages import folder
 _SIZE, _MELS, _FRAMES = 256, 40, 160
 _WAVES, _STRETCHES = 150, 20  # recordings and stretches a speaker, in each half
 _LOUDNESS = -30.0  # dB
+_BATCH = 10  # stretches of a call, as they are calibrated with
 
 
 class ResemblyzerNet(nn.Module):
@@ -58,7 +59,8 @@ class Resemblyzer(Model):
 
     def calibrate(self, net: nn.Module) -> None:
         with torch.no_grad():
-            net(self._stretches("calibration", _WAVES)[0])
+            for some in self._stretches("calibration", _WAVES)[0].split(_BATCH):
+                net(some)
 
     def outputs(self, net: nn.Module) -> Floats:
         with torch.no_grad():

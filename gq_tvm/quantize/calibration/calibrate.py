@@ -16,7 +16,7 @@ from gq_tvm.quantize.calibration.fitted import Fitted, Shown, correct_bias
 from gq_tvm.quantize.calibration.inputs import Enough, Inputs, Say, evaluating
 from gq_tvm.quantize.calibration.moments import Means, Moments
 from gq_tvm.quantize.calibration.rounding import Suspect, keep_floats
-from gq_tvm.quantize.calibration.sequences import Sequences
+from gq_tvm.quantize.calibration.sequences import Costs, Sequences
 from gq_tvm.quantize.calibration.smoothing import (
     SAMPLE,
     USUAL,
@@ -27,7 +27,7 @@ from gq_tvm.quantize.calibration.smoothing import (
 )
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
-from gq_tvm.quantize.drop_in.recurrent import State, endings, weights_of
+from gq_tvm.quantize.drop_in.recurrent import State, endings, is_first, weights_of
 from gq_tvm.quantize.fitting import fit
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
@@ -105,7 +105,8 @@ class Calibration:
         self._verb = verb
         self._tap = Tap(model)
         self._biases: list[Shown] = []
-        self._sequences: dict[tuple[QuantLayer, str], Sequences] = {}
+        # By layer and weight, and which of the layer's weights that is.
+        self._costs: dict[tuple[QuantLayer, str], tuple[Costs, int]] = {}
         self._holders: dict[Fitted, list[tuple[QuantLayer, str]]] = defaultdict(list)
         for _, layer, attribute in quantised_weights(model):
             quantizer = layer.quantizer(attribute)
@@ -160,19 +161,26 @@ class Calibration:
     def _kept_sequences(self) -> Iterator[None]:
         """Let stacks of recurrent layers keep some of what reaches them."""
         stacks = [one for one in self._model.modules() if isinstance(one, QuantRecurrent)]
+        every: dict[QuantRecurrent, dict[str, Sequences]] = {}
         for one in stacks:
-            kept = {
-                ending: self._sequences.setdefault((one, name), Sequences(one, ending))
-                for ending in endings(one)
-                for name in weights_of(one, ending)
-                if name in one.quantizers and can_scale(one, name)
+            first = [ending for ending in endings(one) if is_first(ending)]
+            every[one] = {
+                ending: Sequences(one, ending)
+                for ending in first
+                if weights_of(one, ending)[0] in one.quantizers
             }
-            one.entered = partial(_enter, kept)
+            one.entered = partial(_enter, every[one])
         try:
             yield
         finally:
             for one in stacks:
                 one.entered = None
+        for one, kept in every.items():
+            for ending, sequences in kept.items():
+                if not sequences.empty:
+                    found = sequences.costs()
+                    for number, name in enumerate(weights_of(one, ending)[: len(found.weights)]):
+                        self._costs[one, name] = found, number
 
     def _smooth(self, reached: list[Reached]) -> None:
         """Put factors before inputs that rounded rows would hold badly, or leave rows floats."""
@@ -183,8 +191,9 @@ class Calibration:
                 continue
             weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
             taps = weight[0, 0].numel()  # 1 of a linear layer
-            if (layer, attribute) in self._sequences:
-                rows, cost = self._sequences.pop((layer, attribute)).costs()
+            if (layer, attribute) in self._costs:
+                found, _ = self._costs[layer, attribute]
+                rows, cost = found.rows, found.inputs
             else:
                 rows, cost = one.sample, costs(matrix, one.sample)
             scale, lost = factors(matrix, rows, cost, taps)
@@ -250,7 +259,20 @@ class Calibration:
             counts = None
         elif counts is None and means.parted:
             counts = means.powers(len(quantizer.rows))
+        elif counts is None:
+            counts = self._costs_of_rows(quantizer)
         return Met(one, square, counts, means)
+
+    def _costs_of_rows(self, quantizer: Fitted) -> Tensor | None:
+        """What errors cost in the rows of a weight of a recurrent layer with a stack's inputs.
+
+        None where frames count alike: rows then do, too, as far as so few derivatives can tell.
+        """
+        place, *others = self._holders[quantizer]
+        if others or place not in self._costs:
+            return None
+        found, number = self._costs[place]
+        return found.weights[number] if found.uneven else None
 
     def _bias(self, quantizer: Fitted) -> tuple[nn.Parameter, int] | None:
         """The bias behind a weight of one layer, as ``QuantLayer.bias_behind``."""

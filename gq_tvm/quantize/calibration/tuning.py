@@ -2,9 +2,11 @@
 
 Levels, scales and indices of all weights, biases and norms are moved by gradient, to bring the
 outputs of every layer, and of the model, to those of the float model on the calibration inputs. No
-label is needed. Learning scales end to end is what AQLM (arXiv 2401.06118, 3.4) and EfficientQAT
-(arXiv 2407.11062) do; places that learn straight through, and the sum of relative errors over all
-layers, are ours [C].
+label is needed. What a weight of a recurrent layer changes adds up over time, so that some models
+only gain where these learn slowly and keep their indices: both ways are gone, the better is kept.
+Learning scales end to end is what AQLM (arXiv 2401.06118, 3.4) and EfficientQAT (arXiv 2407.11062)
+do; places that learn straight through, and the sum of relative errors over all layers, are ours
+[C].
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from gq_tvm.quantize.calibration.inputs import Inputs, Run, Say, evaluating
 from gq_tvm.quantize.drop_in.recurrent import each_layer
 from gq_tvm.quantize.losses import floats_of
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
-from gq_tvm.quantize.quantisers.tuned import Tuned
+from gq_tvm.quantize.quantisers.tuned import GENTLY, Tuned
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
 
@@ -52,22 +54,28 @@ def tune(prepared: nn.Module, original: nn.Module, inputs: Inputs, steps: int, s
     if steps < 1:
         return
     runs = inputs.calls(original)
-    tuned = _learning(prepared)
-    if not runs or not tuned:
+    if not runs or not _learning(prepared, False):
         return
     held_out = learnt = runs
     if len(runs) >= _HELD_OUT:
         held_out = runs[::_HELD_OUT]
         learnt = [run for number, run in enumerate(runs) if number % _HELD_OUT]
+    kept: tuple[dict[Quantizer, Tuned], dict[nn.Parameter, Tensor]] | None = None
     with evaluating(original), evaluating(prepared):
         goals = [_floats(run(original)) for run in held_out]
-        before = _noise(prepared, held_out, goals)
-        with _undone(prepared, tuned) as undo:
-            _learn(_Pair(prepared, original), list(tuned.values()), learnt, steps, say)
-            after = _noise(prepared, held_out, goals)
-            if not after < before:
-                after = before
+        before = after = _noise(prepared, held_out, goals)
+        for gently in (False, True) if _stacks(prepared) else (False,):
+            tuned = _learning(prepared, gently)
+            with _undone(prepared, tuned) as undo:
+                _learn(_Pair(prepared, original), list(tuned.values()), learnt, steps, gently, say)
+                noise = _noise(prepared, held_out, goals)
+                if noise < after:
+                    after, kept = noise, (tuned, {p: p.data for p in _vectors(prepared)})
                 undo()
+        if kept is not None:
+            _swap(prepared, kept[0])
+            for parameter, value in kept[1].items():
+                parameter.data = value
     say(f"tuning: the outputs' noise was {before:.2%} of their power, and is {after:.2%}")
 
 
@@ -90,7 +98,7 @@ def _undone(prepared: nn.Module, tuned: dict[Quantizer, Tuned]) -> Iterator[Call
         raise
 
 
-def _learning(prepared: nn.Module) -> dict[Quantizer, Tuned]:
+def _learning(prepared: nn.Module, gently: bool) -> dict[Quantizer, Tuned]:
     """For each quantiser of the model whose weight can learn on, the one that lets it."""
     found: dict[Quantizer, Tuned] = {}
     for _, layer, attribute in quantised_weights(prepared):
@@ -99,7 +107,8 @@ def _learning(prepared: nn.Module) -> dict[Quantizer, Tuned]:
             continue
         weight = layer.hardened(attribute)
         if Tuned.takes(weight):
-            found[quantizer] = Tuned(weight, quantizer.int8_grid)
+            slow = gently and isinstance(layer, QuantRecurrent)
+            found[quantizer] = Tuned(weight, quantizer.int8_grid, slow)
     return found
 
 
@@ -114,6 +123,10 @@ def _swap(
             before.append((layer, attribute, quantizer))
             layer.quantizers[attribute] = tuned[quantizer]
     return before
+
+
+def _stacks(prepared: nn.Module) -> list[QuantRecurrent]:
+    return [one for one in prepared.modules() if isinstance(one, QuantRecurrent)]
 
 
 def _vectors(prepared: nn.Module) -> list[nn.Parameter]:
@@ -173,11 +186,20 @@ def _heard(
             layer.observer = None
 
 
-def _learn(pair: _Pair, tuned: Sequence[Tuned], runs: Sequence[Run], steps: int, say: Say) -> None:
+def _learn(
+    pair: _Pair,
+    tuned: Sequence[Tuned],
+    runs: Sequence[Run],
+    steps: int,
+    gently: bool,
+    say: Say,
+) -> None:
     groups = [group for one in tuned for group in one.rates()]
+    slow = {p for one in _stacks(pair.prepared) for p in one.parameters(recurse=False) if gently}
     for vector in _vectors(pair.prepared):
         size = float(vector.detach().square().mean().sqrt())
-        groups.append({"params": [vector], "lr": _VECTOR * max(size, 1e-3)})
+        rate = _VECTOR * (GENTLY if vector in slow else 1.0)
+        groups.append({"params": [vector], "lr": rate * max(size, 1e-3)})
     adam = torch.optim.Adam(groups, betas=_BETAS)
     rates = [group["lr"] for group in adam.param_groups]
     examples = cycle(runs)

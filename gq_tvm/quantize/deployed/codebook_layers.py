@@ -19,6 +19,7 @@ from gq_tvm.errors import Error
 from gq_tvm.ops import checks
 from gq_tvm.ops.torch_weight import AnyWeight, WeightTensors, expand
 from gq_tvm.ops.weight import Weight
+from gq_tvm.quantize.drop_in.bags import bags
 from gq_tvm.quantize.drop_in.replacement import Replacement, factors_of, scaled_input
 
 
@@ -312,6 +313,35 @@ class CodebookEmbedding(OneWeight, nn.Embedding):
         ids = input.long()  # nn.Embedding takes int32 too
         rows = torch.ops.gq.codebook_embedding(ids, *self.codebook_weight("weight"))
         return zero_padding(rows, ids, self.padding_idx)
+
+
+class CodebookEmbeddingBag(OneWeight, nn.EmbeddingBag):
+    """``nn.EmbeddingBag`` with its rows in a codebook; see ``drop_in.bags``.
+
+    Args:
+        weight: [V, D].
+        options: of ``nn.EmbeddingBag``, such as ``mode``.
+
+    Raises:
+        Error: the weight's shapes, dtypes or indices are wrong.
+    """
+
+    replaced = nn.EmbeddingBag
+
+    def __init__(self, weight: AnyWeight, **options: Any) -> None:
+        rows, columns = weight.indices.shape
+        vars(self).update(vars(nn.EmbeddingBag(rows, columns, **options, device="meta")))
+        self.hold({"weight": WeightTensors.of(weight)}, {}, "fp32")
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """The bags of the rows named by the ids."""
+
+        def rows(ids: Tensor) -> Tensor:
+            return torch.ops.gq.codebook_embedding(ids, *self.codebook_weight("weight"))
+
+        return bags(self, rows, input, offsets, per_sample_weights)
 
 
 def zero_padding(rows: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:

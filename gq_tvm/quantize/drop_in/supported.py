@@ -22,6 +22,7 @@ from gq_tvm.quantize.training_layers.quant_layers import (
     QuantConv1d,
     QuantConv2d,
     QuantEmbedding,
+    QuantEmbeddingBag,
     QuantLayer,
     QuantLinear,
 )
@@ -40,6 +41,7 @@ KINDS: dict[type[nn.Module], type[QuantLayer]] = {
         QuantConv1d,
         QuantConv2d,
         QuantEmbedding,
+        QuantEmbeddingBag,
         QuantMultiheadAttention,
     )
 }

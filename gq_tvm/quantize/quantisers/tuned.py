@@ -14,6 +14,8 @@ from gq_tvm.quantize.quantisers.quantizer import Quantizer, SnapToInt8, sum_by
 # Adam's rates: of a scale's logarithm, of a level or zero point in units of the largest level, and
 # of where a weight lies between two levels in units of their distance.
 _SCALE, _LEVEL, _PLACE = 1e-2, 3e-3, 2e-2
+#: Weights that learn gently have these times this.
+GENTLY = 0.1
 
 
 class Tuned(Quantizer):
@@ -26,6 +28,7 @@ class Tuned(Quantizer):
     Args:
         start: the weight as fitted, of one table.
         int8_grid: see ``Quantizer``.
+        gently: whether it learns slowly, and its indices stay what they are.
     """
 
     scale: Tensor
@@ -33,11 +36,12 @@ class Tuned(Quantizer):
     positions: Tensor | None
     kept: Tensor | None
 
-    def __init__(self, start: WeightTensors, int8_grid: bool) -> None:
+    def __init__(self, start: WeightTensors, int8_grid: bool, gently: bool = False) -> None:
         scale = torch.ones(1) if start.scale is None else start.scale.detach()
         super().__init__(start.bits, int8_grid, scale.numel() > 1)
         table = start.codebook.detach().reshape(-1)
         self._start = [start]
+        self.gently = gently
         self.register_buffer("size", table.abs().amax().clamp(min=torch.finfo(table.dtype).tiny))
         self.levels = nn.Parameter(table / self.size)
         self.place = nn.Parameter(self.levels.detach()[start.indices.flatten(1).int()])
@@ -61,11 +65,12 @@ class Tuned(Quantizer):
         """What learns, with Adam's rate for each, as optimisers take it."""
         gap = float(self.levels.detach().sort().values.diff().mean())
         slow = [self.levels] if self.zero is None else [self.levels, self.zero]
-        return [
-            {"params": [self.log_factor], "lr": _SCALE},
-            {"params": slow, "lr": _LEVEL},
-            {"params": [self.place], "lr": _PLACE * gap},
+        share = GENTLY if self.gently else 1.0
+        found: list[dict[str, Any]] = [
+            {"params": [self.log_factor], "lr": share * _SCALE},
+            {"params": slow, "lr": share * _LEVEL},
         ]
+        return found if self.gently else [*found, {"params": [self.place], "lr": _PLACE * gap}]
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight as its layer sees it; the gradient goes to what was fitted, not to it."""

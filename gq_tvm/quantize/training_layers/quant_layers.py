@@ -21,11 +21,13 @@ from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
     CodebookConv2d,
     CodebookEmbedding,
+    CodebookEmbeddingBag,
     CodebookLayer,
     CodebookLinear,
     symmetric_padding,
     zero_padding,
 )
+from gq_tvm.quantize.drop_in.bags import bags
 from gq_tvm.quantize.drop_in.replacement import Replacement, become, scaled_input
 from gq_tvm.quantize.quantisers.quantizer import Quantizer
 from gq_tvm.quantize.training_layers.activation import fake_quantize_rows
@@ -242,25 +244,30 @@ class QuantConv2d(QuantConvolution, nn.Conv2d):
         return "a Conv2d in groups is not supported" if layer.groups > 1 else None
 
 
-class QuantEmbedding(QuantLayer, nn.Embedding):
-    """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
-
-    replaced = nn.Embedding
-    deployed = CodebookEmbedding
+class QuantLookUp(QuantLayer):
+    """What look-ups of rows share."""
 
     @classmethod
     def obstacle(cls, layer: Any) -> str | None:
         """See ``QuantLayer``."""
+        kind = cls.replaced.__name__
         if layer.max_norm is not None:
-            return "an Embedding with max_norm rewrites its weight"
+            return f"an {kind} with max_norm rewrites its weight"
         if layer.sparse or layer.scale_grad_by_freq:
-            return "an Embedding with sparse or scale_grad_by_freq is not supported"
+            return f"an {kind} with sparse or scale_grad_by_freq is not supported"
         return None
 
     @classmethod
     def meets_floats(cls, layer: Any) -> bool:
         """See ``QuantLayer``: there is no product."""
         return True
+
+
+class QuantEmbedding(QuantLookUp, nn.Embedding):
+    """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
+
+    replaced = nn.Embedding
+    deployed = CodebookEmbedding
 
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Embedding``: i64 [...] -> f32 [..., D]."""
@@ -271,3 +278,26 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
             with torch.no_grad():
                 rows = F.embedding(input, cast(Tensor, self.operand("weight")))
         return zero_padding(rows, input, self.padding_idx)
+
+
+class QuantEmbeddingBag(QuantLookUp, nn.EmbeddingBag):
+    """``nn.EmbeddingBag`` in training."""
+
+    replaced = nn.EmbeddingBag
+    deployed = CodebookEmbeddingBag
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """As ``nn.EmbeddingBag``; see ``drop_in.bags``."""
+        refuse_export()
+        if self.training:
+            weight = self.quantized("weight")
+            return bags(
+                self, lambda ids: F.embedding(ids, weight), input, offsets, per_sample_weights
+            )
+        with torch.no_grad():
+            held = cast(Tensor, self.operand("weight"))
+            return bags(
+                self, lambda ids: F.embedding(ids, held), input, offsets, per_sample_weights
+            )
