@@ -79,7 +79,7 @@ def in_json(data: bytes, chance: Random) -> bytes:
 def in_tree(tree: Any, chance: Random) -> Any:
     """The same of what JSON is read as; it is changed in place where it can be."""
     places: list[tuple[Any, Any]] = []
-    waiting = [tree]
+    waiting = [tree] if isinstance(tree, dict | list) else []
     while waiting:
         one = waiting.pop()
         keys = one.items() if isinstance(one, dict) else enumerate(one)
@@ -220,7 +220,10 @@ def any_of(*changes: Change) -> Change:
     def change(data: bytes, chance: Random) -> bytes:
         for _ in range(chance.choice((1, 1, 1, 2, 3))):
             one = damaged if chance.random() < 0.1 else chance.choice(changes)
-            data = one(data, chance)
+            try:
+                data = one(data, chance)
+            except Exception:  # what the change before has left is no such file
+                data = damaged(data, chance)
         return data
 
     return change

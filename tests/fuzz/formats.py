@@ -57,7 +57,7 @@ def _change(holder: Any, field: Any, alike: list[Any], chance: Random) -> None:
     elif chance.random() < 0.15:
         holder.ClearField(field.name)
     elif isinstance(value, Message):
-        value.CopyFrom(other)
+        value.CopyFrom(_copied(other))
     else:
         taken = other if chance.random() < 0.3 else _scalar(field, value, chance)
         try:
@@ -72,20 +72,27 @@ def _change_list(value: Any, field: Any, other: list[Any], chance: Random) -> No
         case 0:
             del value[at]
         case 1:
-            value.extend([value[at]])
+            value.extend([_copied(value[at])])
         case 2:
             part = other[: chance.randrange(len(other) + 1)]
             if part and isinstance(part[0], Message):
-                part = [type(one).FromString(one.SerializeToString()) for one in part]
+                part = list(map(_copied, part))
             del value[:]
             value.extend(part)
         case _ if isinstance(value[at], Message):
-            value[at].CopyFrom(chance.choice(other))
+            value[at].CopyFrom(_copied(chance.choice(other)))
         case _:
             try:
                 value[at] = _scalar(field, value[at], chance)
             except (ValueError, TypeError):
                 del value[at]
+
+
+def _copied(value: Any) -> Any:
+    """A copy: a message may lie within the one that it is to replace."""
+    if isinstance(value, Message):
+        return type(value).FromString(value.SerializeToString())
+    return value
 
 
 def _scalar(field: Any, value: Any, chance: Random) -> Any:
