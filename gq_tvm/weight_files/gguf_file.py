@@ -14,6 +14,7 @@ from torch import Tensor
 from gq_tvm.errors import Error
 from gq_tvm.ops import palettes
 from gq_tvm.ops.weight import Weight
+from gq_tvm.weight_files import gguf_header
 from gq_tvm.weight_files.forms import FORMS, Bytes, Form
 
 F32 = NDArray[np.float32]
@@ -40,6 +41,7 @@ def read_gguf(path: Path, remark: Any) -> Iterator[tuple[str, Weight | Tensor]]:
     import gguf
 
     try:
+        gguf_header.check(path)
         tensors = gguf.GGUFReader(path).tensors
     except Exception as failure:  # what is wrong with a file is told in many ways
         raise Error(

@@ -14,7 +14,7 @@ from fuzz import one_case
 from fuzz.one_case import Fault
 from fuzz.readers import Reader
 
-SECONDS = 20  # after which a reader hangs
+SECONDS = 60  # after which a reader hangs, also where many share a core
 _SHOWN = 3000  # characters of what a process that ended had said
 
 

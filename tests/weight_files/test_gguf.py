@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import torch
 
 from gq_tvm.errors import Error
 from gq_tvm.ops.weight import Weight
-from gq_tvm.weight_files import read_weights
+from gq_tvm.weight_files import gguf_header, read_weights
 from gq_tvm.weight_files.forms import FORMS
 
 gguf = pytest.importorskip("gguf")
@@ -116,3 +118,15 @@ def test_damaged_files_are_refused(tmp_path, length):
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(Error, match=r"damaged|neither"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("count", [4, 1000])
+def test_an_array_that_ends_behind_the_file_is_refused_before_it_is_read(tmp_path, count):
+    """An array of so many numbers, none of which need be there, and no tensor behind it."""
+    key = b"numbers"
+    pair = struct.pack("<Q", len(key)) + key + struct.pack("<IIQ", 9, 5, count) + bytes(12)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair)
+    with pytest.raises(ValueError, match=f"{count:,} values lie behind its end"):
+        gguf_header.check(tmp_path / "a.gguf")
+    with pytest.raises(Error, match="is not a GGUF file or is damaged"):
+        read_weights(tmp_path / "a.gguf")
