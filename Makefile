@@ -44,7 +44,7 @@ sanitize: .venv/.installed
 
 # A failure says the seed, and the command that tries it again.
 fuzz: .venv/.installed
-	PYTHONPATH=tests $(PY) -m fuzz --seconds $(SECONDS)
+	PYTHONPATH=tests $(PY) -m fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/.installed
 	$(PY) -m ruff format --check .

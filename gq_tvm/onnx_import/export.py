@@ -104,7 +104,7 @@ def _compared(graph: Graph) -> dict[str, Any]:
     }
     inputs, found = {one.name for one in graph.inputs}, dict[str, Any]()
     for node in graph.nodes:
-        if node.operator == "Equal":
+        if node.operator == "Equal" and len(node.inputs) == 2:
             for name, other in (node.inputs, node.inputs[::-1]):
                 if name in inputs and other in arrays and arrays[other].size == 1:
                     found.setdefault(name, arrays[other].item())

@@ -46,12 +46,17 @@ class GraphModule(nn.Module):
         super().__init__()
         fixed = dict(fixed or {})
         self.inputs = [one for one in graph.inputs if one.name not in fixed]
+        self._outputs = graph.outputs
         self._root = _Body(graph, fixed, _Paths(self))
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the graph."""
         names = [one.name for one in self.inputs]
         results = self._root(dict(zip(names, inputs, strict=True)))
+        for name, one in zip(self._outputs, results, strict=True):
+            if one is None:
+                named = f"the output {name}" if name else "an output without a name"
+                raise Error(f"the graph has {named} that nothing computes; export it again")
         tensors = tuple(tensor_of(one) for one in results)
         return tensors[0] if len(tensors) == 1 else tensors
 

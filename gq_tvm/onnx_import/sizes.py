@@ -20,6 +20,7 @@ from gq_tvm.onnx_import.values import torch_dtype
 _LONG = (64, 96, 48, 512, 576, 1024, 16000, 32, 16, 80, 8, 4, 3, 2, 1)
 _STEP = 32  # between axes, and between what is tried first and second
 _BATCH = 2
+_MOST_INPUT = MOST // 4  # bytes: what is computed of an input takes several times as much
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Axes:
         found = []
         for one, shape in zip(self.inputs, self.shapes(sizes), strict=True):
             dtype = torch_dtype(one.element)
-            if prod(shape) * dtype.itemsize > MOST:
+            if prod(shape) * dtype.itemsize > _MOST_INPUT:
                 raise Error(f"input {one.name} has {prod(shape):,} elements, more than is believed")
             if dtype.is_floating_point:
                 found.append(torch.randn(shape, generator=generator).to(dtype))

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from gq_tvm import compile as compile_command
 from gq_tvm import compress, frontend
 from gq_tvm.errors import Error
-from gq_tvm.onnx_import import Options, read
+from gq_tvm.onnx_import import Options, graph_file, read
+from gq_tvm.onnx_import.module import GraphModule
 
 R = np.random.default_rng(0)
 
@@ -206,6 +207,20 @@ def test_what_has_no_known_size_names_its_node(tmp_path):
         Error, match=r"node the/Reshape \(Reshape\) takes input 1 \(n\) as computed"
     ):
         read(save(proto, tmp_path))
+
+
+def test_an_operator_without_its_inputs_is_refused(tmp_path):
+    proto = model([helper.make_node("Equal", ["x"], ["y"])], [value("x", ["n", 3])], ["y"])
+    with pytest.raises(Error, match="Equal"):
+        read(save(proto, tmp_path), Options(compare=False))
+
+
+def test_an_output_that_nothing_computes_is_refused(tmp_path):
+    proto = model([helper.make_node("Abs", ["x"], ["y"])], [value("x", ["n", 3])], ["y"])
+    graph = graph_file.read(save(proto, tmp_path))
+    graph.outputs[0] = ""
+    with pytest.raises(Error, match="an output without a name that nothing computes"):
+        GraphModule(graph)(torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("kind", ["gather", "dequantise", "nbits"])
