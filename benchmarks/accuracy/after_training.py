@@ -11,7 +11,7 @@ from benchmarks.accuracy.cell import CALIBRATION
 from benchmarks.accuracy.cells import AFTER_TRAINING, NETWORKS, ROWS, TITLES
 from benchmarks.accuracy.data import BATCH, Data
 from benchmarks.accuracy.goals import Goal
-from benchmarks.accuracy.report import Results, goal_lines, plain, size, wer
+from benchmarks.accuracy.report import Results, goal_lines, plain, size, speaker, wer
 from benchmarks.accuracy.work import ROLES
 from benchmarks.machine import describe
 from gq_tvm import files
@@ -90,16 +90,13 @@ def _table(results: Results, network: str) -> list[str]:
     heard = ", ".join(f"{role} {wer(floats, role)}" for role in ROLES)
     lines.append(f"The float network: {size(floats, floats)}, WER {heard}.")
     for role in ROLES:
-        lines += [
-            f"\n{role.capitalize()} speaker:\n",
-            "| weights | " + " | ".join(AFTER_TRAINING.values()) + " |",
-            "|---|" + "---|" * len(AFTER_TRAINING),
-        ]
+        rows = []
         for row, what in ROWS.items():
             entries = [results.entry(network, row, method) for method in AFTER_TRAINING]
             if any(entries):
                 cells = (
                     wer(one, role) + (f", {one.size >> 10} KiB" if one else "") for one in entries
                 )
-                lines.append(f"| {what.title} | {' | '.join(cells)} |")
+                rows.append([what.title, *cells])
+        lines += speaker(role, ["weights", *AFTER_TRAINING.values()], rows)
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from benchmarks.accuracy.goals import Goal, goals
 from benchmarks.accuracy.statistics import Errors
 from benchmarks.accuracy.work import ROLES, compiled_file, result_file
 from benchmarks.machine import describe
+from benchmarks.markdown import table
 from gq_tvm import files
 
 
@@ -144,17 +145,18 @@ def _table(results: Results, network: str) -> list[str]:
             wers = " | ".join(wer(entry, role) for role in ROLES)
             lines.append(f"| {title} | {size(entry, floats)} | {wers} |")
     for role in ROLES:
-        lines += [
-            f"\n{role.capitalize()} speaker:\n",
-            "| weights | size | " + " | ".join(METHODS.values()) + " |",
-            "|---|---|" + "---|" * len(METHODS),
-        ]
+        rows = []
         for row, what in ROWS.items():
             entries = [results.entry(network, row, method) for method in METHODS]
             deployed = next((size(e, floats) for e in reversed(entries) if e), "")
-            cells = " | ".join(wer(e, role) for e in entries)
-            lines.append(f"| {what.title} | {deployed} | {cells} |")
+            rows.append([what.title, deployed, *(wer(e, role) for e in entries)])
+        lines += speaker(role, ["weights", "size", *METHODS.values()], rows)
     return lines
+
+
+def speaker(role: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The table of a role."""
+    return [f"\n{role.capitalize()} speaker:\n", table(heads, rows)]
 
 
 def goal_lines(found: Iterable[Goal]) -> list[str]:

@@ -8,15 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gq_tvm.onnx_functions import DOMAIN, OPERATORS
+from gq_tvm.onnx_functions import DOMAIN, INPUTS, OPERATORS, STATE
 from gq_tvm.ops import torch_float_recurrent
-from gq_tvm.ops.checks_recurrent import CELLS
+from gq_tvm.ops.checks_recurrent import CELLS, LAYERS
 from gq_tvm.ops.torch_ops import sizes_out
 
-#: The attribute of a node that says which tensors it is given.
-INPUTS = "inputs"
-
-_STATE = ("h0", "c0")
 _Given = Mapping[str, Any]
 
 
@@ -39,7 +35,7 @@ def _as_node(name: str) -> Callable[..., Any]:
             )
             parts = {argument.name: value}
             if argument.name == "state":
-                parts = dict(zip(_STATE, value, strict=False))
+                parts = dict(zip(STATE, value, strict=False))
             given |= {one: part for one, part in parts.items() if part is not None}
         tensors = {one: value for one, value in given.items() if isinstance(value, Tensor)}
         options = {one: _plain(value) for one, value in given.items() if one not in tensors}
@@ -79,7 +75,7 @@ def _of_convolution(given: _Given) -> list[Sequence[Any]]:
 
 
 def _of_recurrent(given: _Given) -> list[Sequence[Any]]:
-    states = [given[one].shape for one in _STATE if one in given]
+    states = [given[one].shape for one in STATE if one in given]
     return [[*given["x"].shape[:2], states[0][1]], *states]
 
 
@@ -94,7 +90,7 @@ _SHAPES: dict[str, Callable[[_Given], list[Sequence[Any]]]] = {
 }
 
 _HIDDEN: dict[str, Callable[[_Given], int]] = {
-    "codebook_lstm": lambda given: len(given["indices_hh"]) // 4,
-    "codebook_gru": lambda given: len(given["indices_hh"]) // 3,
+    "codebook_lstm": lambda given: len(given["indices_hh"]) // LAYERS["lstm"].gates,
+    "codebook_gru": lambda given: len(given["indices_hh"]) // LAYERS["gru"].gates,
     "recurrent": lambda given: len(given["weight_hh"]) // CELLS[given["cell"]].gates,
 }

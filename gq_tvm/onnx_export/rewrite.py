@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from gq_tvm.errors import Error
 from gq_tvm.onnx_export.nbits import blocks_of
-from gq_tvm.onnx_export.operators import INPUTS
-from gq_tvm.onnx_functions import DOMAIN, Signature, function, pack
+from gq_tvm.onnx_functions import DOMAIN, INPUTS, Signature, function, pack
 from gq_tvm.ops.checks import bits_of
 from gq_tvm.ops.weight import Outliers, Weight
 
@@ -165,12 +164,11 @@ class _Rewriter:
         return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
 
     def _function(self, signature: Signature) -> str:
-        number = sum(one[1].startswith(signature.operator) for one in self._model.functions) + 1
-        name = f"{signature.operator}_{number}"
-        written = function(signature, name, self._opset)
-        key = function(signature, "", self._opset).SerializeToString(deterministic=True)
+        written = function(signature, "", self._opset)
+        key = written.SerializeToString(deterministic=True)
         if key not in self._functions:
-            self._functions[key] = name
+            alike = sum(one[1].startswith(signature.operator) for one in self._model.functions)
+            written.name = self._functions[key] = f"{signature.operator}_{alike + 1}"
             made = ir.serde.deserialize_function(written)
             self._model.functions[made.identifier()] = made
         return self._functions[key]

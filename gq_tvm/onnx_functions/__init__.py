@@ -15,9 +15,19 @@ from onnx import helper
 from gq_tvm.onnx_functions import layers, recurrent
 from gq_tvm.onnx_functions.body import Body
 from gq_tvm.onnx_functions.packing import pack, unpack
-from gq_tvm.onnx_functions.signature import Signature
+from gq_tvm.onnx_functions.signature import INPUTS, STATE, Signature
 
-__all__ = ["DOMAIN", "OPERATORS", "OUTPUTS", "Signature", "function", "pack", "unpack"]
+__all__ = [
+    "DOMAIN",
+    "INPUTS",
+    "OPERATORS",
+    "OUTPUTS",
+    "STATE",
+    "Signature",
+    "function",
+    "pack",
+    "unpack",
+]
 
 DOMAIN = "gq_tvm"
 

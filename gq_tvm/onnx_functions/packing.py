@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gq_tvm.onnx_functions.body import INT32, UINT32, Body
+from gq_tvm.ops import bit_stream
 
 U8 = NDArray[np.uint8]
 
@@ -26,9 +27,7 @@ def pack(indices: U8, bits: int) -> U8:
     Returns:
         u8 [n ceil(size / 8)].
     """
-    flat = np.pad(indices.reshape(-1), (0, -indices.size % 8))
-    stream = np.unpackbits(flat[:, None], axis=1, bitorder="little")[:, :bits]
-    return np.packbits(stream.reshape(-1), bitorder="little")
+    return bit_stream.packed(np.pad(indices.reshape(-1), (0, -indices.size % 8)), bits)
 
 
 def unpack(packed: U8, bits: int, shape: tuple[int, ...]) -> U8:
@@ -37,9 +36,7 @@ def unpack(packed: U8, bits: int, shape: tuple[int, ...]) -> U8:
     Raises:
         ValueError: there are too few bytes.
     """
-    size = prod(shape)
-    stream = np.unpackbits(packed, bitorder="little").reshape(-1, bits)[:size]
-    return np.packbits(stream, axis=1, bitorder="little").reshape(shape)
+    return bit_stream.unpacked(packed, prod(shape), bits).reshape(shape)
 
 
 def unpacked(body: Body, packed: str, bits: int, rows: int, width: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gq_tvm.onnx_functions.body import BOOL, FLOAT, INT32, Body
-from gq_tvm.onnx_functions.signature import Signature
+from gq_tvm.onnx_functions.signature import STATE, Signature
 from gq_tvm.onnx_functions.weight import Coded, Operand, expanded, product
 from gq_tvm.ops.checks_recurrent import CELLS, functions_of
 
@@ -48,7 +48,7 @@ def recurrent(body: Body, signature: Signature) -> list[str]:
     """``ops.reference_recurrent.recurrent``."""
     options, cell = signature.attributes, signature.attributes["cell"]
     biases = [one if one in signature.inputs else "" for one in ("bias_ih", "bias_hh")]
-    state = ["h0", "c0"][: CELLS[cell].states]
+    state = STATE[: CELLS[cell].states]
     if "weight_hr" not in signature.inputs:
         weights = "weight_ih", "weight_hh"
         return _node(body, signature, cell, state, weights, biases)
@@ -70,7 +70,7 @@ def _codebook(body: Body, signature: Signature, cell: str, biases: Sequence[str]
     activation = signature.attributes["activation"]
     ih, hh = (Coded.of(signature.inputs, signature.attributes, one) for one in ("_ih", "_hh"))
     biases = [one if one in signature.inputs else "" for one in biases]
-    state = ["h0", "c0"][: CELLS[cell].states]
+    state = STATE[: CELLS[cell].states]
     if activation == "fp32":
         weights = expanded(body, ih), expanded(body, hh)
         return _node(body, signature, cell, state, weights, biases)

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: The attribute of a node of ours that names what its inputs are, until it is a call, and again
+#: once that is read.
+INPUTS = "inputs"
+#: The inputs that are the parts of a recurrent layer's state.
+STATE = ("h0", "c0")
+
 
 @dataclass(frozen=True)
 class Signature:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from gq_tvm.errors import Error
-from gq_tvm.onnx_functions import DOMAIN, Signature
+from gq_tvm.onnx_functions import DOMAIN, INPUTS, Signature
 from gq_tvm.onnx_functions.recognition import recognised
-from gq_tvm.onnx_import.registry import INPUTS, MICROSOFT, STANDARD, Node, find
+from gq_tvm.onnx_import.registry import MICROSOFT, STANDARD, Node, find
 
 _MOST_PLACES = 4  # named for each operator in a refusal
 _MOST_NODES = 1_000_000  # with all functions spelled out

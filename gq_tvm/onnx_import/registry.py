@@ -11,9 +11,6 @@ from gq_tvm.errors import Error
 # Domains that are one: the standard's own is spelled in two ways.
 STANDARD, MICROSOFT = "", "com.microsoft"
 
-#: The attribute of nodes that gq-tvm wrote which names what their inputs are.
-INPUTS = "inputs"
-
 
 @dataclass(frozen=True)
 class Node:

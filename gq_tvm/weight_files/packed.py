@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gq_tvm import files
 from gq_tvm.errors import Error
+from gq_tvm.ops import bit_stream
 from gq_tvm.ops.weight import Weight
 
 METADATA = "gq-tvm weights"  # the key of it
 _PARTS = ("codebook", "scale", "zero")
-_AT_ONCE = 2**20  # indices; a multiple of 8
 
 
 def write_weights(weights: Mapping[str, Weight | Tensor], path: Path) -> None:
@@ -53,7 +52,10 @@ def write_weights(weights: Mapping[str, Weight | Tensor], path: Path) -> None:
             hold(name, one)
             continue
         table[name] = {"shape": list(one.indices.shape), "bits": one.bits}
-        hold(f"{name}.indices", torch.from_numpy(_packed(one.indices.reshape(-1), one.bits)))
+        hold(
+            f"{name}.indices",
+            torch.from_numpy(bit_stream.packed(one.indices.reshape(-1), one.bits)),
+        )
         for part in _PARTS:
             array = getattr(one, part)
             if array is not None:
@@ -84,7 +86,7 @@ def unpacked(name: str, entry: Any, get: Any) -> Weight:
     count = int(np.prod(shape, dtype=object))
     if indices.dtype != np.uint8 or indices.shape != (-(-count * bits // 8),):
         raise Error(f"{name} of {count} indices has not the bytes for them; write the file again")
-    weight = Weight(_unpacked(indices, count, bits).reshape(shape), *rest)
+    weight = Weight(bit_stream.unpacked(indices, count, bits).reshape(shape), *rest)
     weight.check(name, len(shape))
     return weight
 
@@ -98,25 +100,3 @@ def _shape_and_bits(name: str, entry: Any) -> tuple[list[int], int]:
     if not 1 <= bits <= 8:
         raise Error(f"{name} has metadata without a shape and 1 to 8 bits; write the file again")
     return sizes, bits
-
-
-def _packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    parts = [
-        np.packbits(
-            np.unpackbits(indices[at : at + _AT_ONCE, None], axis=1, bitorder="little")[:, :bits],
-            bitorder="little",
-        )
-        for at in range(0, len(indices), _AT_ONCE)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-
-
-def _unpacked(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8]:
-    indices = np.empty(count, np.uint8)
-    for at in range(0, len(indices), _AT_ONCE):
-        part = indices[at : at + _AT_ONCE]
-        first = at * bits // 8
-        size = len(part) * bits
-        used = np.unpackbits(packed[first:][: -(-size // 8)], count=size, bitorder="little")
-        part[:] = np.packbits(used.reshape(-1, bits), axis=1, bitorder="little")[:, 0]
-    return indices

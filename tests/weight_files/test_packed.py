@@ -36,7 +36,7 @@ def test_weights_come_back_as_they_were(tmp_path, made):
 
 
 def test_indices_of_convolutions_and_of_many_pieces_come_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("gq_tvm.weight_files.packed._AT_ONCE", 16)
+    monkeypatch.setattr("gq_tvm.ops.bit_stream._AT_ONCE", 16)
     made = weight(12, 35, 3)
     made = replace(made, indices=made.indices.reshape(12, 7, 5))
     write_weights({"w": made}, tmp_path / "a")

@@ -9,14 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gq_tvm.onnx_functions import DOMAIN, OPERATORS, unpack
+from gq_tvm.onnx_functions import DOMAIN, INPUTS, OPERATORS, STATE, unpack
 from gq_tvm.onnx_import.layers import Made, layer, parameter
-from gq_tvm.onnx_import.registry import INPUTS, Node, operator
+from gq_tvm.onnx_import.registry import Node, operator
 from gq_tvm.onnx_import.values import from_numpy
 from gq_tvm.ops.checks import bits_of
 
 _ARRAYS = ("indices", "codebook", "scale", "zero", "outlier")
-_STATE = ("h0", "c0")
 
 
 class Operator(nn.Module):
@@ -51,7 +50,7 @@ class Operator(nn.Module):
         """What the operator gives."""
         values: dict[str, Any] = dict(zip(self._given, inputs, strict=True))
         values |= {one: getattr(self, one) for one in self._held} | self._options
-        values["state"] = [values[one] for one in _STATE if one in values]
+        values["state"] = [values[one] for one in STATE if one in values]
         args = []
         for one in self._operator._schema.arguments:
             value = values.get(one.name, one.default_value)

@@ -54,7 +54,7 @@ def tune(prepared: nn.Module, original: nn.Module, inputs: Inputs, steps: int, s
     if steps < 1:
         return
     runs = inputs.calls(original)
-    if not runs or not _learning(prepared, False):
+    if not runs or not _can_learn(prepared):
         return
     held_out = learnt = runs
     if len(runs) >= _HELD_OUT:
@@ -96,6 +96,13 @@ def _undone(prepared: nn.Module, tuned: dict[Quantizer, Tuned]) -> Iterator[Call
     except BaseException:
         undo()
         raise
+
+
+def _can_learn(prepared: nn.Module) -> bool:
+    return any(
+        Tuned.takes(layer.hardened(attribute))
+        for _, layer, attribute in quantised_weights(prepared)
+    )
 
 
 def _learning(prepared: nn.Module, gently: bool) -> dict[Quantizer, Tuned]:

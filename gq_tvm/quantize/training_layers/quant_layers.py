@@ -262,6 +262,13 @@ class QuantLookUp(QuantLayer):
         """See ``QuantLayer``: there is no product."""
         return True
 
+    def _rows(self, ids: Tensor) -> Tensor:
+        """Rows as they are in training, or as they will be deployed: i64 [...] -> f32 [..., D]."""
+        if self.training:
+            return F.embedding(ids, self.quantized("weight"))
+        with torch.no_grad():
+            return F.embedding(ids, cast(Tensor, self.operand("weight")))
+
 
 class QuantEmbedding(QuantLookUp, nn.Embedding):
     """``nn.Embedding`` in training; the row of ``padding_idx`` counts as zero."""
@@ -272,12 +279,7 @@ class QuantEmbedding(QuantLookUp, nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """As ``nn.Embedding``: i64 [...] -> f32 [..., D]."""
         refuse_export()
-        if self.training:
-            rows = F.embedding(input, self.quantized("weight"))
-        else:
-            with torch.no_grad():
-                rows = F.embedding(input, cast(Tensor, self.operand("weight")))
-        return zero_padding(rows, input, self.padding_idx)
+        return zero_padding(self._rows(input), input, self.padding_idx)
 
 
 class QuantEmbeddingBag(QuantLookUp, nn.EmbeddingBag):
@@ -292,12 +294,6 @@ class QuantEmbeddingBag(QuantLookUp, nn.EmbeddingBag):
         """As ``nn.EmbeddingBag``; see ``drop_in.bags``."""
         refuse_export()
         if self.training:
-            weight = self.quantized("weight")
-            return bags(
-                self, lambda ids: F.embedding(ids, weight), input, offsets, per_sample_weights
-            )
+            return bags(self, self._rows, input, offsets, per_sample_weights)
         with torch.no_grad():
-            held = cast(Tensor, self.operand("weight"))
-            return bags(
-                self, lambda ids: F.embedding(ids, held), input, offsets, per_sample_weights
-            )
+            return bags(self, self._rows, input, offsets, per_sample_weights)
