@@ -246,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
         "--outliers",
         type=float,
         metavar="SHARE",
-        help="the largest share of weights kept apart at 16 bits, 0 to 0.005 (default: none)",
+        help="the largest share of weights kept apart at 16 bits, 0 to 0.005 (default: 0.002, and "
+        "only where that halves what a weight loses)",
     )
     parser.add_argument(
         "--tune",

@@ -15,7 +15,8 @@ class Method:
     """Who makes few bits of the weights; ``rival`` names a module of `rivals`, "" ourselves.
 
     Attributes:
-        bits: by variant, the bits of an index: what the row of the table is.
+        bits: by variant, the bits of an index: what the row of the table is. Where bits are
+            allocated to weights, there are so many a weight and what scales may take.
     """
 
     title: str
@@ -23,7 +24,7 @@ class Method:
     bits: dict[str, int]
 
 
-OURS, OURS_INPUTS = "gq-tvm", "gq-tvm-inputs"
+OURS, OURS_INPUTS, OURS_ALLOCATED = "gq-tvm", "gq-tvm-inputs", "gq-tvm-allocated"
 _WHOLE = {str(n): n for n in BITS}
 _GROUPS = {f"{n}g32": n for n in BITS}
 
@@ -40,6 +41,9 @@ _MATRIX = {**{name: bits for name, bits in _GGML.items() if bits < 8}, **_NEEDS_
 METHODS = {
     OURS: Method("gq-tvm, weights only", "", _WHOLE),
     OURS_INPUTS: Method("gq-tvm, calibrated", "", _WHOLE),
+    OURS_ALLOCATED: Method(
+        "gq-tvm, calibrated, bits allocated", "", {str(n): n for n in (4, 3, 2)}
+    ),
     "rounding-rows": Method("rounding, rows", "rounding", _WHOLE),
     "rounding-groups": Method("rounding, groups of 32", "rounding", _GROUPS),
     "torchao-sym": Method("torchao intx, symmetric", "torchao", _with("sym")),

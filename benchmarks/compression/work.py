@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from benchmarks.compression import layers
-from benchmarks.compression.cells import METHODS, OURS_INPUTS, Cell, cells
+from benchmarks.compression.cells import BITS, METHODS, OURS, OURS_ALLOCATED, Cell, cells
 from benchmarks.compression.compiled import difference
 from benchmarks.compression.models import MODELS, Folders, Model
 from benchmarks.compression.models.model import Floats, noise_share
@@ -28,6 +28,9 @@ from benchmarks.machine import circumstances
 from gq_tvm import files, quantize
 from gq_tvm.errors import Error
 
+# Where bits are allocated: those a weight for scales, and how many inputs of a row share one. At 2
+# bits fewer scales leave bits for the weights that need them.
+_OVERHEAD, _SHARING = 0.55, {4: 32, 3: 32, 2: 128}
 _RIVALS = Path(__file__).parent / "rivals"
 _ROOT = Path(__file__).parents[2]
 
@@ -136,13 +139,36 @@ def _compressed(
         changed = layers.rebuilt(model, net, rounded, cell.activation)
         return changed, {name: one.bytes for name, one in rounded.items()}
     options: dict[str, Any] = {"progress": None}
-    if cell.method == OURS_INPUTS:
+    if cell.method != OURS:
         options["inputs"] = model.calibrate
+    overrides: dict[str, int | None] = dict(model.left)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is lost stands in the table
-        changed = quantize.compress(net, cell.bits, dict(model.left), cell.activation, **options)
+        if cell.method == OURS_ALLOCATED:
+            options["scales"] = _SHARING[cell.bits]
+            overrides |= _allocated(setting, cell, model, net)
+        changed = quantize.compress(net, cell.bits, overrides, cell.activation, **options)
     names = {w.name for w in layers.quantised(model, net)}
     return changed.eval(), {w.name: w.bytes for w in quantize.describe(changed) if w.name in names}
+
+
+def _allocated(setting: Setting, cell: Cell, model: Model, net: nn.Module) -> dict[str, int]:
+    """Bits by weight, none left in float, that take the bytes of so many each and of scales."""
+    counts = layers.counts(model, net)
+    scales = _SHARING[cell.bits]
+    name = f"{fingerprint(replace(cell, variant=''))}-{scales}.json"
+    path = setting.folders.work / "sensitivities" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = quantize.sensitivity(
+            net, model.calibrate, activation=cell.activation, scales=scales, progress=None
+        )
+        found.save(path)
+    measured = quantize.Sensitivity.load(path)
+    weights = {name: one for name, one in measured.weights.items() if name in counts}
+    budget = round((cell.bits + _OVERHEAD) * sum(counts.values()) / 8)
+    chosen = quantize.allocate(replace(measured, weights=weights, fixed=0), budget, progress=None)
+    return {name: min(bits, BITS[0]) for name, bits in chosen.items()}
 
 
 def round_rivals(setting: Setting, item: tuple[str, str]) -> str:

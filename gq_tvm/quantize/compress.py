@@ -91,7 +91,8 @@ def compress(
         scales: ``"tensor"``, ``"row"``, or how many inputs of a row share one: 16, 32, 64 or 128;
             or these by pattern, as in ``overrides``; None: 32, but a row where weights have 1 bit
             or activations 1 or 2.
-        outliers: the largest share of weights kept apart at 16 bits, 0 to 0.005; None: 0.
+        outliers: the largest share of weights kept apart at 16 bits, 0 to 0.005; None: 0.002, and
+            only in weights that lose half as much for it.
         tune: steps of gradient descent that move levels, scales, indices, biases and norms to
             where the layers' outputs are nearest to the float model's, with ``inputs``. They need
             several times the model's memory. None: 100 where a weight has 4 bits or fewer, else 0.
@@ -120,7 +121,7 @@ def compress(
             _say_what_is_lost(names)
             return _deployed(prepared, names)
         examples = Inputs.of(inputs, "compress")
-        _calibrate(prepared, names, examples, say, _open(prepared, names, activation))
+        _calibrate(prepared, names, examples, say, undecided(prepared, names, activation))
         if tune is None:
             tune = _STEPS if any(one.bits <= _TUNED_BITS for one in names) else 0
         try:
@@ -151,8 +152,8 @@ def choose_forms(
     prepared: nn.Module, names: Mapping[Fitted, str], scales: Any, outliers: float | None
 ) -> None:
     """Set the form of each weight by its bits and what ``compress`` was told."""
-    outliers = 0.0 if outliers is None else outliers
-    check_numbers("compress", outliers=outliers)
+    if outliers is not None:
+        check_numbers("compress", outliers=outliers)
     default, patterns = (None, scales) if isinstance(scales, Mapping) else (scales, {})
     check_patterns("compress", scales=patterns)
     for value in (default, *patterns.values()):
@@ -184,7 +185,7 @@ def _fit_weights(quantizers: list[Fitted]) -> None:
         quantizer.take(fit(quantizer.rows, quantizer.form))
 
 
-def _open(
+def undecided(
     prepared: nn.Module, names: Mapping[Fitted, str], activation: str | Mapping[str, str]
 ) -> list[Fitted]:
     """The weights of which no pattern says how rows before them are rounded."""

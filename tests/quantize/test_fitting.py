@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gq_tvm.errors import Error
 from gq_tvm.ops.torch_weight import expand
 from gq_tvm.quantize.fitting import Form, fit
+from gq_tvm.quantize.fitting.metric import Metric
 
 SCALES = ["tensor", "row", 16, 32]
 
@@ -58,7 +59,8 @@ def test_errs_less_than_rounding_and_with_moments_less_than_without(data):
     plain, aware = fit(weight, form), fit(weight, form, moments)
     near = lost(weight, expand(plain.weight))
     assert near <= lost(weight, rounded(weight, form)) * (1 + 1e-3) + 5e-4
-    damped = moments + 0.01 * moments.diagonal().mean() * torch.eye(columns)
+    own = moments.diagonal()
+    damped = moments + (0.01 * own + 1e-5 * own.mean()).diag()
     before = lost(weight, expand(plain.weight), damped)
     assert lost(weight, expand(aware.weight), damped) <= before * (1 + 1e-3) + 5e-4
     assert plain.lost == pytest.approx(near, rel=1e-3, abs=1e-6)
@@ -143,6 +145,38 @@ def test_outliers_are_kept_apart_where_they_pay(scales, aware):
     assert values.dtype == torch.float16
     assert found.lost < 0.85 * without.lost
     assert found.lost == pytest.approx(lost(weight, expand(found.weight), moments), rel=1e-3)
+
+
+@pytest.mark.parametrize("scales", ["row", 32])
+def test_unasked_outliers_are_few_and_halve_the_error(scales):
+    torch.manual_seed(0)
+    weight = torch.randn(32, 64)
+    weight[3, 5] = 4.0  # of 4 sigma: not worth it
+    assert fit(weight, Form(4, True, scales, None)).weight.positions is None
+    weight[3, 5], weight[17, 40], weight[17, 47], weight[20, 1] = 80.0, -90.0, 70.0, 85.0
+    without, found = (fit(weight, Form(4, True, scales, most)) for most in (0, None))
+    assert found.weight.positions is not None
+    assert 1 <= len(found.weight.positions) <= 0.002 * weight.numel()
+    assert found.lost**2 < 0.55 * without.lost**2
+
+
+def test_a_tensor_with_one_scale_has_no_unasked_outliers():
+    torch.manual_seed(0)
+    weight = torch.randn(32, 64)
+    weight[3, 5] = 80.0
+    assert fit(weight, Form(4, True, "tensor", None)).weight.positions is None
+
+
+def test_units_of_the_inputs_change_nothing():
+    torch.manual_seed(0)
+    inputs, units = torch.randn(200, 48), torch.logspace(-1, 1, 48)
+    moments = (inputs.T @ inputs).double()
+    plain, scaled = (
+        Metric.of(one, None, torch.Size((4, 48)))
+        for one in (moments, moments * torch.outer(units, units).double())
+    )
+    ratio = scaled.h / (plain.h * units.double() ** 2)
+    torch.testing.assert_close(ratio, ratio.mean().expand(48), rtol=0.02, atol=0)
 
 
 def test_gives_the_same_each_time():

@@ -60,7 +60,7 @@ def test_a_weight_is_quantised_alone(small, measured, monkeypatch):
     def fitted(rows, form, moments, counts):
         found = fit(rows, form, moments, counts)
         if torch.equal(rows, before[name]):
-            assert form == Form(2, True, "row")  # of 8 inputs
+            assert form == Form(2, True, "row", None)  # of 8 inputs
             assert moments is not None
             coded.append(found.weight)
         return found
@@ -296,3 +296,26 @@ def test_a_metric_says_what_is_good_enough(small, measured):
 def test_allocate_refuses_in_a_sentence(options, words):
     with pytest.raises(Error, match=words):
         quantize.allocate(made(), progress=None, **options)
+
+
+class UnlikeInputs(nn.Module):
+    """Inputs of unlike size, which are multiplied by factors in front of a layer of int8 rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.sizes = torch.logspace(0, -4, 16)
+        self.layer = nn.Linear(16, 8)
+        self.layer.weight.data /= self.sizes
+
+    def forward(self, x):
+        return self.layer(x * self.sizes)
+
+
+def test_factors_in_front_of_inputs_are_no_loss_of_the_weight():
+    model, x = UnlikeInputs().eval(), torch.randn(100, 16)
+    small = quantize.compress(model, 8, inputs=[x], progress=None)
+    assert hasattr(small.layer, "input_scale")
+    for activation in ("fp32", "int8"):
+        found = quantize.sensitivity(model, [x], (8,), activation, progress=None)
+        assert found.weights["layer.weight"].lost[8] < 1e-3

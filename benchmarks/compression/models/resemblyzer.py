@@ -16,7 +16,9 @@ from benchmarks.compression.models.model import Floats, Model
 from benchmarks.compression.models.packages import folder
 
 _SIZE, _MELS, _FRAMES = 256, 40, 160
-_WAVES, _STRETCHES = 150, 20  # recordings and stretches a speaker, in each half
+_WAVES, _STRETCHES = 150, 20  # recordings and stretches a speaker that are measured
+# The others go on with the next digit, so calibration takes some all through them.
+_EVERY, _MORE = 2, 40
 _LOUDNESS = -30.0  # dB
 _BATCH = 10  # stretches of a call, as they are calibrated with
 
@@ -59,30 +61,36 @@ class Resemblyzer(Model):
 
     def calibrate(self, net: nn.Module) -> None:
         with torch.no_grad():
-            for some in self._stretches("calibration", _WAVES)[0].split(_BATCH):
+            for some in self._stretches("calibration", slice(_WAVES, None, _EVERY), _MORE)[0].split(
+                _BATCH
+            ):
                 net(some)
 
     def outputs(self, net: nn.Module) -> Floats:
         with torch.no_grad():
-            return net(self._stretches("evaluation", 0)[0]).numpy()
+            return net(self._measured()[0]).numpy()
 
     def measures(self, net: nn.Module, outputs: Floats, floats: Floats) -> dict[str, float]:
-        speakers = self._stretches("evaluation", 0)[1]
+        speakers = self._measured()[1]
         return {
             "cosine": float((outputs * floats).sum(1).mean()),
             "eer": 100 * equal_error_rate(outputs, speakers),
         }
 
-    def _stretches(self, half: str, first: int) -> tuple[Tensor, NDArray[np.int64]]:
-        kept = self.folders.work / "inputs" / f"resemblyzer-{half}.npz"
+    def _measured(self) -> tuple[Tensor, NDArray[np.int64]]:
+        return self._stretches("evaluation", slice(_WAVES), _STRETCHES)
+
+    def _stretches(self, name: str, which: slice, most: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Stretches of some recordings of each speaker: f32 [N, T, 40], and who speaks, [N]."""
+        kept = self.folders.work / "inputs" / f"resemblyzer-{name}.npz"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            mels, speakers = self._computed(first)
+            mels, speakers = self._computed(which, most)
             np.savez(kept, mels=mels, speakers=speakers)
         with np.load(kept) as arrays:
             return torch.from_numpy(arrays["mels"]), arrays["speakers"]
 
-    def _computed(self, first: int) -> tuple[Floats, NDArray[np.int64]]:
+    def _computed(self, which: slice, most: int) -> tuple[Floats, NDArray[np.int64]]:
         import librosa
 
         by_speaker = defaultdict(list)
@@ -90,7 +98,7 @@ class Resemblyzer(Model):
             by_speaker[path.stem.split("_")[1]].append(path)
         mels, speakers = [], []
         for number, paths in enumerate(by_speaker.values()):
-            waves = [digits.samples(path) for path in paths[first : first + _WAVES]]
+            waves = [digits.samples(path) for path in paths[which]]
             wave = digits.resampled(np.concatenate(waves))
             loudness = 20 * np.log10(np.sqrt((wave**2).mean()))
             wave = wave * 10 ** ((_LOUDNESS - loudness) / 20)
@@ -98,7 +106,7 @@ class Resemblyzer(Model):
                 y=wave, sr=digits.RATE, n_fft=400, hop_length=160, n_mels=_MELS
             ).T.astype(np.float32)
             starts = range(0, len(mel) - _FRAMES + 1, _FRAMES)
-            for start in islice(starts, _STRETCHES):
+            for start in islice(starts, most):
                 mels.append(mel[start : start + _FRAMES])
                 speakers.append(number)
         return np.stack(mels), np.array(speakers)

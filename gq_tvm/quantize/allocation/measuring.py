@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,7 @@ from gq_tvm.quantize.allocation.weights import FloatWeights
 from gq_tvm.quantize.calibration.calibrate import Calibration
 from gq_tvm.quantize.calibration.fitted import Fitted
 from gq_tvm.quantize.calibration.inputs import Inputs
-from gq_tvm.quantize.compress import Say, choose_forms, names_of, say_to_stderr
+from gq_tvm.quantize.compress import Say, choose_forms, names_of, say_to_stderr, undecided
 from gq_tvm.quantize.drop_in.copying import copied
 from gq_tvm.quantize.fitting import Form, fit
 from gq_tvm.quantize.prepare import attach
@@ -79,7 +80,9 @@ def sensitivity(
             forms[bits] = {quantizer: quantizer.form for quantizer in names}
         weights = FloatWeights(model, "sensitivity")
         whole = weights.bytes()
-        found, interrupted = _measured(weights, prepared, names, examples, forms, say)
+        open = undecided(prepared, names, activation)
+        calibration = Calibration(prepared, names, examples, "sensitivity", say, open)
+        found, interrupted = _measured(weights, calibration, examples, forms, say)
     except Error as refusal:
         raise Error(re.sub("^(prepare|compress|fit):", "sensitivity:", str(refusal))) from None
     if interrupted and not found:
@@ -89,24 +92,22 @@ def sensitivity(
 
 def _measured(
     weights: FloatWeights,
-    prepared: nn.Module,
-    names: dict[Fitted, str],
+    calibration: Calibration,
     inputs: Inputs,
     forms: Mapping[int, Mapping[Fitted, Form]],
     say: Callable[[str], object],
 ) -> tuple[dict[str, OneWeight], bool]:
     """Each weight that was measured at all widths, by name; and whether an interrupt came."""
     goal = FloatOutputs(weights.model, inputs, "sensitivity")
-    calibration = Calibration(prepared, names, inputs, "sensitivity", say)
     found: dict[str, OneWeight] = {}
     stopped: list[bool] = []
-    begun, done, total = time.monotonic(), 0, len(names) * len(forms)
+    begun, done, total = time.monotonic(), 0, sum(map(len, forms.values()))
 
     def stop() -> None:
         stopped.append(True)
         say("sensitivity: stopping after this measurement; Ctrl-C once more ends at once")
 
-    say(f"sensitivity: {total} ways to quantise one of {len(names)} weights")
+    say(f"sensitivity: {total} ways to quantise one of {total // len(forms)} weights")
     with interrupts.noted(stop), closing(calibration.each(floats=True)) as every:
         for met in every:
             quantizer, name = met.reached.quantizer, met.reached.name
@@ -114,9 +115,9 @@ def _measured(
             for bits in forms:
                 if stopped:
                     return found, True
-                form = forms[bits][quantizer]
+                form = replace(forms[bits][quantizer], int8_grid=quantizer.int8_grid)
                 coded = fit(quantizer.rows, form, met.moments, met.rows).weight
-                with weights.having({name: weights.value(name, coded)}):
+                with weights.having({name: weights.value(name, coded, met.factors)}):
                     lost[bits] = goal.lost()
                 sizes[bits] = coded.packed_bytes("int8" if quantizer.int8_grid else "fp32")
                 done += 1
@@ -126,7 +127,7 @@ def _measured(
             shape = tuple(weights.places[name].parameter.shape)
             found[name] = OneWeight(shape, weights.layer(name), sizes, lost)
     if calibration.untouched:
-        missed = ", ".join(names[one] for one in calibration.untouched)
+        missed = ", ".join(calibration.names[one] for one in calibration.untouched)
         warnings.warn(
             f"sensitivity: no input reaches {missed}; not measured: give inputs that run them.",
             stacklevel=3,

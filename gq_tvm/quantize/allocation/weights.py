@@ -45,13 +45,20 @@ class FloatWeights:
             return name
         return f"{place.module_name}.{place.layer}"
 
-    def value(self, name: str, weight: WeightTensors) -> Tensor:
-        """What the model computes with once a weight, indices u8 [N, K], is deployed so.
+    def value(self, name: str, weight: WeightTensors, factors: Tensor | None = None) -> Tensor:
+        """What the model computes with once a weight is deployed so.
 
-        f32 of the parameter's shape.
+        Args:
+            name: of the weight.
+            weight: indices u8 [N, K].
+            factors: f32 [K], of its inputs in front of the layer; None: 1.
+
+        Returns:
+            f32 of the parameter's shape.
         """
         place = self.places[name]
-        value = expand(weight).view(place.parameter.shape)
+        value = expand(weight)
+        value = (value if factors is None else value * factors).view(place.parameter.shape)
         if isinstance(place.module, nn.Embedding) and place.module.padding_idx is not None:
             value[place.module.padding_idx] = 0.0
         return value

@@ -28,6 +28,7 @@ from gq_tvm.quantize.calibration.smoothing import (
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
 from gq_tvm.quantize.drop_in.recurrent import State, endings, is_first, weights_of
+from gq_tvm.quantize.drop_in.replacement import factors_of
 from gq_tvm.quantize.fitting import fit
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
 from gq_tvm.quantize.training_layers.quant_recurrent import QuantRecurrent
@@ -63,12 +64,15 @@ class Met:
         moments: f32 [K, K], or None where it is only looked up.
         rows: f32 [N], what each of its rows counts, or None.
         means: of the inputs.
+        factors: f32 [K], by which they were multiplied in front of the layer, and the weight
+            divided; or None.
     """
 
     reached: Reached
     moments: Tensor | None
     rows: Tensor | None
     means: Means
+    factors: Tensor | None
 
 
 class Calibration:
@@ -83,6 +87,7 @@ class Calibration:
         open: weights before which rows may stay floats, though int8 was asked for.
 
     Attributes:
+        names: of the weights.
         reached: the weights that are, in the order of execution.
         untouched: weights that no input reaches; they stay in float.
         starved: weights, by name, with fewer rows of inputs than inputs: (rows, inputs).
@@ -99,7 +104,7 @@ class Calibration:
     ) -> None:
         self._model = model
         self._open = open
-        self._names = names
+        self.names = names
         self._inputs = inputs
         self._say = say
         self._verb = verb
@@ -137,7 +142,7 @@ class Calibration:
             reached = self.reached = self._survey()
             self._smooth(reached)
             found = {one.quantizer for one in reached}
-            self.untouched = [one for one in self._names if one not in found]
+            self.untouched = [one for one in self.names if one not in found]
             for one in reached:
                 width = one.quantizer.rows.shape[1]
                 if one.multiplied and one.rows < width:
@@ -149,7 +154,7 @@ class Calibration:
                 del collected  # before the next are collected
 
     def _survey(self) -> list[Reached]:
-        survey = Survey(self._names, self._verb, max(1, SAMPLE // len(self._inputs)))
+        survey = Survey(self.names, self._verb, max(1, SAMPLE // len(self._inputs)))
         with self._kept_sequences():
             for number, run in enumerate(self._inputs.runs()):
                 survey.begin(number, f"{self._verb}: {self._inputs.name(number)}")
@@ -204,7 +209,7 @@ class Calibration:
                 suspects.append(Suspect(layer, attribute, weight))
         suspects = [one for one in suspects if all(map(self._may_change, one.weights()))]
         about = self._model, self._tap, self._inputs
-        kept = keep_floats(*about, suspects, self._names, self._say)
+        kept = keep_floats(*about, suspects, self.names, self._say)
         for one in reached:
             if one.quantizer in kept:
                 one.stand_apart()
@@ -261,7 +266,14 @@ class Calibration:
             counts = means.powers(len(quantizer.rows))
         elif counts is None:
             counts = self._costs_of_rows(quantizer)
-        return Met(one, square, counts, means)
+        return Met(one, square, counts, means, self._factors(quantizer))
+
+    def _factors(self, quantizer: Fitted) -> Tensor | None:
+        layer, attribute = self._holders[quantizer][0]
+        factors: Tensor | None = getattr(layer, factors_of(attribute), None)
+        if factors is None:
+            return None
+        return factors.cpu().repeat_interleave(quantizer.rows.shape[1] // len(factors))
 
     def _costs_of_rows(self, quantizer: Fitted) -> Tensor | None:
         """What errors cost in the rows of a weight of a recurrent layer with a stack's inputs.

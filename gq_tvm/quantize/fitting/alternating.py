@@ -33,7 +33,7 @@ def alternate(groups: Groups, form: Form, start: list[F64]) -> F64:
     found: list[tuple[float, F64]] = []
 
     def keep(scales: Scales, centroids: F64) -> None:
-        found.append((float((scales.error * some.worth).sum()), centroids))
+        found.append((some.error(scales), centroids))
 
     for relative in (torch.ones_like(signed), signed):
         for turn in range(_TURNS):

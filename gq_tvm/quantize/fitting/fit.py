@@ -24,6 +24,7 @@ from gq_tvm.quantize.fitting.metric import Metric
 from gq_tvm.quantize.quantisers.int8_grid import LARGEST
 from gq_tvm.quantize.quantisers.lloyd_max import F64, Line
 
+_PAYING = 0.5  # of the error is left by outliers that nobody asked for
 _SOME = 2**14  # weights that tell whether there are few values
 
 
@@ -79,7 +80,7 @@ def _found(weight: Tensor, metric: Metric, form: Form) -> _Found:
         if torch.allclose(book.values(indices.t()).t(), weight, rtol=1e-6, atol=0):
             return _Found(_spread(book, group, form, weight.shape), indices, None, weight)
     if form.scales == "tensor":
-        most = int(form.outliers * weight.numel())
+        most = int(form.most_outliers * weight.numel())
         if most:
             apart = outliers.of_tensor(weight, metric, form.levels, most)
             book = _one_codebook(weight, metric, form, apart)
@@ -101,13 +102,18 @@ def _by_groups(
     one, _ = shape(Line(weight.reshape(-1)[::step].numpy()), form.levels, form.int8_grid)
     centroids = alternate(groups, form, [one, _even(form)])
     scales, apart = groups.scales(centroids), None
-    most = int(form.outliers * weight.numel())
+    most = int(form.most_outliers * weight.numel())
     if most:
         apart = outliers.of_groups(groups, scales, centroids, most, weight.shape[1])
         if apart.any():
-            groups = Groups.of(weight, metric, group, apart)
-            centroids = alternate(groups, form, [centroids])
-            scales = groups.scales(centroids)
+            others = Groups.of(weight, metric, group, apart)
+            book = alternate(others, form, [centroids])
+            found = others.scales(book)
+            bar = 1.0 if form.outliers is not None else _PAYING
+            if others.error(found) <= bar * groups.error(scales):
+                groups, centroids, scales = others, book, found
+            else:
+                apart = None
     scale = scales.relative * groups.size
     return Book(centroids, scale.view(len(weight), -1), group).as_stored(), apart
 

@@ -100,6 +100,10 @@ class Groups:
         found = self._search(centroids, ones, [s * f for f in factors for s in signs])
         return self._search(centroids, found.relative, _FINE)
 
+    def error(self, scales: Scales) -> float:
+        """What all groups err with their scales."""
+        return float((scales.error * self.worth).sum())
+
     def better(self, centroids: F64, relative: Tensor) -> Scales:
         """Scales near relative ones, f64 [G]."""
         return self._search(centroids, relative, _FINE)
