@@ -84,13 +84,16 @@ _SHAPES: dict[str, Callable[[_Given], list[Sequence[Any]]]] = {
     "codebook_conv1d": _of_convolution,
     "codebook_conv2d": _of_convolution,
     "codebook_embedding": _of_embedding,
-    "codebook_lstm": _of_recurrent,
-    "codebook_gru": _of_recurrent,
+    **dict.fromkeys((f"codebook_{name}" for name in LAYERS), _of_recurrent),
     "recurrent": _of_recurrent,
 }
 
+
+def _hidden_of(gates: int) -> Callable[[_Given], int]:
+    return lambda given: len(given["indices_hh"]) // gates
+
+
 _HIDDEN: dict[str, Callable[[_Given], int]] = {
-    "codebook_lstm": lambda given: len(given["indices_hh"]) // LAYERS["lstm"].gates,
-    "codebook_gru": lambda given: len(given["indices_hh"]) // LAYERS["gru"].gates,
+    **{f"codebook_{name}": _hidden_of(kind.gates) for name, kind in LAYERS.items()},
     "recurrent": lambda given: len(given["weight_hh"]) // CELLS[given["cell"]].gates,
 }

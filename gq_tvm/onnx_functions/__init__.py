@@ -16,6 +16,7 @@ from gq_tvm.onnx_functions import layers, recurrent
 from gq_tvm.onnx_functions.body import Body
 from gq_tvm.onnx_functions.packing import pack, unpack
 from gq_tvm.onnx_functions.signature import INPUTS, STATE, Signature
+from gq_tvm.ops.checks_recurrent import LAYERS
 
 __all__ = [
     "DOMAIN",
@@ -37,8 +38,7 @@ OPERATORS: dict[str, Callable[[Body, Signature], list[str]]] = {
     "codebook_conv1d": layers.convolution,
     "codebook_conv2d": layers.convolution,
     "codebook_embedding": layers.embedding,
-    "codebook_lstm": recurrent.codebook_lstm,
-    "codebook_gru": recurrent.codebook_gru,
+    **{f"codebook_{name}": recurrent.codebook(name) for name in LAYERS},
     "recurrent": recurrent.recurrent,
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 from gq_tvm.onnx_functions.body import BOOL, FLOAT, INT32, Body
 from gq_tvm.onnx_functions.signature import STATE, Signature
 from gq_tvm.onnx_functions.weight import Coded, Operand, expanded, product
-from gq_tvm.ops.checks_recurrent import CELLS, functions_of
+from gq_tvm.ops.checks_recurrent import CELLS, LAYERS, Layer, functions_of
 
 # The operators, and the order of PyTorch's gates in which ONNX has them.
 _ONNX = {
@@ -34,14 +34,14 @@ _FUNCTIONS = {
 Step = Callable[[Body, str, Sequence[str]], list[str]]
 
 
-def codebook_lstm(body: Body, signature: Signature) -> list[str]:
-    """``ops.reference_recurrent.codebook_recurrent``."""
-    return _codebook(body, signature, "lstm", ("bias", ""))
+def codebook(name: str) -> Callable[[Body, Signature], list[str]]:
+    """``ops.reference_recurrent.codebook_recurrent`` of a layer of ``LAYERS``."""
+    kind = LAYERS[name]
 
+    def written(body: Body, signature: Signature) -> list[str]:
+        return _codebook(body, signature, kind)
 
-def codebook_gru(body: Body, signature: Signature) -> list[str]:
-    """``ops.reference_recurrent.codebook_recurrent``."""
-    return _codebook(body, signature, "gru", ("bias_ih", "bias_hh"))
+    return written
 
 
 def recurrent(body: Body, signature: Signature) -> list[str]:
@@ -49,40 +49,57 @@ def recurrent(body: Body, signature: Signature) -> list[str]:
     options, cell = signature.attributes, signature.attributes["cell"]
     biases = [one if one in signature.inputs else "" for one in ("bias_ih", "bias_hh")]
     state = STATE[: CELLS[cell].states]
+    functions = functions_of(cell, options.get("functions", ""))
     if "weight_hr" not in signature.inputs:
         weights = "weight_ih", "weight_hh"
-        return _node(body, signature, cell, state, weights, biases)
-    turned = {
-        one: body("Transpose", one, perm=[1, 0]) for one in signature.inputs if "weight" in one
-    }
+        return _node(body, signature, cell, state, weights, biases, functions)
+    three = [f"weight_{one}" for one in ("ih", "hh", "hr")]
+    return _projected(body, signature, three, biases)
+
+
+def _projected(
+    body: Body, signature: Signature, weights: Sequence[str], biases: Sequence[str]
+) -> list[str]:
+    """An LSTM that projects h, of three float weights; ONNX has none."""
+    ih, hh, hr = (body("Transpose", one, perm=[1, 0]) for one in weights)
 
     def step(inner: Body, from_x: str, now: Sequence[str]) -> list[str]:
-        gates = inner("Add", from_x, inner("MatMul", now[0], turned["weight_hh"]))
+        gates = inner("Add", from_x, inner("MatMul", now[0], hh))
         h, c = _lstm_cell(inner, gates, biases[1], now[1])
-        return [inner("MatMul", h, turned["weight_hr"]), c]
+        return [inner("MatMul", h, hr), c]
 
-    from_x = body("MatMul", "x", turned["weight_ih"])
+    from_x = body("MatMul", "x", ih)
     from_x = body("Add", from_x, biases[0]) if biases[0] else from_x
-    return _scan(body, signature, step, from_x, state, bool(options["reverse"]))
+    return _scan(body, signature, step, from_x, STATE, bool(signature.attributes["reverse"]))
 
 
-def _codebook(body: Body, signature: Signature, cell: str, biases: Sequence[str]) -> list[str]:
+def _codebook(body: Body, signature: Signature, kind: Layer) -> list[str]:
     activation = signature.attributes["activation"]
-    ih, hh = (Coded.of(signature.inputs, signature.attributes, one) for one in ("_ih", "_hh"))
-    biases = [one if one in signature.inputs else "" for one in biases]
-    state = STATE[: CELLS[cell].states]
+    coded = [Coded.of(signature.inputs, signature.attributes, one) for one in kind.parts]
+    names = [f"bias{one}" for one in kind.biases]
+    biases = [one if one in signature.inputs else "" for one in names]
+    state = STATE[: len(kind.states)]
     if activation == "fp32":
-        weights = expanded(body, ih), expanded(body, hh)
-        return _node(body, signature, cell, state, weights, biases)
-    of_h = Operand.of(body, hh, activation)
+        weights = [expanded(body, one) for one in coded]
+        both = [*biases, ""][:2]
+        if len(weights) > 2:
+            return _projected(body, signature, weights, both)
+        functions = functions_of(kind.cell, kind.functions)
+        return _node(body, signature, kind.cell, state, weights, both, functions)
+    of_x, *of_h = (Operand.of(body, one, activation) for one in coded)
 
     def step(inner: Body, from_x: str, now: Sequence[str]) -> list[str]:
-        from_h = product(inner, now[0], of_h)
-        if cell == "lstm":
-            return _lstm_cell(inner, inner("Add", from_x, from_h), biases[0], now[1])
-        return [_gru_cell(inner, from_x, from_h, biases, now[0])]
+        from_h = product(inner, now[0], of_h[0])
+        if kind.cell == "gru":
+            return [_gru_cell(inner, from_x, from_h, biases, now[0])]
+        gates = inner("Add", from_x, from_h)
+        if kind.cell == "rnn":
+            gates = inner("Add", gates, biases[0]) if biases[0] else gates
+            return [inner("Relu" if kind.functions == "relu" else "Tanh", gates)]
+        h, c = _lstm_cell(inner, gates, biases[0], now[1])
+        return [product(inner, h, of_h[1]) if len(of_h) > 1 else h, c]
 
-    from_x = product(body, "x", Operand.of(body, ih, activation))
+    from_x = product(body, "x", of_x)
     return _scan(body, signature, step, from_x, state, bool(signature.attributes["reverse"]))
 
 
@@ -93,6 +110,7 @@ def _node(
     state: Sequence[str],
     weights: Sequence[str],
     biases: Sequence[str],
+    functions: Sequence[str],
 ) -> list[str]:
     """ONNX's own operator."""
     operator, order = _ONNX[cell]
@@ -117,7 +135,7 @@ def _node(
     lengths = body.cast("lengths", INT32) if "lengths" in signature.inputs else ""
     x = body("Transpose", "x", perm=[1, 0, 2])
     first = [body("Unsqueeze", one, body.sizes(0)) for one in state]
-    own = [_FUNCTIONS[one] for one in functions_of(cell, options.get("functions", ""))]
+    own = [_FUNCTIONS[one] for one in functions]
     more = {"clip": float(options["clip"])} if options.get("clip") else {}
     if operator == "GRU":
         more["linear_before_reset"] = int(cell == "gru")

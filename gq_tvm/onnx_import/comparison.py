@@ -56,8 +56,8 @@ def compare(
             "not compared with ONNX Runtime, which is not installed (pip install 'gq-tvm[compare]')"
         )
         return
-    session, rounds, why = _session(path)
-    if session is None:
+    runtime, rounds, why = session(path)
+    if runtime is None:
         say(f"not compared with ONNX Runtime, which does not load the file: {why}")
         return
     module: Any = program.module()
@@ -75,7 +75,7 @@ def compare(
         given = {
             one.name: tensor.numpy() for one, tensor in zip(axes.inputs, inputs, strict=True)
         } | dict(fixed)
-        wanted, failure = _run(session, given)
+        wanted, failure = _run(runtime, given)
         if wanted is None:
             why = failure
             continue
@@ -87,13 +87,13 @@ def compare(
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
             say(f"warning: runs in ONNX Runtime but not here at {_told(tried)}: {first[:200]}")
             continue
-        for output, one, its in zip(session.get_outputs(), wanted, tree_leaves(got), strict=True):
-            error = _error(its.detach().numpy(), one)
-            worst = max(worst, error)
-            if error <= (MOST_ROUNDED if rounds else MOST):
+        for output, one, its in zip(runtime.get_outputs(), wanted, tree_leaves(got), strict=True):
+            apart = error(its.detach().numpy(), one)
+            worst = max(worst, apart)
+            if apart <= (MOST_ROUNDED if rounds else MOST):
                 continue
             raise Error(
-                f"{path}: output {output.name} differs from ONNX Runtime's by {error:.2g} of its "
+                f"{path}: output {output.name} differs from ONNX Runtime's by {apart:.2g} of its "
                 f"size at {_told(tried)}, an error of ours; --no-compare goes on all the same"
             )
         told.append(_told(tried))
@@ -105,7 +105,7 @@ def compare(
         say(f"not compared with ONNX Runtime, which does not run it: {why}")
 
 
-def _session(path: Path) -> tuple[Any, bool, str]:
+def session(path: Path) -> tuple[Any, bool, str]:
     """What runs a file, whether that rounds activations, and why there is nothing that does."""
     import onnx
     import onnxruntime
@@ -134,9 +134,9 @@ def _rounds(node: Any) -> bool:
     return "Dynamic" in node.op_type or "Quantize" in node.op_type
 
 
-def _run(session: Any, given: Mapping[str, NDArray]) -> tuple[Any, str]:
+def _run(runtime: Any, given: Mapping[str, NDArray]) -> tuple[Any, str]:
     try:
-        return session.run(None, dict(given)), ""
+        return runtime.run(None, dict(given)), ""
     except Exception as failure:
         return None, str(failure).strip().splitlines()[0][:200]
 
@@ -150,7 +150,8 @@ def _told(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the sizes it has"
 
 
-def _error(got: NDArray, wanted: NDArray) -> float:
+def error(got: NDArray, wanted: NDArray) -> float:
+    """The relative L2 error, 0 below what counts; infinite where shapes or NaNs differ."""
     if got.shape != wanted.shape:
         return float("inf")
     got, wanted = got.astype(np.float64), wanted.astype(np.float64)

@@ -97,6 +97,43 @@ def test_a_model_with_recurrent_layers_runs_any_number_of_frames(tmp_path):
         np.testing.assert_allclose(got[1], wanted["h"], atol=1e-4)
 
 
+class Others(nn.Module):
+    """An RNN of each kind, and an LSTM that projects its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.RNN(12, 8, bidirectional=True, batch_first=True)
+        self.second = nn.RNN(16, 6, nonlinearity="relu", batch_first=True)
+        self.last = nn.LSTM(6, 9, proj_size=4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x)[0])[0])[0]
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("activation", ["fp32", "int8"])
+def test_rnns_and_projected_lstms_are_written_and_read_as_what_they_are(activation: str, tmp_path):
+    torch.manual_seed(0)
+    module = quantize.compress(Others().eval(), 4, activation={"*": activation}, outliers=0)
+    path, said = tmp_path / "out.onnx", list[str]()
+    sizes = {"x": {0: Dim("batch"), 1: Dim("time")}}
+    args = (torch.randn(2, 7, 12),)
+    gq_tvm.export_onnx(module, args, path, dynamic_shapes=sizes, say=said.append)
+    assert said[0].startswith("agrees with ONNX Runtime")
+    again = read(path, Options(compare=False))
+    called = {str(one.target) for one in again.graph.nodes if one.op == "call_function"}
+    kinds = {one for one in called if "codebook" in one}
+    names = ("rnn_tanh", "rnn_relu", "projected_lstm")
+    assert kinds == {f"gq.codebook_{one}.default" for one in names}
+    for frames, many in ((1, 2), (20, 3)):
+        x = torch.randn(many, frames, 12)
+        with torch.no_grad():
+            wanted = module(x)
+        got = session(path).run(None, {"x": x.numpy()})[0]
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+        np.testing.assert_allclose(again.module()(x).detach(), wanted, atol=1e-5)
+
+
 @pytest.mark.export
 def test_a_compressed_model_is_written_and_read_with_the_same_codebooks(tmp_path, capsys):
     torch.export.save(mixed(), tmp_path / "model.pt2")

@@ -189,6 +189,8 @@ def test_recurrent_layers_in_codebooks(activation: str, lengths: Any, reverse: b
     for operator, gates, biases, states in (
         ("codebook_lstm", 4, ["bias"], {"c0": f(3, 6)}),
         ("codebook_gru", 3, ["bias_ih", "bias_hh"], {}),
+        ("codebook_rnn_tanh", 1, ["bias"], {}),
+        ("codebook_rnn_relu", 1, [], {}),
     ):
         held = {
             "_ih": weight((gates * 6, 10), 4, outliers=2),
@@ -196,6 +198,22 @@ def test_recurrent_layers_in_codebooks(activation: str, lengths: Any, reverse: b
             "": {one: f(gates * 6) for one in biases},
         }
         compare(operator, given | states, options, held, 1e-5)
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
+@pytest.mark.parametrize("activation", ["fp32", "int8", "int2"])
+def test_a_projected_lstm_in_codebooks(activation: str, lengths: Any):
+    given = {"x": f(3, 5, 10), "h0": f(3, 4), "c0": f(3, 6)}
+    given |= {} if lengths is None else {"lengths": np.array(lengths)}
+    held = {
+        "_ih": weight((24, 10), 4, outliers=2),
+        "_hh": weight((24, 4), 3, "tensor", zero=True),
+        "_hr": weight((4, 6), 2),
+        "": {"bias": f(24)} if lengths else {},
+    }
+    for reverse in (False, True):
+        options = {"activation": activation, "reverse": reverse, "hidden_size": 6}
+        compare("codebook_projected_lstm", given, options, held, 1e-5)
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])

@@ -126,7 +126,7 @@ def test_rows_of_few_bits_are_quantised_alike(activation, values):
         assert np.isnan(scale).all()
     elif scale[0] > 0:
         wide = x.astype(np.float64)
-        mean = scale[0] / (0.625 if activation == "int2" else 1)
+        mean = np.float64(scale[0]) / (0.625 if activation == "int2" else 1)
         assert abs(mean - np.abs(wide).mean()) <= np.abs(wide).max() * (0.51 / 127**2 + 1e-6)
         nearest = np.array(levels)[np.abs(wide[..., None] - np.array(levels) * scale[0]).argmin(-1)]
         ratio = np.abs(wide) / scale[0]

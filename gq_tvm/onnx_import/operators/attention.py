@@ -11,12 +11,12 @@ from torch import Tensor
 from gq_tvm.onnx_import.registry import MICROSOFT, Node, operator
 
 
-def _heads(x: Tensor, count: int) -> Tensor:
+def heads(x: Tensor, count: int) -> Tensor:
     """[B, T, heads * d] as [B, heads, T, d]."""
     return x.reshape(x.shape[0], x.shape[1], count, -1).transpose(1, 2)
 
 
-def _joined(x: Tensor) -> Tensor:
+def joined(x: Tensor) -> Tensor:
     """[B, heads, T, d] as [B, T, heads * d]."""
     return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
@@ -26,7 +26,7 @@ def _causal(queries: Any, keys: Any, past: Any) -> Tensor:
     return torch.arange(keys)[None] <= torch.arange(queries)[:, None] + past
 
 
-def _attend(
+def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -57,7 +57,8 @@ def _attend(
     return torch.softmax(scores, -1) @ value
 
 
-def _both(mask: Tensor | None, seen: Tensor) -> Tensor:
+def both(mask: Tensor | None, seen: Tensor) -> Tensor:
+    """A mask, or what is added to scores, and which keys are seen besides."""
     if mask is None:
         return seen
     if mask.dtype == torch.bool:
@@ -80,8 +81,8 @@ def _attention(
         raise node.refuse("gives its scores, which are not computed here")
     flat = query.dim() == 3
     if flat:
-        query = _heads(query, int(node.get("q_num_heads")))
-        key, value = (_heads(one, int(node.get("kv_num_heads"))) for one in (key, value))
+        query = heads(query, int(node.get("q_num_heads")))
+        key, value = (heads(one, int(node.get("kv_num_heads"))) for one in (key, value))
     past: Any = 0
     if past_key is not None and past_value is not None:
         past = past_key.shape[2]
@@ -97,11 +98,11 @@ def _attention(
             mask = torch.nn.functional.pad(mask, (0, short), value=fill)
     if lengths is not None:
         seen = (torch.arange(key.shape[2]) < lengths[:, None])[:, None, None]
-        mask = _both(mask, seen)
+        mask = both(mask, seen)
     if node.get("is_causal", 0):
-        mask = _both(mask, _causal(query.shape[2], key.shape[2], past))
-    y = _attend(query, key, value, mask, node.get("scale"), node.get("softcap", 0.0))
-    return (_joined(y) if flat else y, *kept)
+        mask = both(mask, _causal(query.shape[2], key.shape[2], past))
+    y = attend(query, key, value, mask, node.get("scale"), node.get("softcap", 0.0))
+    return (joined(y) if flat else y, *kept)
 
 
 @operator("Attention", domain=MICROSOFT)
@@ -118,15 +119,15 @@ def _attention_of_microsoft(
     heads, sizes = int(node.get("num_heads")), node.get("qkv_hidden_sizes")
     y = x @ weight if bias is None else x @ weight + bias
     width = y.shape[-1] // 3
-    query, key, value = (_heads(one, heads) for one in y.split(sizes or [width] * 3, -1))
+    query, key, value = (heads(one, heads) for one in y.split(sizes or [width] * 3, -1))
     before: Any = 0
     if past is not None:
         before = past.shape[3]
         key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
     seen = _seen(node, mask, key.shape[2])
     if node.get("unidirectional", 0):
-        seen = _both(seen, _causal(query.shape[2], key.shape[2], before))
-    out = _joined(_attend(query, key, value, _added(seen, added), node.get("scale") or None))
+        seen = both(seen, _causal(query.shape[2], key.shape[2], before))
+    out = joined(attend(query, key, value, _added(seen, added), node.get("scale") or None))
     return out, torch.stack([key, value])
 
 
@@ -150,16 +151,16 @@ def _multi_head(
         width = query.shape[-1]
         first, second, third = bias.split([width, width, bias.shape[0] - 2 * width])
         query, key, value = query + first, key + second, value + third
-    query, key, value = (_heads(one, heads) for one in (query, key, value))
+    query, key, value = (heads(one, heads) for one in (query, key, value))
     before: Any = 0
     if past_key is not None and past_value is not None:
         before = past_key.shape[2]
         key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
     seen = _seen(node, mask, key.shape[2])
     if node.get("unidirectional", 0):
-        seen = _both(seen, _causal(query.shape[2], key.shape[2], before))
-    y = _attend(query, key, value, _added(seen, added), node.get("scale") or None)
-    return _joined(y), key, value
+        seen = both(seen, _causal(query.shape[2], key.shape[2], before))
+    y = attend(query, key, value, _added(seen, added), node.get("scale") or None)
+    return joined(y), key, value
 
 
 def _added(seen: Tensor | None, added: Tensor | None) -> Tensor | None:

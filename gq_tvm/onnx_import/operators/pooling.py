@@ -33,7 +33,8 @@ def _max_pool(node: Node, x: Tensor) -> Any:
 
 
 @operator("AveragePool")
-def _average_pool(node: Node, x: Tensor) -> Tensor:
+def average_pool(node: Node, x: Tensor) -> Tensor:
+    """The means of windows of x [B, C, ...]."""
     window = Window.of(node, node.get("kernel_shape"))
     padding, ceil = _padding(window), bool(node.get("ceil_mode", 0))
     counted = bool(node.get("count_include_pad", 0))

@@ -176,10 +176,11 @@ def _qlinear_matmul(
     rows = a_scale[:, None] if a_scale.numel() > 1 else a_scale.reshape(())
     columns = b_scale if b_scale.numel() > 1 else b_scale.reshape(())
     factor = rows * columns / y_scale
-    return _requantised(sums.float() * factor, y_zero)
+    return requantised(sums.float() * factor, y_zero)
 
 
-def _requantised(x: Tensor, zero: Tensor) -> Tensor:
+def requantised(x: Tensor, zero: Tensor) -> Tensor:
+    """Quotients by a scale as integers of the dtype of a zero point, ties to even."""
     y = torch.round(x) + zero.to(torch.float32)
     return _rounded(y, zero.dtype, _BOUNDS[zero.dtype])
 
@@ -204,7 +205,7 @@ def _qlinear_conv(
     if bias is not None:
         sums = sums + bias.reshape(form).float()
     factor = x_scale * w_scale / y_scale
-    return _requantised(sums * (factor.reshape(form) if factor.numel() > 1 else factor), y_zero)
+    return requantised(sums * (factor.reshape(form) if factor.numel() > 1 else factor), y_zero)
 
 
 @operator("DynamicQuantizeMatMul", domain=MICROSOFT)

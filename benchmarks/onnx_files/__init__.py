@@ -1,0 +1,1 @@
+"""ONNX files that packages ship: which are imported, how exactly, how fast, in how much memory."""
