@@ -60,9 +60,9 @@ def _group_query(
     if window > 0:
         seen = seen & (torch.arange(k.shape[2]) > own[..., None] - window)
     mask = both(added, seen[:, None])
-    wide = [one.repeat_interleave(count // few, 1) for one in (k, v)]
+    each, its = (one.repeat_interleave(count // few, 1) for one in (k, v))
     scale = node.get("scale", 0.0) or None
-    y = attend(q, *wide, mask, scale, float(node.get("softcap", 0.0)))
+    y = attend(q, each, its, mask, scale, float(node.get("softcap", 0.0)))
     return joined(y), k, v
 
 
