@@ -2,13 +2,14 @@
 
 One in one group becomes a matrix product over unfolded frames: each output frame is a row of C * k
 inputs, channel major and tap minor as the weight is laid out; one along two axes likewise, a row
-for each place of the map. One in as many groups as channels becomes ``codebook_depthwise``. Zero
-frames put in front or behind by ``nn.pad`` become part of either. Other convolutions stay: their
-rows are too short for a product kernel.
+for each place of the map. One in several groups becomes a product a group, and one in as many as
+channels ``codebook_depthwise``. Zero frames put in front or behind by ``nn.pad`` become part of
+either. Groups of few outputs stay: most of a product kernel's vectors would be empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from gq_tvm.passes.operators import (
     known,
     shape_of,
     weight_arguments,
+    weight_constants,
+    weight_of,
 )
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
@@ -37,6 +40,7 @@ from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding
 from gq_tvm.schedules.cpu.float_ops.unfold import unfold as unfold_map
 
 _FRAMES_LAST = [0, 2, 1]
+_FEWEST = 16  # outputs of a group
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -50,7 +54,7 @@ class ExpandConv(ModulePass):
         def expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
             if is_operator(call, CONV2D):
                 return _expand_2d(rewriter, call, kernels)
-            return _expand(rewriter, call)
+            return _expand(rewriter, call, kernels)
 
         return CallRewriter(module, expand).run()
 
@@ -94,14 +98,15 @@ def _computed(layer: str) -> Error:
     return Error(f"layer {layer}: its weight is computed while the model runs")
 
 
-def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax.Expr | None:
     if not is_operator(call, CONV1D):
         return None
     at = attributes(call)
     x, weight, bias = call.args[0], weight_arguments(call), call.args[-1]
     rows, group_channels, taps = shape_of(weight[0])
     depthwise = group_channels == 1 and rows == at["groups"] > 1
-    if at["groups"] != 1 and not depthwise:
+    few = at["activation"] == "fp32" and rows < _FEWEST * at["groups"]
+    if at["groups"] != 1 and not depthwise and few:
         return None
     if not isinstance(weight[0], GenericConst):
         raise _computed(at["layer"])
@@ -117,19 +122,64 @@ def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         )
         return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
     plain = taps == 1 and at["stride"] == 1 and left == right == 0
-    unfolded = (
-        relax.op.permute_dims(x, _FRAMES_LAST)
-        if plain
-        else rewriter.builder_.call_te(unfold, x, taps, at["stride"], left, right, at["dilation"])
-    )
-    flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(rows, group_channels * taps)
-    y = codebook_linear(
-        rewriter.emit(unfolded),
-        [relax.const(flat), *weight[1:]],
-        bias,
-        **{key: at[key] for key in ("activation", "layer", "epilogue")},
-    )
-    return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
+
+    def lines(x: relax.Expr) -> relax.Expr:
+        """What a group reads of padded frames, [B, T', K], by the kernel of maps."""
+        (batch, channels, frames), (_, _, frames_out) = shape_of(x), shape_of(call)
+        along = Axis(known(frames), known(frames_out), taps, at["stride"], at["dilation"])
+        of = Unfolding(known(batch), channels, Axis(1, 1), along)
+        kernel = kernels.get(rewriter, ("unfold", of), lambda: unfold_map(of))
+        map_ = rewriter.emit(relax.op.expand_dims(x, 2))
+        windows = relax.TensorType([batch, 1, frames_out, channels, 1, taps], "float32")
+        written = rewriter.emit(relax.call_tir(kernel, [map_], windows))
+        return relax.op.reshape(written, [batch, frames_out, channels * taps])
+
+    def product(x: relax.Expr, weight: list[relax.Expr], bias: relax.Expr, layer: str) -> relax.Var:
+        if plain:
+            unfolded = relax.op.permute_dims(x, _FRAMES_LAST)
+        elif at["groups"] > 1:
+            unfolded = lines(x)
+        else:
+            unfolded = rewriter.builder_.call_te(
+                unfold, x, taps, at["stride"], left, right, at["dilation"]
+            )
+        flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(-1, group_channels * taps)
+        y = codebook_linear(
+            rewriter.emit(unfolded),
+            [relax.const(flat), *weight[1:]],
+            bias,
+            activation=at["activation"],
+            layer=layer,
+            epilogue=at["epilogue"],
+        )
+        return rewriter.emit(y)
+
+    if at["groups"] == 1:
+        y = product(x, weight, bias, at["layer"])
+    else:
+        if left or right:
+            x = rewriter.emit(relax.op.nn.pad(x, [0, 0, 0, 0, left, right]))
+        y = rewriter.emit(relax.op.concat(_by_groups(rewriter, call, x, product), -1))
+    return relax.op.permute_dims(y, _FRAMES_LAST)
+
+
+def _by_groups(
+    rewriter: CallRewriter, call: relax.Call, x: relax.Expr, product: Callable[..., relax.Var]
+) -> list[relax.Var]:
+    """What each group of a convolution of x f32 [B, C, T] gives, f32 [B, T', N / groups]."""
+    at, whole, bias = attributes(call), weight_of(call), call.args[-1]
+    if whole is None or not isinstance(bias, GenericConst):
+        raise _computed(at["layer"])
+    groups, size = at["groups"], whole.indices.shape[1]
+    found = []
+    for number, (weight, own) in enumerate(
+        zip(whole.split_rows(groups), np.split(bias.value.numpy(), groups), strict=True)
+    ):
+        first = number * size
+        part = rewriter.emit(relax.op.strided_slice(x, [1], [first], [first + size]))
+        layer = f"{at['layer']}[{number}]"
+        found.append(product(part, weight_constants(weight), relax.const(own), layer))
+    return found
 
 
 def _unpadded(rewriter: CallRewriter, x: relax.Expr, padding: int) -> tuple[relax.Expr, int, int]:

@@ -172,6 +172,7 @@ class _Layers:
         weight, layer = found
         stride, dilation = ([int(one) for one in sizes] for sizes in (at.strides, at.dilation))
         operands = x, weight_constants(weight), self._no_bias(weight)
+        one_channel = groups > 1 == weight.indices.shape[1]
         if axes > 1:
             return codebook_conv2d(
                 *operands,
@@ -187,7 +188,7 @@ class _Layers:
             padding=left[0],
             dilation=dilation[0],
             groups=groups,
-            activation=self.activation if groups == 1 else "fp32",
+            activation="fp32" if one_channel else self.activation,
             layer=layer,
         )
 

@@ -9,7 +9,13 @@ import numpy as np
 
 from gq_tvm.onnx_functions.body import Body
 from gq_tvm.onnx_functions.signature import Signature
-from gq_tvm.onnx_functions.weight import Coded, Operand, expanded, product
+from gq_tvm.onnx_functions.weight import (
+    Coded,
+    Operand,
+    expanded,
+    product,
+    product_by_groups,
+)
 
 
 def linear(body: Body, signature: Signature) -> list[str]:
@@ -46,7 +52,8 @@ def convolution(body: Body, signature: Signature) -> list[str]:
         )
         return [y]
     rows = _unfolded(body, "x", weight.shape[2:], stride, padding, dilation)
-    y = product(body, rows, Operand.of(body, weight, options["activation"]))
+    operand = Operand.of(body, weight, options["activation"])
+    y = product_by_groups(body, rows, operand, options.get("groups", 1))
     y = body("Add", y, *bias) if bias else y
     return [body("Transpose", y, perm=[0, axes + 1, *range(1, axes + 1)])]
 

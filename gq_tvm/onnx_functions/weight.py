@@ -7,7 +7,7 @@ bytes from 128 on, as ONNX Runtime's sums of signed bytes saturate on x86 withou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -228,6 +228,53 @@ def product(body: Body, x: str, operand: Operand) -> str:
             # As a product of both scales ONNX Runtime would take them one after the other.
             y = body("Mul", y, body("MatMul", scale_x, operand.scale))
     return body("Add", y, _outlier_sums(body, x, operand)) if operand.outliers else y
+
+
+def product_by_groups(body: Body, x: str, operand: Operand, groups: int) -> str:
+    """Products of integers where each of some groups of outputs has inputs of its own.
+
+    Args:
+        body: To write in.
+        x: f32 [..., groups * K], those of a group together.
+        operand: Of all outputs, N, with an activation of integers.
+        groups: How many; they share N alike.
+
+    Returns:
+        f32 [..., N].
+    """
+    if groups == 1:
+        return product(body, x, operand)
+    whole = operand.weight
+    size = whole.rows // groups
+    weight = replace(whole, shape=(size, *whole.shape[1:]))
+
+    def parts(value: str, count: int, each: int) -> list[str]:
+        if not value or count == 1:
+            return [value] * groups
+        sizes = body.sizes(*[each] * groups)
+        return body.several("Split", groups, value, sizes, axis=-1)
+
+    shared = whole.shapes.get("scale", (1,))[0]
+    apart = max(shared, 1 if whole.tables() is None else len(whole.tables()))
+    each = zip(
+        parts(x, groups, whole.width),
+        parts(operand.matrix, groups, size),
+        parts(operand.scale, apart, size),
+        parts(operand.zero, shared, size),
+        strict=True,
+    )
+    found = [
+        product(body, own, Operand(weight, operand.activation, matrix, scale, zero))
+        for own, matrix, scale, zero in each
+    ]
+    y = body("Concat", *found, axis=-1)
+    if not operand.outliers:
+        return y
+    rows, columns, values = operand.outliers
+    group = body("Div", rows, body.sizes(size))
+    columns = body("Add", columns, body("Mul", group, body.sizes(whole.width)))
+    outliers = rows, columns, values
+    return body("Add", y, _outlier_sums(body, x, replace(operand, outliers=outliers)))
 
 
 def _integer_sums(body: Body, first: str, second: str) -> str:

@@ -227,8 +227,8 @@ def check_convolution(
         raise Error(f"{op}: {shape[0]} output channels do not divide into {groups} groups.")
     if bias is not None:
         check_shape(op, "bias", bias.shape, (shape[0],))
-    if groups > 1 and activation != "fp32":
-        raise Error(f'{op}: a convolution in {groups} groups has activation "fp32" only.')
+    if groups > 1 == shape[1] and activation != "fp32":
+        raise Error(f'{op}: a convolution of one channel a group has activation "fp32" only.')
 
 
 def check_frames(op: str, *sizes: Any) -> None:

@@ -183,7 +183,8 @@ def codebook_conv1d(
         stride: frames between outputs.
         padding: zero frames at either end.
         dilation: frames between taps.
-        groups: 1, or a divisor of C and N; more than one requires ``activation="fp32"``.
+        groups: 1, or a divisor of C and N; what a group reads is a row of its own, to be rounded.
+            One channel a group requires ``activation="fp32"``.
         activation: as for ``codebook_linear``.
 
     Returns:
@@ -254,6 +255,17 @@ def _convolution(
     batch, *sizes = windows.shape[: 1 + axes]  # [B, ..., C, ...]
     if groups == 1:
         y = product(windows.reshape(batch, *sizes, -1), weight, activation)
+        y = (y if bias is None else y + bias).astype(np.float32)
+        return np.ascontiguousarray(np.moveaxis(y, -1, 1))
+    if activation != "fp32":
+        rows = windows.reshape(batch, *sizes, groups, -1)
+        y = np.concatenate(
+            [
+                product(rows[..., group, :], part, activation)
+                for group, part in enumerate(weight.split_rows(groups))
+            ],
+            -1,
+        )
         y = (y if bias is None else y + bias).astype(np.float32)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1))
     floats = weight.expand().astype(np.float64).reshape(groups, rows_out // groups, -1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from gq_tvm.ops import checks
 from gq_tvm.ops import torch_float_recurrent as torch_float_recurrent  # registers these
 from gq_tvm.ops import torch_recurrent as torch_recurrent
-from gq_tvm.ops.torch_weight import Operand, WeightTensors, expand, operand, product
+from gq_tvm.ops.torch_weight import Operand, WeightTensors, expand, operand, product, split_rows
 
 WEIGHT = "Tensor indices, Tensor codebook, Tensor? scale, Tensor? zero"
 OUTLIERS = "Tensor? outlier_positions=None, Tensor? outlier_values=None"
@@ -41,7 +41,8 @@ def convolve(
     if isinstance(weight, Tensor):
         function: Any = F.conv1d if len(taps) == 1 else F.conv2d
         return function(x, weight, bias, stride, padding, dilation, groups)
-    y = product(unfold(x, taps, stride, padding, dilation), weight)
+    rows = unfold(x, taps, stride, padding, dilation).unflatten(-1, (groups, -1)).unbind(-2)
+    y = torch.cat(list(map(product, rows, split_rows(weight, groups))), -1)
     return (y if bias is None else y + bias).movedim(-1, 1)
 
 
@@ -54,7 +55,7 @@ def unfold(
 ) -> Tensor:
     """The rows a convolution multiplies: f32 [B, C, ...] -> f32 [B, ..., C * taps].
 
-    Channels are major, and the taps of the last axis minor.
+    Those of a group lie together. Channels are major, and the taps of the last axis minor.
     """
     x = F.pad(x, [size for one in reversed(padding) for size in (one, one)])
     for axis, (count, step, apart) in enumerate(zip(taps, stride, dilation, strict=True), 2):

@@ -172,6 +172,18 @@ def test_convolutions(activation: str):
     compare("codebook_conv2d", {"x": f(2, 3, 9, 8)}, options, {"": weight((6, 3, 3, 2), 4)})
 
 
+@pytest.mark.parametrize("form", [{}, {"scales": "tensor"}, {"scales": "rows", "zero": True},
+    {"scales": "groups", "outliers": 5}, {"scales": "rows", "tables": "rows"}])  # fmt: skip
+@pytest.mark.parametrize("activation", ["fp32", "int8", "int2"])
+def test_convolutions_in_groups(form: dict[str, Any], activation: str):
+    if activation == "int2" and "outliers" in form:
+        form = {**form, "outliers": 0}
+    own = {"": weight((6, 4, 5), 3, **form) | {"bias": f(6)}}
+    options = {"stride": 2, "padding": 1, "dilation": 1, "groups": 3, "activation": activation}
+    most = CLOSE if activation == "fp32" or form.get("outliers") else 0.0
+    compare("codebook_conv1d", {"x": f(2, 12, 20)}, options, own, most)
+
+
 def test_a_depthwise_convolution_and_an_embedding():
     options = {"stride": 1, "padding": 1, "dilation": 1, "groups": 4, "activation": "fp32"}
     compare("codebook_conv1d", {"x": f(2, 4, 9)}, options, {"": weight((8, 1, 3), 4)})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from helpers.relax_modules import assert_same, calls, module, var, weight
 from tvm import relax
@@ -54,7 +55,22 @@ def test_a_convolution_is_a_product_of_unfolded_frames(options, frames):
     assert not calls(got, operators.CONV1D)
 
 
-def test_a_convolution_in_groups_is_left_alone():
+def test_a_convolution_in_groups_is_a_product_a_group():
+    x = var("x", 2, 6, 9)
+    got = ExpandConv()(module([x], lambda emit: convolution(x, 32, 6, 3, groups=2, padding=1)))
+    found = calls(got, operators.LINEAR)
+    assert [operators.attributes(one)["layer"] for one in found] == ["conv[0]", "conv[1]"]
+    whole, bias = held(32, 3, 3)
+    for number, call in enumerate(found):
+        own = slice(16 * number, 16 * number + 16)
+        assert operators.shape_of(call.args[0]) == [2, 9, 9]
+        indices = whole[0].value.numpy()[own].reshape(16, 9)
+        np.testing.assert_array_equal(call.args[1].value.numpy(), indices)
+        np.testing.assert_array_equal(call.args[-1].value.numpy(), bias.value.numpy()[own])
+    assert not calls(got, operators.CONV1D)
+
+
+def test_a_convolution_in_groups_of_few_outputs_is_left_alone():
     x = var("x", 2, 4, 9)
     before = module([x], lambda emit: convolution(x, 8, 4, 3, groups=2))
     assert_same(ExpandConv()(before), before)

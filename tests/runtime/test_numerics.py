@@ -100,10 +100,16 @@ def test_every_operator(kernel, activation, tmp_path):
         {"taps": 2, "stride": 3},
         {"taps": 3, "groups": 2, "stride": 2, "padding": 1},
         {"taps": 5, "groups": 6, "dilation": 2, "padding": 3},
+        {"taps": 3, "groups": 2, "stride": 2, "padding": 1, "outputs": 40},
+        {"taps": 5, "groups": 3, "dilation": 2, "padding": 3, "outputs": 54},
+        {"taps": 3, "groups": 2, "activation": "int8"},
+        {"taps": 4, "groups": 3, "padding": 1, "activation": "int8", "outputs": 48},
+        {"taps": 3, "groups": 2, "activation": "int2", "outputs": 32},
     ],
 )
 def test_convolutions(options, tmp_path):
-    model = nn.Sequential(Conv(12, 6, **options)).eval()
+    options = dict(options)
+    model = nn.Sequential(Conv(options.pop("outputs", 12), 6, **options)).eval()
     program = export(model, torch.randn(2, 6, 24), dynamic=({2: frames(12)},))
     net = compiled(program, tmp_path)
     for length in (12, 19):

@@ -47,7 +47,8 @@ class Converters:
         names = ("stride", "padding", "dilation", "groups")
         options = {name: given[name] for name in names if name in given}
         make: Any = getattr(operators, str(node.target).split(".")[1])
-        if options.get("groups", 1) == 1:
+        one_channel = options.get("groups", 1) > 1 == operators.shape_of(weight[0])[1]
+        if not one_channel:
             activation = self.activation or activation
         layer = self._layer(node, 1)
         bias = _bias(bias, weight)

@@ -20,10 +20,10 @@ from gq_tvm.quantize.calibration.sequences import Costs, Sequences
 from gq_tvm.quantize.calibration.smoothing import (
     SAMPLE,
     USUAL,
-    can_scale,
     costs,
     factors,
     put_before,
+    rounding_loss,
 )
 from gq_tvm.quantize.calibration.survey import Reached, Survey, groups
 from gq_tvm.quantize.calibration.tap import Tap, Use
@@ -192,7 +192,12 @@ class Calibration:
         suspects = []
         for one in reached:
             (layer, attribute), *others = self._holders[one.quantizer]
-            if others or one.read or not one.multiplied or not can_scale(layer, attribute):
+            if others or one.read or not one.multiplied:
+                continue
+            scalable = layer.scales_inputs_of(attribute)
+            if layer.activation_of(attribute) != "int8" or not (
+                scalable or isinstance(layer, nn.Conv1d)
+            ):
                 continue
             weight, matrix = one.quantizer.shown.float, one.quantizer.rows.cpu()
             taps = weight[0, 0].numel()  # 1 of a linear layer
@@ -201,7 +206,9 @@ class Calibration:
                 rows, cost = found.rows, found.inputs
             else:
                 rows, cost = one.sample, costs(matrix, one.sample)
-            scale, lost = factors(matrix, rows, cost, taps)
+            scale, lost = (
+                factors(matrix, rows, cost, taps) if scalable else (None, rounding_loss(rows, cost))
+            )
             if scale is not None:
                 one.quantizer.change(put_before(layer, attribute, weight, scale))
                 one.stand_apart()

@@ -33,11 +33,6 @@ _ENOUGH = 0.995  # of the loss before a round through all factors: the last one
 _MOST_ELEMENTS = 2**31  # of rows that are rounded for a layer
 
 
-def can_scale(layer: QuantLayer, attribute: str) -> bool:
-    """Whether a layer can have factors in front of the weight."""
-    return layer.activation_of(attribute) == "int8" and layer.scales_inputs_of(attribute)
-
-
 def costs(weight: Tensor, rows: Tensor) -> Tensor:
     """What errors of a product's inputs cost, all of its outputs counting alike.
 
@@ -56,6 +51,20 @@ def costs(weight: Tensor, rows: Tensor) -> Tensor:
     return one.expand(len(rows), -1)
 
 
+def rounding_loss(rows: Tensor, cost: Tensor, factors: Tensor | None = None) -> float:
+    """The share of its outputs that a product loses when its rows are rounded to int8.
+
+    Args:
+        rows: f32 [M, K].
+        cost: f32 [M, K], of the squares of errors.
+        factors: f32 [K], by which rows are multiplied before, and weights divided; None: 1.
+    """
+    scaled = rows if factors is None else rows * factors
+    q, scale = quantize_activations(scaled, "int8")
+    found = q * scale if factors is None else q * scale / factors
+    return float(((found - rows).square() * cost).sum())
+
+
 def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> tuple[Tensor | None, float]:
     """The factors of a layer's inputs, or None where they would not pay, and what is lost then.
 
@@ -70,9 +79,7 @@ def factors(weight: Tensor, rows: Tensor, cost: Tensor, taps: int) -> tuple[Tens
     """
 
     def lost(steps: Tensor) -> float:
-        spread = torch.exp2(steps).repeat_interleave(taps)
-        q, scale = quantize_activations(rows * spread, "int8")
-        return float(((q * scale / spread - rows).square() * cost).sum())
+        return rounding_loss(rows, cost, torch.exp2(steps).repeat_interleave(taps))
 
     before = lost(torch.zeros(rows.shape[1] // taps))
     if before < USUAL:

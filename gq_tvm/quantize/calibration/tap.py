@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gq_tvm.ops.torch_ops import convolve, unfold
+from gq_tvm.ops.torch_ops import unfold
 from gq_tvm.ops.torch_rounding import quantize_activations
 from gq_tvm.quantize.calibration.fitted import Fitted
 from gq_tvm.quantize.training_layers.quant_layers import QuantLayer, quantised_weights
@@ -186,11 +186,11 @@ class Tap(TorchFunctionMode):
         )
         rows = unfold(input, weight.shape[2:], stride, padding, dilation)
         if groups > 1:
-            parted = rows.unflatten(-1, (groups, -1))
+            parted = self._rounded(use, rows.unflatten(-1, (groups, -1)))
             self._said(use, parted, parted)
-            return convolve(
-                input, use.weight(), bias, weight.shape[2:], stride, padding, dilation, groups
-            )
+            parts = use.weight().flatten(1).chunk(groups)
+            y = torch.cat(list(map(F.linear, parted.unbind(-2), parts)), -1)
+            return (y if bias is None else y + bias).movedim(-1, 1)
         rows = self._rounded(use, rows)
         self._said(use, rows, rows)
         return F.linear(rows, use.weight().flatten(1), bias).movedim(-1, 1)

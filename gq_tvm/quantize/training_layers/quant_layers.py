@@ -190,13 +190,21 @@ class QuantLinear(QuantProduct, nn.Linear):
         return F.linear(x, self.quantized("weight"), self.bias)
 
 
+_FEWEST = 16  # outputs of a group
+
+
 class QuantConvolution(QuantProduct):
     """A convolution along one axis or two, in training."""
 
     @classmethod
     def meets_floats(cls, layer: Any) -> bool:
-        """See ``QuantLayer``: those in groups do."""
-        return bool(layer.groups > 1)
+        """See ``QuantLayer``: those of few outputs a group do, which no vector kernel computes."""
+        return bool(layer.groups > 1 and layer.out_channels < _FEWEST * layer.groups)
+
+    def scales_inputs_of(self, attribute: str) -> bool:
+        """See ``QuantLayer``; a factor would be of all groups."""
+        conv: Any = self
+        return bool(conv.groups == 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """As PyTorch's: f32 [B, C, ...] or [C, ...] -> f32 [B, N, ...] or [N, ...]."""
@@ -217,12 +225,21 @@ class QuantConvolution(QuantProduct):
                 )
         elif self.activation != "fp32":
             rows = torch_ops.unfold(x, taps, stride, padding, dilation)
-            rows = fake_quantize_rows(rows, self.activation)
-            y = F.linear(rows, self.quantized("weight").flatten(1), conv.bias).movedim(-1, 1)
+            y = _by_groups(rows, self.quantized("weight"), conv.groups, self.activation)
+            y = (y if conv.bias is None else y + conv.bias).movedim(-1, 1)
         else:
             held = self.quantized("weight")
             y = torch_ops.convolve(x, held, conv.bias, taps, stride, padding, dilation, conv.groups)
         return y if batched else y.squeeze(0)
+
+
+def _by_groups(rows: Tensor, weight: Tensor, groups: int, activation: str) -> Tensor:
+    """Products of what each group reads, f32 [..., groups * K], with its weights [N, ...]."""
+    parts = rows.unflatten(-1, (groups, -1)).unbind(-2)
+    each = zip(parts, weight.flatten(1).chunk(groups), strict=True)
+    return torch.cat(
+        [F.linear(fake_quantize_rows(one, activation), part) for one, part in each], -1
+    )
 
 
 class QuantConv1d(QuantConvolution, nn.Conv1d):
