@@ -38,23 +38,32 @@ def main(argv: list[str] | None = None) -> int:
     results.mkdir(parents=True, exist_ok=True)
     for entry in found:
         result = results / f"{entry.name}.json"
-        if not result.exists() and options.only in entry.name:
-            failure = _measured(entry, result, options.seconds)
+        if options.only in entry.name and _is_left(result, options.no_compile):
+            failure = _measured(entry, result, options)
             print(time.strftime("%H:%M:%S"), entry.name, failure or "done", flush=True)
     report.write(found, results, options.docs, circumstances())
     return 0
 
 
-def _measured(entry: Any, result: Path, seconds: int) -> str:
+def _is_left(result: Path, no_compile: bool) -> bool:
+    """Whether a file is not measured yet, or not compiled."""
+    if not result.exists():
+        return True
+    told = json.loads(result.read_text())
+    return not no_compile and "refused" not in told and "compile_seconds" not in told
+
+
+def _measured(entry: Any, result: Path, options: argparse.Namespace) -> str:
     """Measure a file in a process of its own; what ended that without a result, or nothing."""
-    given = json.dumps({"fixed": dict(entry.fixed), "sizes": dict(entry.sizes)})
+    more = {"compile": not options.no_compile, "fixed": dict(entry.fixed)}
+    given = json.dumps({**more, "sizes": dict(entry.sizes)})
     arguments = ["-m", "benchmarks.onnx_files.work", str(entry.path), str(result), given]
     try:
         done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, timeout=seconds
+            [sys.executable, *arguments], capture_output=True, text=True, timeout=options.seconds
         )
     except subprocess.TimeoutExpired:
-        return f"took more than {seconds} s"
+        return f"took more than {options.seconds} s"
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["ended"])[-1]
 
 
@@ -75,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--docs", default=_DOCS, **folder, help="where the report goes")
     parser.add_argument(
         "--seconds", type=positive, default=600, metavar="S", help="for a file (default: 600)"
+    )
+    parser.add_argument(
+        "--no-compile", action="store_true", help="import and compare, which takes seconds"
     )
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="only files whose package and name hold this"

@@ -35,7 +35,7 @@ class Entry:
 
 
 _RATE = {"sr": 16000}
-_FIXED = {"silero_vad": _RATE, "silero_vad_op18_ifless": _RATE, "silero_vad_half": _RATE}
+_FIXED = {"silero_vad": _RATE, "silero_vad_op18_ifless": _RATE}
 # A line of text 320 pixels long, a page of 320 by 320, a line to be turned. [C]
 _PICTURES = {"_rec": (1, 3, 48, 320), "_det": (1, 3, 320, 320), "_cls": (1, 3, 48, 192)}
 

@@ -1,6 +1,6 @@
 """One file, in a process of its own: imported, compared, compiled and timed.
 
-python -m benchmarks.onnx_files.work FILE RESULT.json '{"fixed": {}, "sizes": {}}'
+python -m benchmarks.onnx_files.work FILE RESULT.json '{"compile": true, "fixed": {}, "sizes": {}}'
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLAN = Plan(rounds=5, chunks=2, chunk_us=20_000, warm_us=20_000, cold=1)
 _KB = 1024
 
 
-def measure(path: Path, options: Options) -> dict[str, Any]:
+def measure(path: Path, options: Options, compiles: bool) -> dict[str, Any]:
     """What is to be told of a file; ``refused`` holds the sentence where something fails."""
     graph = onnx.load(str(path), load_external_data=False).graph
     told: dict[str, Any] = {
@@ -43,7 +43,7 @@ def measure(path: Path, options: Options) -> dict[str, Any]:
         told["said"] = lines
         found = re.search(r"agrees with ONNX Runtime to (\S+),", " ".join(lines))
         told["error"] = float(found[1]) if found else None
-        told |= _compiled(path, options, program)
+        told |= _compiled(path, options, program) if compiles else {}
     except Error as refusal:
         told["refused"] = str(refusal).replace(str(path), path.name)
     return told
@@ -122,7 +122,7 @@ def main() -> None:
     """Measure what the arguments say."""
     path, result, more = sys.argv[1:]
     given = json.loads(more)
-    told = measure(Path(path), Options(given["fixed"], given["sizes"]))
+    told = measure(Path(path), Options(given["fixed"], given["sizes"]), given["compile"])
     Path(result).write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -72,16 +72,13 @@ def read(path: Path) -> Graph:
     """
     if not path.is_file():
         raise Error(f"{path} does not exist; give the path of a file")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, ValueError) as failure:
-        raise Error(f"{path} is a damaged ONNX file; write it again") from failure
-    except OSError as failure:
-        raise Error(f"{path} cannot be read ({failure.strerror})") from failure
+    model = _loaded(path)
     if not model.graph.output:
         raise Error(f"{path} holds no ONNX graph; write it again")
     _check_functions(path, model)
+    del model  # the checker holds the file and what is in it once more
     _check(path)
+    model = _loaded(path)
     try:
         ours = _written_here(model)
         model = _functions_inlined(model, ours)
@@ -95,6 +92,16 @@ def read(path: Path) -> Graph:
         ) from failure
     _check_known(path, graph)
     return graph
+
+
+def _loaded(path: Path) -> Any:
+    """The message that a file is, without external data."""
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError) as failure:
+        raise Error(f"{path} is a damaged ONNX file; write it again") from failure
+    except OSError as failure:
+        raise Error(f"{path} cannot be read ({failure.strerror})") from failure
 
 
 def _check(path: Path) -> None:

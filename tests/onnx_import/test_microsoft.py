@@ -204,3 +204,77 @@ def test_group_query_attention_with_spare_room_is_refused(tmp_path):
     )
     with pytest.raises(Error, match="has 5 keys in all and is given 9"):
         run(proto, given, tmp_path)
+
+
+@pytest.mark.parametrize("masked", [None, "lengths", "keys", "both"])
+@pytest.mark.parametrize("own", [{}, {"unidirectional": 1}, {"scale": 0.3}, {"past": 3}], ids=str)
+def test_attention_of_encoders(own: dict[str, Any], masked: str | None, tmp_path):
+    rng, own = np.random.default_rng(0), dict(own)
+    batch, frames, heads, width, past = 2, 5, 2, 8, own.pop("past", 0)
+    given = {"x": of(rng, batch, frames, 12)}
+    order = ["x", "w", "b", "", "", ""]
+    if masked is not None:
+        mask = np.ones((batch, past + frames), np.int32)
+        mask[1, -2:] = 0
+        mask = np.repeat(mask[:, None], frames, 1) if masked == "both" else mask
+        given["mask"] = np.array([past + frames, 3], np.int32) if masked == "lengths" else mask
+        order[3] = "mask"
+    if past:
+        given["past"], order[4] = of(rng, 2, batch, heads, past, width // heads), "past"
+    constants = {"w": of(rng, 12, 3 * width), "b": of(rng, 3 * width)}
+    more: dict[str, Any] = {"num_heads": heads, "outputs": 1 + bool(past), "order": order, **own}
+    check("Attention", given, tmp_path, constants, **more)
+
+
+@pytest.mark.parametrize("masked", [None, "lengths", "keys", "both", "added"])
+@pytest.mark.parametrize("own", [{}, {"unidirectional": 1}, {"scale": 0.3}, {"bias": 1}], ids=str)
+def test_multi_head_attention(own: dict[str, Any], masked: str | None, tmp_path):
+    rng, own = np.random.default_rng(0), dict(own)
+    frames, keys, width = 5, 5 if "unidirectional" in own else 6, 8
+    given = {"q": of(rng, 2, frames, width)}
+    given |= {one: of(rng, 2, keys, width) for one in "kv"}
+    order = ["q", "k", "v", "", "", ""]
+    if own.pop("bias", 0):
+        given["bias"], order[3] = of(rng, 3 * width), "bias"
+    if masked == "added":
+        given["added"], order[5] = of(rng, 1, 2, frames, keys), "added"
+    elif masked is not None:
+        mask = np.ones((2, keys), np.int32)
+        mask[1, -2:] = 0
+        mask = np.repeat(mask[:, None], frames, 1) if masked == "both" else mask
+        given["mask"] = np.array([keys, 3], np.int32) if masked == "lengths" else mask
+        order[4] = "mask"
+    check("MultiHeadAttention", given, tmp_path, num_heads=2, order=order, **own)
+
+
+@pytest.mark.parametrize("width", [32, 48, 40])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_products_by_four_bit_floats(kind: int, width: int, tmp_path):
+    rng, rows, block = np.random.default_rng(kind), 6, 16
+    blocks = -(-rows * width // block)
+    constants = {
+        "b": rng.integers(0, 256, rows * width // 2).astype(np.uint8),
+        "absmax": rng.uniform(0.1, 2, blocks).astype(np.float32),
+    }
+    own = {"N": rows, "K": width, "block_size": block, "quant_type": kind}
+    check("MatMulBnb4", {"x": of(rng, 3, width)}, tmp_path, constants, **own)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("width", [64, 80])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rows_of_blocks(bits: int, width: int, zeros: bool, tmp_path):
+    rng, rows, block = np.random.default_rng(bits), 7, 16
+    blocks = -(-width // block)
+    constants = {
+        "data": rng.integers(0, 256, (rows, width * bits // 8)).astype(np.uint8),
+        "scales": rng.uniform(0.1, 1, (rows, blocks)).astype(np.float32),
+    }
+    order = ["data", "ids", "scales"]
+    if zeros:
+        size = -(-blocks * bits // 8)
+        constants["zeros"] = rng.integers(0, 256, (rows, size)).astype(np.uint8)
+        order.append("zeros")
+    ids = {"ids": np.array([[0, 3], [6, 2]], np.int64)}
+    own = {"block_size": block, "bits": bits, "quantize_axis": 1, "gather_axis": 0}
+    check("GatherBlockQuantized", ids, tmp_path, constants, order=order, **own)

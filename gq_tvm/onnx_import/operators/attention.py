@@ -116,10 +116,10 @@ def _attention_of_microsoft(
     added: Tensor | None = None,
     *rest: Any,
 ) -> Any:
-    heads, sizes = int(node.get("num_heads")), node.get("qkv_hidden_sizes")
+    count, sizes = int(node.get("num_heads")), node.get("qkv_hidden_sizes")
     y = x @ weight if bias is None else x @ weight + bias
     width = y.shape[-1] // 3
-    query, key, value = (heads(one, heads) for one in y.split(sizes or [width] * 3, -1))
+    query, key, value = (heads(one, count) for one in y.split(sizes or [width] * 3, -1))
     before: Any = 0
     if past is not None:
         before = past.shape[3]
@@ -146,12 +146,12 @@ def _multi_head(
 ) -> Any:
     if key is None or value is None or key.dim() != 3:
         raise node.refuse("has its tensors packed; export it with three of three axes")
-    heads = int(node.get("num_heads"))
+    count = int(node.get("num_heads"))
     if bias is not None:
         width = query.shape[-1]
         first, second, third = bias.split([width, width, bias.shape[0] - 2 * width])
         query, key, value = query + first, key + second, value + third
-    query, key, value = (heads(one, heads) for one in (query, key, value))
+    query, key, value = (heads(one, count) for one in (query, key, value))
     before: Any = 0
     if past_key is not None and past_value is not None:
         before = past_key.shape[2]
