@@ -81,8 +81,8 @@ def prepare(
             ``ops.reference``) or ``"fp32"``; or kinds by pattern as in ``overrides``, such as
             ``{"*": "int8", "encoder.lstm": "int1"}``, ``"int8"`` where none matches. Layers of an
             LSTM or GRU may differ, both weights of one together:
-            ``{"lstm.weight_*_l0": "fp32"}``. Grouped convolutions and embeddings always have
-            ``"fp32"``.
+            ``{"lstm.weight_*_l0": "fp32"}``. Embeddings, and convolutions of fewer than 16
+            outputs a group, always have ``"fp32"``.
         method: ``"gq"``, or one of the baselines ``"int8"`` (uniform, 8 bits) and ``"lsq"``.
         per_row: a codebook scale for each output row in place of one for the tensor.
         mu: of GQ's mu-law; 0 is the linear space.

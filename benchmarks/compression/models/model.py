@@ -44,7 +44,7 @@ class Model(ABC):
     @property
     @abstractmethod
     def given(self) -> bool:
-        """Whether its recordings are."""
+        """Whether its recordings are, or its package where it needs none."""
 
     @abstractmethod
     def load(self) -> nn.Module:
