@@ -60,8 +60,8 @@ def prepare(
     """Make a model train with quantised weights.
 
     Every ``nn.Linear``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding``, ``nn.EmbeddingBag``,
-    ``nn.MultiheadAttention``, ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their cells becomes its
-    counterpart with quantisers, in place: an optimiser made before still holds the weights, but not
+    ``nn.MultiheadAttention``, ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their cells (transformers'
+    ``Conv1D`` is a linear layer) becomes its counterpart with quantisers, in place: an optimiser made before still holds the weights, but not
     the centroids (see ``centroid_parameters``). Weights that cannot be quantised stay in float,
     with a warning that names them, but for those that ``overrides`` leave in float anyway;
     ``describe`` says why. Weights that a norm, pruning or another parametrisation computes become

@@ -1,7 +1,8 @@
 """Weights that are computed from other tensors: weight_norm, spectral_norm, pruning and the like.
 
 A quantiser wants a weight that is a parameter, so such a weight is folded: what is computed at
-present becomes the parameter, and what it was computed from goes.
+present becomes the parameter, and what it was computed from goes. So is a weight that lies the
+other way round (``turned.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from gq_tvm.quantize.drop_in.turned import turn, turned_class, turned_weight
 
 # The hooks of the old kind: the weight they set, what it is, and how they are taken away.
 _HOOKS: dict[type, tuple[str, Callable[[Any, nn.Module], Tensor], Callable[..., object]]] = {
@@ -47,6 +50,10 @@ def computed(layer: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:
         found[attribute] = _parameter(parts()), type(parts[0]).__name__.strip("_")
         for module, training in modes.items():
             module.training = training
+    if turned_class(plain_class(layer)) is not None:
+        value, by = found.get("weight", (layer.weight, f"{plain_class(layer).__name__}'s layout"))
+        found["weight"] = _parameter(turned_weight(value.detach())), by
+        found["weight"][0].requires_grad_(value.requires_grad)
     # What another is computed from is none of its own: the direction of a norm may be pruned.
     inner = [name for name in found if any(name.startswith(f"{other}_") for other in found)]
     return {name: one for name, one in found.items() if name not in inner}
@@ -58,7 +65,7 @@ def _parameter(value: Tensor) -> nn.Parameter:
 
 def fold(layer: nn.Module) -> dict[str, str]:
     """Make all that is computed parameters of the layer; gives what computed it, by attribute."""
-    values = computed(layer)
+    values, kind = computed(layer), turned_class(plain_class(layer))
     for hook, (name, _, remove) in reversed(_hooks(layer)):
         remove(layer, getattr(hook, name))
     if parametrize.is_parametrized(layer):
@@ -70,7 +77,10 @@ def fold(layer: nn.Module) -> dict[str, str]:
             if getattr(wrapped, "hook", wrapped).__module__ == "torch.nn.utils.parametrizations":
                 del loading[key]  # it renames what is loaded, and cannot be pickled
     for attribute, (value, _) in values.items():
-        setattr(layer, attribute, value)
+        if kind is not None:
+            turn(layer, kind, value)
+        else:
+            setattr(layer, attribute, value)
     return {attribute: by for attribute, (_, by) in values.items()}
 
 

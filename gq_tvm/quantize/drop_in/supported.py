@@ -16,6 +16,7 @@ from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.computed_weights import computed, parametrizations, plain_class
 from gq_tvm.quantize.drop_in.recurrent import Recurrent
 from gq_tvm.quantize.drop_in.subclasses import WEIGHTS, why_not
+from gq_tvm.quantize.drop_in.turned import turned_class
 from gq_tvm.quantize.training_layers import quant_recurrent
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.training_layers.quant_layers import (
@@ -89,7 +90,9 @@ class WeightPlace:
 
 def layer_kind(module: nn.Module) -> type[nn.Module] | None:
     """The one of PyTorch's layers in ``KINDS`` that a module is, or is a subclass of."""
-    return next((one for one in plain_class(module).__mro__ if one in KINDS), None)
+    kind = plain_class(module)
+    kind = turned_class(kind) or kind
+    return next((one for one in kind.__mro__ if one in KINDS), None)
 
 
 def find_weights(model: nn.Module) -> list[WeightPlace]:
@@ -142,7 +145,7 @@ def _parameters_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of a module, what is computed in the place of what it is computed from."""
     values = computed(module) if layer_kind(module) else {}
     for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-        if not any(name.startswith(f"{one}_") for one in values):
+        if name not in values and not any(name.startswith(f"{one}_") for one in values):
             yield name, parameter
     for name, (value, _) in values.items():
         yield name, value
@@ -172,7 +175,8 @@ def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str
     if not parameter.numel():
         return "it has no elements"
     ours = KINDS[base]
-    return ours.obstacle(module) or why_not(module, [ours, ours.deployed])
+    turned = turned_class(plain_class(module)) is not None
+    return ours.obstacle(module) or (None if turned else why_not(module, [ours, ours.deployed]))
 
 
 def _spread_obstacles(weights: list[WeightPlace]) -> list[WeightPlace]:
