@@ -4,7 +4,8 @@ One in one group becomes a matrix product over unfolded frames: each output fram
 inputs, channel major and tap minor as the weight is laid out; one along two axes likewise, a row
 for each place of the map. One in several groups becomes a product a group, and one in as many as
 channels ``codebook_depthwise``. Zero frames put in front or behind by ``nn.pad`` become part of
-either. Groups of few outputs stay: most of a product kernel's vectors would be empty.
+either. Groups of few outputs stay where rows are floats: most of a product kernel's vectors would
+be empty.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tvm import relax, te, tirx
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
+from gq_tvm.ops.checks import FEWEST_OF_A_GROUP
 from gq_tvm.passes.operators import (
     CONV1D,
     CONV2D,
@@ -42,7 +44,6 @@ from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding
 from gq_tvm.schedules.cpu.float_ops.unfold import unfold as unfold_map
 
 _FRAMES_LAST = [0, 2, 1]
-_FEWEST = 16  # outputs of a group
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -107,7 +108,7 @@ def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax
     x, weight, bias = call.args[0], weight_arguments(call), call.args[-1]
     rows, group_channels, taps = shape_of(weight[0])
     depthwise = group_channels == 1 and rows == at["groups"] > 1
-    few = at["activation"] == "fp32" and rows < _FEWEST * at["groups"]
+    few = at["activation"] == "fp32" and rows < FEWEST_OF_A_GROUP * at["groups"]
     if at["groups"] != 1 and not depthwise and few:
         return None
     if not isinstance(weight[0], GenericConst):
@@ -123,7 +124,6 @@ def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax
             **{key: at[key] for key in ("stride", "dilation", "layer", "epilogue")},
         )
         return relax.op.permute_dims(rewriter.emit(y), _FRAMES_LAST)
-    plain = taps == 1 and at["stride"] == 1 and left == right == 0
 
     def product(
         unfolded: relax.Expr, weight: list[relax.Expr], bias: relax.Expr, layer: str

@@ -17,6 +17,9 @@ ACTIVATIONS = ("fp32", "int8", "int2", "int1")
 #: Inputs that may share a scale, a zero point or a table.
 GROUPS = (16, 32, 64, 128)
 
+#: Outputs that a group of a convolution has at least where vector kernels compute it.
+FEWEST_OF_A_GROUP = 16
+
 #: What scales and zero points may be stored as.
 SCALES = ("float32", "float16", "uint8")
 

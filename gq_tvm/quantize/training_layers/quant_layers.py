@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gq_tvm.errors import Error
 from gq_tvm.ops import torch_ops, torch_weight
+from gq_tvm.ops.checks import FEWEST_OF_A_GROUP
 from gq_tvm.ops.torch_weight import WeightTensors
 from gq_tvm.quantize.deployed.codebook_layers import (
     CodebookConv1d,
@@ -190,16 +191,13 @@ class QuantLinear(QuantProduct, nn.Linear):
         return F.linear(x, self.quantized("weight"), self.bias)
 
 
-_FEWEST = 16  # outputs of a group
-
-
 class QuantConvolution(QuantProduct):
     """A convolution along one axis or two, in training."""
 
     @classmethod
     def meets_floats(cls, layer: Any) -> bool:
         """See ``QuantLayer``: those of few outputs a group do, which no vector kernel computes."""
-        return bool(layer.groups > 1 and layer.out_channels < _FEWEST * layer.groups)
+        return bool(layer.groups > 1 and layer.out_channels < FEWEST_OF_A_GROUP * layer.groups)
 
     def scales_inputs_of(self, attribute: str) -> bool:
         """See ``QuantLayer``; a factor would be of all groups."""
