@@ -34,13 +34,14 @@ class MiniLM(Model):
         "cosine": "mean cosine to the float network's embedding",
         "neighbour": "sentences with the same nearest other sentence as in the float network, "
         "in percent",
+        "module": "sentences whose nearest other sentence is about the same module, in percent",
     }
 
     left: ClassVar = {"bert.embeddings.*": None}  # rivals compress what has inputs
 
     def __init__(self, folders: Folders) -> None:
         super().__init__(folders)
-        self._sentences: list[str] = []
+        self._said: dict[str, str] = {}
 
     @property
     def given(self) -> bool:
@@ -56,16 +57,18 @@ class MiniLM(Model):
         return SentenceNet(bert).eval()
 
     def calibrate(self, net: nn.Module) -> None:
-        self._embeddings(net, self._spoken()[_EVALUATION:])
+        self._embeddings(net, list(self._chosen())[_EVALUATION:])
 
     def outputs(self, net: nn.Module) -> Floats:
-        return self._embeddings(net, self._spoken()[:_EVALUATION])
+        return self._embeddings(net, list(self._chosen())[:_EVALUATION])
 
     def measures(self, net: nn.Module, outputs: Floats, floats: Floats) -> dict[str, Any]:
-        same = _nearest(outputs) == _nearest(floats)
+        modules = np.array(list(self._chosen().values())[:_EVALUATION])
+        nearest, same = _nearest(outputs), _nearest(outputs) == _nearest(floats)
         return {
             "cosine": float((outputs * floats).sum(1).mean()),
             "neighbour": 100 * float(same.mean()),
+            "module": 100 * float((modules[nearest] == modules).mean()),
         }
 
     def _embeddings(self, net: nn.Module, sentences: list[str]) -> Floats:
@@ -85,13 +88,15 @@ class MiniLM(Model):
                 found.append(net(ids, mask).numpy())
         return np.concatenate(found)
 
-    def _spoken(self) -> list[str]:
-        """Those to be measured, then those to calibrate with; no two are alike."""
-        if not self._sentences:
-            every = sorted(set(_sentences()))
-            some = np.random.default_rng(0).permutation(len(every))
-            self._sentences = [every[at] for at in some[: _EVALUATION + _CALIBRATION]]
-        return self._sentences
+    def _chosen(self) -> dict[str, str]:
+        """Those to be measured, then those to calibrate with, and the module of each."""
+        if not self._said:
+            every = dict(sorted(_sentences(), reverse=True))  # of a sentence the first module
+            names = sorted(every)
+            some = np.random.default_rng(0).permutation(len(names))
+            chosen = [names[at] for at in some[: _EVALUATION + _CALIBRATION]]
+            self._said = {sentence: every[sentence] for sentence in chosen}
+        return self._said
 
 
 class SentenceNet(nn.Module):
@@ -116,12 +121,12 @@ def _nearest(embeddings: Floats) -> Any:
     return cosines.argmax(1)
 
 
-def _sentences() -> Iterator[str]:
-    """First sentences of the docstrings of the standard library's modules."""
+def _sentences() -> Iterator[tuple[str, str]]:
+    """First sentences of the docstrings of the standard library, and the module of each."""
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8", errors="replace"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 said = ast.get_docstring(node) or ""
                 first = re.split(r"(?<=[.!?])\s|\n\n", inspect.cleandoc(said))[0]
                 if len(first.split()) in _WORDS:
-                    yield " ".join(first.split())
+                    yield " ".join(first.split()), path.stem
