@@ -49,8 +49,8 @@ and by other packages, each on the same weights of the same layers.
 - **At equal bytes**: a rival's loss at our bits a weight is interpolated between two of its own
   forms (logarithm of the loss), or that of a form of fewer bits where that is better.
 - **Bits allocated**: `quantize.allocate` chooses the bits of each weight from what
-  `quantize.sensitivity` says, within n + 0.55 bits a weight on average; at 2 bits 128 inputs
-  share a scale.
+  `quantize.sensitivity` says, within n + 0.55 bits a weight on average; at 4, 3 and 2 bits 32, 64
+  and 128 inputs share a scale.
 - Our own rows are what `compress` gives, with the codebook operators in PyTorch; a few are
   compiled too (see the end).
 """
