@@ -28,8 +28,8 @@ from benchmarks.machine import circumstances
 from gq_tvm import files, quantize
 from gq_tvm.errors import Error
 
-# Where bits are allocated: those a weight for scales, and how many inputs of a row share one. At few
-# bits fewer scales leave bits for the weights that need them.
+# Where bits are allocated: those a weight for scales, and how many inputs of a row share one. At
+# few bits fewer scales leave bits for the weights that need them.
 _OVERHEAD, _SHARING = 0.55, {4: 32, 3: 64, 2: 128}
 _RIVALS = Path(__file__).parent / "rivals"
 _ROOT = Path(__file__).parents[2]
