@@ -36,7 +36,7 @@ def both(
     """Outputs of a node here and of ONNX Runtime, their shapes and dtypes alike."""
     proto = one_node(operator, inputs, constants, domain=DOMAIN, opset=21, **more)
     ours = run(proto, inputs, folder)
-    types = [helper.np_dtype_to_tensor_dtype(one.dtype) for one in ours]
+    types = [int(helper.np_dtype_to_tensor_dtype(one.dtype)) for one in ours]
     pairs = list(zip(ours, theirs(proto, inputs, types), strict=True))
     for got, wanted in pairs:
         assert got.shape == wanted.shape
@@ -252,7 +252,7 @@ def test_multi_head_attention(own: dict[str, Any], masked: str | None, tmp_path)
 def test_products_by_four_bit_floats(kind: int, width: int, tmp_path):
     rng, rows, block = np.random.default_rng(kind), 6, 16
     blocks = -(-rows * width // block)
-    constants = {
+    constants: Arrays = {
         "b": rng.integers(0, 256, rows * width // 2).astype(np.uint8),
         "absmax": rng.uniform(0.1, 2, blocks).astype(np.float32),
     }
@@ -266,7 +266,7 @@ def test_products_by_four_bit_floats(kind: int, width: int, tmp_path):
 def test_rows_of_blocks(bits: int, width: int, zeros: bool, tmp_path):
     rng, rows, block = np.random.default_rng(bits), 7, 16
     blocks = -(-width // block)
-    constants = {
+    constants: Arrays = {
         "data": rng.integers(0, 256, (rows, width * bits // 8)).astype(np.uint8),
         "scales": rng.uniform(0.1, 1, (rows, blocks)).astype(np.float32),
     }
