@@ -33,6 +33,7 @@ from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.relax_tools.rewriter import ModulePass, calls_of, inputs_of
+from gq_tvm.passes.rewrite_views import RewriteViews
 from gq_tvm.passes.sink_transposes import SinkTransposes
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.choosing.database import Database
@@ -121,7 +122,7 @@ def pipeline(
         LiftConstants(parameters),  # what constants remain, as parameters
     ]
     calls = [
-        relax.transform.RewriteDataflowReshape(),  # what is only a view is no kernel
+        RewriteViews(),  # what is only a view is no kernel
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
         relax.transform.CanonicalizeBindings(),

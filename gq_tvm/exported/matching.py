@@ -112,26 +112,56 @@ def _each(sizes: Sequence[Any], axes: int) -> tuple[Any, ...]:
 
 def _conv(node: fx.Node, values: Values) -> Match | None:
     given = _arguments(node)
-    weight, bias = values.of(given["weight"]), values.of(given["bias"])
-    if weight is None or len(weight.shape) not in _CONVOLUTIONS or given.get("transposed"):
+    weight = values.of(given["weight"])
+    if weight is None or len(weight.shape) not in _CONVOLUTIONS:
         return None
-    if given["bias"] is not None and bias is None:
-        return None
-    padding, axes = given["padding"], len(weight.shape) - 2
+    if given.get("transposed"):
+        return _conv_transpose(node, values)
     options = {
         "in_channels": weight.shape[1] * given["groups"],
         "out_channels": weight.shape[0],
+        "padding": given["padding"],
+    }
+    return _convolution(node, values, _CONVOLUTIONS[len(weight.shape)], options)
+
+
+def _conv_transpose(node: fx.Node, values: Values) -> Match | None:
+    given = _arguments(node)
+    weight = values.of(given["weight"])
+    if weight is None or len(weight.shape) != 3:
+        return None
+    options = {
+        "in_channels": weight.shape[0],
+        "out_channels": weight.shape[1] * given["groups"],
+        "padding": given["padding"],
+        "output_padding": given["output_padding"],
+    }
+    return _convolution(node, values, nn.ConvTranspose1d, options)
+
+
+def _convolution(
+    node: fx.Node, values: Values, kind: type[nn.Module], options: dict[str, Any]
+) -> Match | None:
+    """A convolution with the options in which its kinds differ."""
+    given = _arguments(node)
+    weight, bias = values.of(given["weight"]), values.of(given["bias"])
+    assert weight is not None
+    if given["bias"] is not None and bias is None:
+        return None
+    options |= {
         "kernel_size": weight.shape[2:],
-        "stride": _each(given["stride"], axes),
-        "padding": padding if isinstance(padding, str) else _each(padding, axes),
-        "dilation": _each(given["dilation"], axes),
+        "stride": given["stride"],
+        "dilation": given["dilation"],
         "groups": given["groups"],
         "bias": bias is not None,
     }
+    axes = len(weight.shape) - 2
+    for name, one in options.items():
+        if isinstance(one, Sequence) and not isinstance(one, str):
+            options[name] = _each(one, axes)
     sizes = [size for one in options.values() if isinstance(one, tuple) for size in one]
     if not all(isinstance(one, int) for one in sizes):
         return None
-    kind = _CONVOLUTIONS[len(weight.shape)]
     return _made(node, kind, options, {"weight": weight, "bias": bias}, given["input"])
 
 
@@ -200,6 +230,7 @@ _MATCHES: dict[Any, Callable[[fx.Node, Values], Match | None]] = {
     _aten.conv2d.default: _conv,
     _aten.conv2d.padding: _conv,
     _aten.convolution.default: _conv,
+    _aten.conv_transpose1d.default: _conv_transpose,
     _aten.embedding.default: _embedding,
     _aten.lstm.input: _recurrent(nn.LSTM, 4),
     _aten.gru.input: _recurrent(nn.GRU, 3),

@@ -61,9 +61,9 @@ def prepare(
 
     Every ``nn.Linear``, ``nn.Conv1d``, ``nn.Conv2d``, ``nn.Embedding``, ``nn.EmbeddingBag``,
     ``nn.MultiheadAttention``, ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their cells (transformers'
-    ``Conv1D`` is a linear layer) becomes its counterpart with quantisers, in place: an optimiser
-    made before still holds the weights, but not the centroids (see ``centroid_parameters``).
-    Weights that cannot be quantised stay in float,
+    ``Conv1D`` is a linear layer, ``nn.ConvTranspose1d`` a convolution) becomes its counterpart with
+    quantisers, in place: an optimiser made before still holds the weights, but not the centroids
+    (see ``centroid_parameters``). Weights that cannot be quantised stay in float,
     with a warning that names them, but for those that ``overrides`` leave in float anyway;
     ``describe`` says why. Weights that a norm, pruning or another parametrisation computes become
     plain ones, with a warning. Until an ``Annealing`` is made, the quantisers are hard. Code that

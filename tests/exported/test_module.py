@@ -218,10 +218,32 @@ def test_recurrent_layers_of_both_directions_are_layers_again():
 
 
 def test_what_is_no_layer_keeps_the_name_of_its_class():
-    model = nn.Sequential(nn.ConvTranspose1d(4, 4, 2), nn.Flatten(), nn.Linear(16, 4)).eval()
-    program = torch.export.export(model, (torch.randn(1, 4, 3),))
+    model = nn.Sequential(nn.ConvTranspose2d(4, 4, 2), nn.Flatten(), nn.Linear(32, 4)).eval()
+    program = torch.export.export(model, (torch.randn(1, 4, 3, 1),))
     remarks = {one.name: one.remark for one in quantize.describe(as_module({"main": program}))}
-    assert remarks["0.weight"].startswith("ConvTranspose1d is not one of the supported layers")
+    assert remarks["0.weight"].startswith("ConvTranspose2d is not one of the supported layers")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2, "padding": 1, "output_padding": 1},
+        {"stride": 4, "bias": False},
+        {"groups": 2, "dilation": 3},
+    ],
+)
+def test_transposed_convolutions_are_layers_again(options: dict[str, Any]):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ConvTranspose1d(4, 6, 4, **options), nn.ReLU()).eval()
+    x = torch.randn(2, 4, 5)
+    programs = [torch.export.export(model, (x,))]
+    programs.append(programs[0].run_decompositions())
+    for program in programs:
+        module = as_module({"main": program})
+        (layer,) = [one for one in module.modules() if isinstance(one, nn.ConvTranspose1d)]
+        assert repr(layer) == repr(model[0])
+        with torch.no_grad():
+            assert torch.equal(module(x), model(x))
 
 
 def test_programs_are_run_by_name_and_share_weights_that_are_alike():

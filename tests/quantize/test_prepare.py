@@ -244,7 +244,7 @@ class Odd(nn.Module):
         self.biased = nn.MultiheadAttention(8, 2, add_bias_kv=True)
         self.zero = nn.MultiheadAttention(8, 2, add_zero_attn=True)
         self.picture = nn.Conv3d(2, 3, 3)
-        self.upwards = nn.ConvTranspose1d(2, 3, 3)
+        self.upwards = nn.ConvTranspose2d(2, 3, 3)
         self.clipped = nn.Embedding(5, 8, max_norm=1.0)
         self.wide = nn.Linear(8, 8).double()
         self.free = nn.Parameter(torch.zeros(8, 8))
@@ -268,7 +268,7 @@ def test_what_cannot_be_quantised_is_left_and_said():
     assert "goes with biased.in_proj_weight" in reasons["biased.out_proj.weight"]
     assert "add_zero_attn" in reasons["zero.in_proj_weight"]
     assert reasons["picture.weight"].startswith("Conv3d is not one of the supported layers")
-    assert reasons["upwards.weight"].startswith("ConvTranspose1d is not one of")
+    assert reasons["upwards.weight"].startswith("ConvTranspose2d is not one of")
     assert "max_norm" in reasons["clipped.weight"]
     assert reasons["tied.weight"] == "shared with clipped.weight"
     assert "float64" in reasons["wide.weight"]

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from gq_tvm.quantize.drop_in.turned import turn, turned_class, turned_weight
+from gq_tvm.quantize.drop_in.turned import turning
 
 # The hooks of the old kind: the weight they set, what it is, and how they are taken away.
 _HOOKS: dict[type, tuple[str, Callable[[Any, nn.Module], Tensor], Callable[..., object]]] = {
@@ -50,10 +50,12 @@ def computed(layer: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:
         found[attribute] = _parameter(parts()), type(parts[0]).__name__.strip("_")
         for module, training in modes.items():
             module.training = training
-    if turned_class(plain_class(layer)) is not None:
-        value, by = found.get("weight", (layer.weight, f"{plain_class(layer).__name__}'s layout"))
-        found["weight"] = _parameter(turned_weight(value.detach())), by
-        found["weight"][0].requires_grad_(value.requires_grad)
+    if (turns := turning(layer, plain_class(layer))) is not None:
+        by = f"{plain_class(layer).__name__}'s layout"
+        weight, maker = found.get("weight", (layer.weight, by))
+        for attribute, value in turns.values(layer, weight.detach()).items():
+            found[attribute] = _parameter(value), maker if attribute == "weight" else by
+            found[attribute][0].requires_grad_(getattr(layer, attribute).requires_grad)
     # What another is computed from is none of its own: the direction of a norm may be pruned.
     inner = [name for name in found if any(name.startswith(f"{other}_") for other in found)]
     return {name: one for name, one in found.items() if name not in inner}
@@ -65,7 +67,7 @@ def _parameter(value: Tensor) -> nn.Parameter:
 
 def fold(layer: nn.Module) -> dict[str, str]:
     """Make all that is computed parameters of the layer; gives what computed it, by attribute."""
-    values, kind = computed(layer), turned_class(plain_class(layer))
+    values, turns = computed(layer), turning(layer, plain_class(layer))
     for hook, (name, _, remove) in reversed(_hooks(layer)):
         remove(layer, getattr(hook, name))
     if parametrize.is_parametrized(layer):
@@ -77,10 +79,9 @@ def fold(layer: nn.Module) -> dict[str, str]:
             if getattr(wrapped, "hook", wrapped).__module__ == "torch.nn.utils.parametrizations":
                 del loading[key]  # it renames what is loaded, and cannot be pickled
     for attribute, (value, _) in values.items():
-        if kind is not None:
-            turn(layer, kind, value)
-        else:
-            setattr(layer, attribute, value)
+        setattr(layer, attribute, value)
+    if turns is not None:
+        turns.become(layer)
     return {attribute: by for attribute, (_, by) in values.items()}
 
 

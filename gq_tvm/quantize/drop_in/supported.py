@@ -16,7 +16,8 @@ from gq_tvm.quantize.deployed.codebook_layers import CodebookLayer
 from gq_tvm.quantize.drop_in.computed_weights import computed, parametrizations, plain_class
 from gq_tvm.quantize.drop_in.recurrent import Recurrent
 from gq_tvm.quantize.drop_in.subclasses import WEIGHTS, why_not
-from gq_tvm.quantize.drop_in.turned import turned_class
+from gq_tvm.quantize.drop_in.turned import turning
+from gq_tvm.quantize.drop_in.turned import why_not as why_not_turned
 from gq_tvm.quantize.training_layers import quant_recurrent
 from gq_tvm.quantize.training_layers.quant_attention import QuantMultiheadAttention
 from gq_tvm.quantize.training_layers.quant_layers import (
@@ -91,7 +92,8 @@ class WeightPlace:
 def layer_kind(module: nn.Module) -> type[nn.Module] | None:
     """The one of PyTorch's layers in ``KINDS`` that a module is, or is a subclass of."""
     kind = plain_class(module)
-    kind = turned_class(kind) or kind
+    turns = turning(module, kind)
+    kind = turns.kind if turns else kind
     return next((one for one in kind.__mro__ if one in KINDS), None)
 
 
@@ -157,6 +159,8 @@ def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str
         return "it is in a traced program, whose layers are fixed; start from the Python model"
     if isinstance(module, parametrize.ParametrizationList):
         return f"what it parametrises is not one of the supported layers ({_SUPPORTED})"
+    if base is None and (reason := why_not_turned(module, plain_class(module))):
+        return reason
     if base is None:
         return f"{kind} is not one of the supported layers ({_SUPPORTED})"
     if WEIGHTS.fullmatch(attribute) is None:
@@ -175,7 +179,7 @@ def _obstacle(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str
     if not parameter.numel():
         return "it has no elements"
     ours = KINDS[base]
-    turned = turned_class(plain_class(module)) is not None
+    turned = turning(module, plain_class(module)) is not None
     return ours.obstacle(module) or (None if turned else why_not(module, [ours, ours.deployed]))
 
 
