@@ -11,12 +11,11 @@ be empty.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.errors import Error
@@ -28,20 +27,14 @@ from gq_tvm.passes.operators import (
     axes_of,
     codebook_depthwise,
     codebook_linear,
-    conv1d_frames,
     is_operator,
-    known,
     shape_of,
+    unfold,
     weight_arguments,
     weight_constants,
     weight_of,
 )
-from gq_tvm.passes.relax_tools.kernels import Kernels
 from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
-from gq_tvm.schedules.cpu.float_ops.convolution_axis import Axis
-from gq_tvm.schedules.cpu.float_ops.lines import Lines, lines
-from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding
-from gq_tvm.schedules.cpu.float_ops.unfold import unfold as unfold_map
 
 _FRAMES_LAST = [0, 2, 1]
 
@@ -52,41 +45,28 @@ class ExpandConv(ModulePass):
 
     def transform_module(self, module: IRModule, _: tvm.transform.PassContext) -> IRModule:
         """Rewrite every function."""
-        kernels = Kernels()
 
         def expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
             if is_operator(call, CONV2D):
-                return _expand_2d(rewriter, call, kernels)
-            return _expand(rewriter, call, kernels)
+                return _expand_2d(rewriter, call)
+            return _expand(rewriter, call) if is_operator(call, CONV1D) else None
 
         return CallRewriter(module, expand).run()
 
 
-def _expand_2d(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax.Expr:
+def _expand_2d(rewriter: CallRewriter, call: relax.Call) -> relax.Expr:
     at, axes = attributes(call), axes_of(call)
     x, weight, bias = call.args[0], weight_arguments(call), call.args[-1]
     rows, channels, *taps = shape_of(weight[0])
     if not isinstance(weight[0], GenericConst):
         raise _computed(at["layer"])
-    batch, _, *sizes = shape_of(x)
-    out = shape_of(call)[2:]
     plain = all(one["stride"] == 1 and not one["left"] + one["right"] for one in axes)
     if plain and taps == [1, 1]:
         unfolded = rewriter.emit(relax.op.permute_dims(x, [0, 2, 3, 1]))
     else:
-        of = Unfolding(
-            known(batch),
-            channels,
-            *(
-                Axis(known(size), known(size_out), k, one["stride"], one["dilation"], one["left"])
-                for size, size_out, k, one in zip(sizes, out, taps, axes, strict=True)
-            ),
-        )
-        kernel = kernels.get(rewriter, ("unfold", of), lambda: unfold_map(of))
-        windows = relax.TensorType([batch, *out, channels, *taps], "float32")
-        written = rewriter.emit(relax.call_tir(kernel, [x], windows))
-        shape = [batch, *out, channels * taps[0] * taps[1]]
-        unfolded = rewriter.emit(relax.op.reshape(written, shape))
+        columns = {key: [one[key] for one in axes] for key in axes[0]}
+        windows = unfold(x, first=0, channels=channels, taps=taps, **columns)
+        unfolded = rewriter.emit(windows)
     flat = np.ascontiguousarray(weight[0].value.numpy()).reshape(rows, -1)
     y = codebook_linear(
         unfolded,
@@ -101,9 +81,7 @@ def _computed(layer: str) -> Error:
     return Error(f"layer {layer}: its weight is computed while the model runs")
 
 
-def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax.Expr | None:
-    if not is_operator(call, CONV1D):
-        return None
+def _expand(rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
     at = attributes(call)
     x, weight, bias = call.args[0], weight_arguments(call), call.args[-1]
     rows, group_channels, taps = shape_of(weight[0])
@@ -139,18 +117,15 @@ def _expand(rewriter: CallRewriter, call: relax.Call, kernels: Kernels) -> relax
         )
         return rewriter.emit(y)
 
+    axis = {"taps": taps, "stride": at["stride"], "left": left, "right": right}
+    axis |= {"dilation": at["dilation"]}
+    windows = {"channels": group_channels} | {key: [one] for key, one in axis.items()}
     if at["groups"] > 1:
-        if left or right:
-            x = rewriter.emit(relax.op.nn.pad(x, [0, 0, 0, 0, left, right]))
-        read = _read_by_groups(rewriter, call, x, kernels)
+        read = [unfold(x, first=g * group_channels, **windows) for g in range(at["groups"])]
         parts = map(product, read, *_parts(call))
         return relax.op.permute_dims(rewriter.emit(relax.op.concat([*parts], -1)), _FRAMES_LAST)
     plain = taps == 1 and at["stride"] == 1 and left == right == 0
-    unfolded = (
-        relax.op.permute_dims(x, _FRAMES_LAST)
-        if plain
-        else rewriter.builder_.call_te(unfold, x, taps, at["stride"], left, right, at["dilation"])
-    )
+    unfolded = relax.op.permute_dims(x, _FRAMES_LAST) if plain else unfold(x, first=0, **windows)
     return relax.op.permute_dims(product(unfolded, weight, bias, at["layer"]), _FRAMES_LAST)
 
 
@@ -165,21 +140,6 @@ def _parts(call: relax.Call) -> Iterator[tuple[Any, ...]]:
     yield tuple(f"{at['layer']}[{number}]" for number in range(groups))
 
 
-def _read_by_groups(
-    rewriter: CallRewriter, call: relax.Call, x: relax.Expr, kernels: Kernels
-) -> Iterator[relax.Expr]:
-    """What each group of a convolution reads of padded frames, f32 [B, T', C / groups * k]."""
-    at, (_, channels, taps) = attributes(call), shape_of(weight_arguments(call)[0])
-    (batch, whole, frames), (_, _, frames_out) = shape_of(x), shape_of(call)
-    along = Axis(known(frames), known(frames_out), taps, at["stride"], at["dilation"])
-    windows = relax.TensorType([batch, frames_out, channels, taps], "float32")
-    for first in range(0, whole, channels):
-        of = Lines(known(batch), whole, first, channels, along)
-        kernel = kernels.get(rewriter, ("lines", of), partial(lines, of))
-        written = rewriter.emit(relax.call_tir(kernel, [x], windows))
-        yield relax.op.reshape(written, [batch, frames_out, channels * taps])
-
-
 def _unpadded(rewriter: CallRewriter, x: relax.Expr, padding: int) -> tuple[relax.Expr, int, int]:
     """What a convolution of `x` [B, C, T] reads, and how many zero frames stand at either end."""
     pad = rewriter.builder_.lookup_binding(x) if isinstance(x, relax.Var) else None
@@ -188,16 +148,3 @@ def _unpadded(rewriter: CallRewriter, x: relax.Expr, padding: int) -> tuple[rela
         if not any(others) and min(left, right) >= 0 and float(pad.attrs.pad_value) == 0:
             return pad.args[0], padding + left, padding + right
     return x, padding, padding
-
-
-def unfold(x: te.Tensor, taps: int, stride: int, left: int, right: int, dilation: int) -> te.Tensor:
-    """x f32 [B, C, T] -> f32 [B, T', C * taps], zeros outside."""
-    batch, channels, frames = x.shape
-    frames_out = conv1d_frames(frames, taps, stride, left + right, dilation)
-
-    def value(b: Any, t: Any, r: Any) -> Any:
-        at = t * stride + r % taps * dilation - left
-        inside = tirx.all(at >= 0, at < frames)
-        return tirx.if_then_else(inside, x[b, r // taps, at], tirx.const(0, x.dtype))
-
-    return te.compute((batch, frames_out, channels * taps), value, name="unfold")

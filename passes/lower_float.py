@@ -12,10 +12,11 @@ from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.ir import IRModule
+from tvm.ir import GenericConst, IRModule
 
 from gq_tvm.passes.operators import (
     CONVOLUTION,
+    UNFOLD,
     attributes,
     axes_of,
     equal_sizes,
@@ -34,15 +35,19 @@ from gq_tvm.schedules.cpu.float_ops.convolution import Axis, Convolution, convol
 from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
 from gq_tvm.schedules.cpu.float_ops.matmul import matmul
 from gq_tvm.schedules.cpu.float_ops.softmax import softmax
+from gq_tvm.schedules.cpu.float_ops.transposition import transpose
+from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding, unfold
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.targets import Target
 
+_OF_AXIS = ("taps", "stride", "dilation", "left")
+_FEWEST = 4  # rows or columns of a matrix that is worth being turned in squares
 _ACTIVATIONS = {"relax.nn.silu": "silu", "relax.nn.gelu": "gelu", "relax.tanh": "tanh"}
 
 
 @tvm.transform.module_pass(opt_level=0)
 class LowerFloat(ModulePass):
-    """Layer norm, softmax, attention, ``matmul``, convolutions, lone activations call kernels.
+    """Layer norm, softmax, attention, products, convolutions and others call kernels.
 
     TVM's own tanh, ``(1 - e^-2x) / (1 + e^-2x)``, is off by 6e-8 wherever it is near 0.
     """
@@ -67,6 +72,8 @@ class _Rules:
             self._attention,
             self._matmul,
             self._convolution,
+            self._unfold,
+            self._transpose,
             self._activation,
         )
 
@@ -196,6 +203,38 @@ class _Rules:
         arguments = [shapes[0], shapes[1], [out[1]]]
         return _call(rewriter, kernel, call, list(call.args), arguments, shapes[2])
 
+    def _unfold(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, UNFOLD):
+            return None
+        at, x, out, axes = attributes(call), *map(shape_of, (call.args[0], call)), axes_of(call)
+        sizes = [
+            Axis(known(size), known(size_out), *(one[k] for k in _OF_AXIS))
+            for size, size_out, one in zip(x[2:], out[1:], axes, strict=False)
+        ]
+        missing = [1] * (2 - len(axes))  # the axis that a convolution of one has not
+        rows, columns = [Axis(1, 1) for _ in missing] + sizes
+        right = axes[-1]["right"]
+        of = Unfolding(known(x[0]), x[1], at["first"], at["channels"], rows, columns, right)
+        kernel = self.kernels.get(rewriter, ("unfold", of), lambda: unfold(self.lanes, of))
+        shape, written = [*x[:2], *missing, *x[2:]], [out[0], *missing, *out[1:]]
+        return _call(rewriter, kernel, call, list(call.args), [shape], written)
+
+    def _transpose(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
+        if not is_operator(call, "relax.permute_dims") or isinstance(call.args[0], GenericConst):
+            return None
+        shape, axes = shape_of(call.args[0]), call.attrs.axes
+        order = [int(axis) % len(shape) for axis in axes or reversed(range(len(shape)))]
+        sizes = _as_transposition(shape, order)
+        if sizes is None or any(isinstance(one, int) and one < _FEWEST for one in sizes[1:]):
+            return None
+        batch, rows, columns = sizes
+        kernel = self.kernels.get(
+            rewriter,
+            ("transpose", *map(known, sizes)),
+            lambda: transpose(self.lanes, *map(known, sizes)),
+        )
+        return _call(rewriter, kernel, call, [call.args[0]], [sizes], [batch, columns, rows])
+
     def _activation(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         name = _ACTIVATIONS.get(str(getattr(call.op, "name", "")))
         if name is None and not _is_silu(rewriter, call):
@@ -217,6 +256,18 @@ def _is_silu(rewriter: CallRewriter, call: relax.Call) -> bool:
     x, gate = call.args
     value = rewriter.builder_.lookup_binding(gate) if isinstance(gate, relax.Var) else None
     return is_operator(value, "relax.sigmoid") and value.args[0].same_as(x)
+
+
+def _as_transposition(shape: list[Any], order: list[int]) -> list[Any] | None:
+    """Batch, rows and columns, if a permutation of axes turns the matrices of a batch round."""
+    order = [axis for axis in order if not equal_sizes(shape[axis], 1)]
+    there = sorted(order)
+    same = next((i for i, pair in enumerate(zip(order, there, strict=True)) if len({*pair}) > 1), 0)
+    for split in range(same + 1, len(order)):
+        if order[same:] == there[split:] + there[same:split]:
+            parts = there[:same], there[same:split], there[split:]
+            return [volume([shape[axis] for axis in part]) for part in parts]
+    return None
 
 
 def _call(

@@ -37,6 +37,8 @@ EMBEDDING = "relax.gq.codebook_embedding"
 RECURRENT = "relax.gq.recurrent"  # in float
 #: A convolution by a weight of floats, its bias added: `convolution`.
 CONVOLUTION = "relax.gq.convolution"
+#: What a convolution multiplies: `unfold`.
+UNFOLD = "relax.gq.unfold"
 
 #: The recurrent layers with weights in codebooks.
 RECURRENT_LAYERS: dict[str, Layer] = {
@@ -281,15 +283,36 @@ def convolution(
     return _call(CONVOLUTION, [x, weight, bias], attrs)
 
 
+def unfold(
+    x: relax.Expr,
+    *,
+    first: int,
+    channels: int,
+    taps: Sequence[int],
+    stride: Sequence[int],
+    left: Sequence[int],
+    right: Sequence[int],
+    dilation: Sequence[int],
+) -> relax.Call:
+    """x f32 [B, C, ...] -> f32 [B, ..., K], what is read of the channels from ``first`` on.
+
+    Behind B and C are one axis or two, for each of which there are taps, a stride, the zeros at
+    either end and a dilation. K are the taps of the first channel, then those of the next.
+    """
+    attrs: dict[str, Any] = {"first": first, "channels": channels}
+    attrs |= _of_axes(taps=taps, stride=stride, left=left, right=right, dilation=dilation)
+    return _call(UNFOLD, [x], attrs)
+
+
 def _of_axes(**sizes: Sequence[int]) -> dict[str, str]:
     """Attributes that are of each axis, as `axes_of` reads them."""
     return {key: ",".join(str(int(one)) for one in each) for key, each in sizes.items()}
 
 
 def axes_of(call: relax.Call) -> list[dict[str, int]]:
-    """What a `convolution` or a `codebook_conv2d` has for each axis: stride, left, and so on."""
+    """What a `convolution` or the like has for each axis: stride, left, and so on."""
     at = attributes(call)
-    names = ("stride", "left", "right", "dilation")
+    names = [one for one in ("taps", "stride", "left", "right", "dilation") if one in at]
     columns = [map(int, at[name].split(",")) for name in names]
     return [dict(zip(names, one, strict=True)) for one in zip(*columns, strict=True)]
 
@@ -435,6 +458,15 @@ def _convolution_type(call: relax.Call, _: Any) -> relax.Type:
     return relax.TensorType([batch, outputs, *out], "float32")
 
 
+def _unfold_type(call: relax.Call, _: Any) -> relax.Type:
+    (batch, _channels, *sizes), width = shape_of(call.args[0]), attributes(call)["channels"]
+    out = []
+    for size, one in zip(sizes, axes_of(call), strict=True):
+        padding, width = one["left"] + one["right"], width * one["taps"]
+        out.append(conv1d_frames(size, one["taps"], one["stride"], padding, one["dilation"]))
+    return relax.TensorType([batch, *out, width], "float32")
+
+
 def _conv2d_type(call: relax.Call, _: Any) -> relax.Type:
     (batch, _channels, *sizes), (rows, _, *taps) = map(shape_of, call.args[:2])
     out = [
@@ -464,6 +496,7 @@ def _register() -> None:
         (DEPTHWISE, linear, _depthwise_type),
         (EMBEDDING, ("ids", *_ARRAYS), _embedding_type),
         (CONVOLUTION, ("x", "weight", "bias"), _convolution_type),
+        (UNFOLD, ("x",), _unfold_type),
         (PACKED, None, _packed_type),
     ):
         _ffi_api.RegisterOp(name, "gq-tvm: a layer.")

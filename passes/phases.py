@@ -28,12 +28,19 @@ from gq_tvm.passes.lower_float import LowerFloat
 from gq_tvm.passes.lower_recurrent import LowerRecurrent
 from gq_tvm.passes.match_codebook import MatchCodebook
 from gq_tvm.passes.match_convolution import MatchConvolution
-from gq_tvm.passes.operators import CONVOLUTION, PACKED, RECURRENT, WEIGHTS, part_name
+from gq_tvm.passes.operators import (
+    CONVOLUTION,
+    PACKED,
+    RECURRENT,
+    UNFOLD,
+    WEIGHTS,
+    part_name,
+)
 from gq_tvm.passes.pack_weights import PackWeights
 from gq_tvm.passes.parameters import Parameters
 from gq_tvm.passes.products import products_of
 from gq_tvm.passes.relax_tools.rewriter import ModulePass, calls_of, inputs_of
-from gq_tvm.passes.rewrite_views import RewriteViews
+from gq_tvm.passes.rewrite_views import LEGAL_RESHAPES, RewriteViews
 from gq_tvm.passes.sink_transposes import SinkTransposes
 from gq_tvm.schedules import Product
 from gq_tvm.schedules.choosing.database import Database
@@ -113,7 +120,7 @@ def pipeline(
     ]
     rest = [
         relax.backend.DispatchSortScan(),  # cumulative sums, and what is sorted
-        relax.transform.LegalizeOps(),  # the rest of the model, by TVM's own means
+        relax.transform.LegalizeOps(LEGAL_RESHAPES),  # the rest of the model, by TVM's own means
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),  # only now: earlier it would expand codebooks
         relax.transform.FuseOps(),
@@ -131,7 +138,7 @@ def pipeline(
     return [
         *to_products(parameters.names, activation, warn, tell),
         Phase("choose and pack", chosen, gone=tuple(WEIGHTS)),
-        Phase("kernels", kernels, gone=(PACKED, RECURRENT, CONVOLUTION, *WEIGHTS)),
+        Phase("kernels", kernels, gone=(PACKED, RECURRENT, CONVOLUTION, UNFOLD, *WEIGHTS)),
         Phase("rest", rest, gone=(PACKED, RECURRENT, *WEIGHTS)),
         Phase("calls", calls),  # all that is left: what a plan says
     ]

@@ -140,4 +140,4 @@ def test_a_convolution_of_a_map_is_a_product_of_its_places(taps, unfolds):
     (call,) = calls(got, operators.LINEAR)
     rows, columns = (9, 7) if taps == (1, 1) else (5, 6)
     assert operators.shape_of(call.args[0]) == [2, rows, columns, 4 * taps[0] * taps[1]]
-    assert len(calls(got, "relax.call_tir")) == unfolds
+    assert len(calls(got, operators.UNFOLD)) == unfolds

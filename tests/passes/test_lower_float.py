@@ -35,7 +35,33 @@ def test_kernels_of_other_operators():
         y = emit(relax.op.nn.softmax(y, axis=-1))
         return relax.op.matmul(y, emit(relax.op.permute_dims(x, [0, 1, 3, 2])))
 
-    assert kernels(lowered([x], body)) == ["attention", "softmax", "matmul"]
+    assert kernels(lowered([x], body)) == ["attention", "softmax", "transpose", "matmul"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "turned"),
+    [
+        ((2, 6, 5), (0, 2, 1), [2, 6, 5]),
+        ((6, 5), None, [1, 6, 5]),
+        ((2, 1, 6, 5), (0, 3, 1, 2), [2, 6, 5]),
+        ((4, 5, 6), (2, 0, 1), [1, 20, 6]),
+        ((1, 6, 5, 7), (2, 3, 0, 1), [1, 6, 35]),
+        ((2, 3, 4, 5), (0, 2, 1, 3), None),  # rows stay whole: a copy of them
+        ((4, 5, 6), (2, 1, 0), None),
+        ((8, 3), (1, 0), None),  # too narrow
+        ((1, 8, 1), (0, 2, 1), None),  # nothing moves
+    ],
+)
+def test_transpositions_of_matrices(shape, axes, turned):
+    x = var("x", *shape)
+    before = module([x], lambda emit: relax.op.permute_dims(x, axes))
+    got = LowerFloat(targets.get("x86-64-v4"))(before)
+    if turned is None:
+        assert_same(got, before)
+        return
+    assert kernels(got) == ["transpose"]
+    (call,) = calls(got, "relax.call_tir")
+    assert [int(size) for size in call.args[1][0].ty.shape] == turned
 
 
 def test_tanh_gelu_and_silu_however_it_is_spelled():
