@@ -17,6 +17,7 @@ BOUNDS: dict[tuple[str, str], tuple[str, dict[int, float]]] = {
     ("resemblyzer", "cosine"): ("least", {8: 0.998, 4: 0.985, 3: 0.95, 2: 0.8}),
     ("resemblyzer", "eer"): ("most", {4: 7.6}),
     ("minilm", "module"): ("near", {4: 1.0}),
+    ("imgfocus", "picture"): ("near", {4: 1.0}),
 }
 #: The loss over that of the best rival at equal bytes, geometric mean over the networks.
 MOST_OF_RIVALS, RIVALLED_BITS = 0.8, (4, 3)

@@ -166,11 +166,13 @@ class _Body:
         self._steps.append((node, step))
 
     def _plain(self, node: Node) -> None:
+        known = find(node)
+        assert known is not None
         for place, name in enumerate(node.inputs):
             constant = self._constants.get(name)
             small = isinstance(constant, np.ndarray) and is_small(constant)
-            if constant is not None and not small and place not in find(node).host:  # type: ignore[union-attr]
-                self._paths.tensor(name, constant)
+            if constant is not None and not small and place not in known.host:
+                self._paths.tensor(name, constant, place not in known.statistics)
         module = self._paths.add(node.name, _Step(node))
 
         def step(env: dict[str, Any]) -> tuple[Any, ...]:
@@ -286,14 +288,14 @@ class _Paths:
         parent.add_module(last, module)
         return module
 
-    def tensor(self, name: str, constant: Constant) -> Tensor:
-        """A constant as a parameter, or a buffer if it holds no floats."""
+    def tensor(self, name: str, constant: Constant, learnt: bool = True) -> Tensor:
+        """A constant as a parameter, or a buffer if it was not learnt or holds no floats."""
         if id(constant) not in self._tensors:
             array = constant.dense() if isinstance(constant, Lookup) else constant
             value = from_numpy(array)
             path = self._free(name)
             parent, last = self._parent(path)
-            if value.is_floating_point():
+            if learnt and value.is_floating_point():
                 parent.register_parameter(last, nn.Parameter(value))
             else:
                 parent.register_buffer(last, value)

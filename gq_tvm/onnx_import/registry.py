@@ -55,11 +55,13 @@ class Operator:
             values.
         host: Which inputs it wants as `values.Host`: sizes, axes and the like.
         either: Whether it takes the other inputs as they come, tensors or `values.Host`.
+        statistics: Which inputs were counted in training, not learnt: constants are buffers.
     """
 
     function: Function
     host: frozenset[int] = frozenset()
     either: bool = False
+    statistics: frozenset[int] = frozenset()
 
 
 OPERATORS: dict[tuple[str, str], Operator] = {}
@@ -67,13 +69,19 @@ ON_HOST: dict[str, Function] = {}
 
 
 def operator(
-    *names: str, host: tuple[int, ...] = (), either: bool = False, domain: str = STANDARD
+    *names: str,
+    host: tuple[int, ...] = (),
+    either: bool = False,
+    statistics: tuple[int, ...] = (),
+    domain: str = STANDARD,
 ) -> Callable[[Function], Function]:
     """Register a function as operators."""
 
     def register(function: Function) -> Function:
         for name in names:
-            OPERATORS[domain, name] = Operator(function, frozenset(host), either)
+            OPERATORS[domain, name] = Operator(
+                function, frozenset(host), either, frozenset(statistics)
+            )
         return function
 
     return register

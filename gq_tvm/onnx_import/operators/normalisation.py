@@ -11,7 +11,7 @@ from torch.nn import functional
 from gq_tvm.onnx_import.registry import MICROSOFT, Node, operator
 
 
-@operator("BatchNormalization")
+@operator("BatchNormalization", statistics=(3, 4))
 def _batch_norm(
     node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor:
