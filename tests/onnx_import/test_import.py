@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from gq_tvm import compile as compile_command
 from gq_tvm import compress, frontend
 from gq_tvm.errors import Error
+from gq_tvm.exported import as_module
 from gq_tvm.onnx_import import Options, graph_file, read
 from gq_tvm.onnx_import.module import GraphModule
 
@@ -265,6 +266,26 @@ def test_a_file_is_compressed_compiled_and_verified(tmp_path, monkeypatch, capsy
     argv = ["model.onnx", "-o", "model.gq", "--size", "time=3", "--no-compare", "--verify"]
     assert compile_command.main(argv) == 0
     assert "no codebook layer" in capsys.readouterr().err
+
+
+def test_a_model_with_a_batch_norm_can_learn(tmp_path):
+    constants = {
+        "conv.weight": f(96, 32, 1),
+        **{f"norm.{name}": f(96) for name in ("weight", "bias", "mean")},
+        "norm.variance": np.abs(f(96)) + 0.1,
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", *list(constants)[1:]], ["y"]),
+    ]
+    proto = model(nodes, [value("x", ["batch", 32, 8])], ["y"], constants)
+    program = read(save(proto, tmp_path), Options(compare=False))
+    net = as_module({"main": program})
+    assert {"norm.mean", "norm.variance"} <= {name for name, _ in net.named_buffers()}
+    x = f(8, 32, 8)
+    got = net(torch.from_numpy(x))
+    got.sum().backward()
+    np.testing.assert_allclose(got.detach().numpy(), reference(proto, {"x": x})[0], atol=1e-5)
 
 
 def test_numbers_of_four_bits_are_read(tmp_path):
