@@ -100,7 +100,7 @@ def _watched(net: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         watch: Any = None
         if isinstance(module, nn.Linear):
             watch = _linear
-        elif isinstance(module, nn.Conv1d):
+        elif isinstance(module, nn.Conv1d | nn.Conv2d):
             watch = _convolution
         elif isinstance(module, nn.LSTM):
             watch = _lstm
@@ -124,9 +124,9 @@ def _linear(module: nn.Linear, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "weight", x.reshape(-1, module.in_features)
 
 
-def _convolution(module: nn.Conv1d, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-    padding = int(module.padding[0])
-    rows = unfold(x, module.kernel_size, module.stride, [padding], module.dilation)
+def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    padding = [int(one) for one in module.padding]
+    rows = unfold(x, module.kernel_size, module.stride, padding, module.dilation)
     yield "weight", rows.reshape(-1, prod(module.weight.shape[1:]))
 
 
