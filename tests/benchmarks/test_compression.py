@@ -103,6 +103,20 @@ def test_inputs_of_a_recurrent_layer_are_its_states():
     torch.testing.assert_close(met[".weight_hh_l0"][0], states.reshape(-1, 5))
 
 
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3, padding=1), (2, 4, 9)),
+        (nn.Conv2d(3, 5, (2, 4), stride=(2, 4), padding=(1, 0)), (2, 3, 8, 12)),
+    ],
+)
+def test_inputs_of_a_convolution_are_what_each_output_reads(net: Any, shape: tuple[int, ...]):
+    with layers._watched(net) as met, torch.no_grad():
+        y = net(torch.randn(shape)).flatten(2).transpose(1, 2)
+    got = met[".weight"][0] @ net.weight.detach().flatten(1).T + net.bias.detach()
+    torch.testing.assert_close(got, y.reshape(len(got), -1))
+
+
 @pytest.mark.parametrize("activation", ["fp32", "int8"])
 def test_rounded_weights_stand_in_the_same_network(setting, activation):
     model = Tiny(setting.folders)

@@ -28,7 +28,8 @@ _PICTURES = {
 _SIZE, _BATCH = 224, 2  # pixels of a side that the network takes, and crops of a call
 _CALIBRATION, _EVALUATION = 2, 16  # crops of a picture
 _SHARE = 0.5  # of the shorter side of a half picture, which a crop's side is
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as the package has them
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # as the package has them
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 _TOKENS, _WIDTH = "/backbone/layernorm/Add_1_output_0", 384  # the transformer's result
 _BLOCK = 8  # pixels of a side over which the map is averaged
 
@@ -137,5 +138,5 @@ def _run(net: nn.Module, crops: Tensor) -> Floats:
 def _pixels(picture: Any, x: int, y: int, side: int) -> Floats:
     """A square of a picture f32 [3, 224, 224], as the network takes it."""
     crop = picture.resize((_SIZE, _SIZE), box=(x, y, x + side, y + side), resample=3)  # bicubic
-    scaled = (np.asarray(crop, np.float32) / 255 - np.float32(_MEAN)) / np.float32(_DEVIATION)
+    scaled = (np.asarray(crop, np.float32) / 255 - _MEAN) / _DEVIATION
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
