@@ -72,7 +72,9 @@ def check_operators(program: ExportedProgram, name: str, known: Collection[str])
     missing: dict[str, list[fx.Node]] = {}
     for node in program.graph.nodes:
         if node.op == "call_function" and node.target.__name__ not in known:
-            missing.setdefault(str(node.target), []).append(node)
+            operator = isinstance(node.target, torch._ops.OpOverload)
+            named = str(node.target) if operator else node.target.__name__
+            missing.setdefault(named, []).append(node)
     if missing:
         listed = "; ".join(f"{op} {_places(nodes)}" for op, nodes in missing.items())
         raise Error(

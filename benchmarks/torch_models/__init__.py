@@ -1,0 +1,1 @@
+"""PyTorch models of other packages: which are compressed, exported, compiled and agree."""
