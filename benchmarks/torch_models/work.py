@@ -22,6 +22,7 @@ from benchmarks.torch_models.listed import ROWS, Row
 from gq_tvm import quantize
 
 BITS = 4
+_MOVED = 1 + 1e-6  # by which inputs are multiplied
 
 
 def measure(row: Row, folder: Path | None = None) -> dict[str, Any]:
@@ -54,6 +55,8 @@ def _measure(row: Row, folder: Path | None, told: dict[str, Any]) -> None:
     told["weights"], told["left"] = len(weights), sum(one.bits > 8 for one in weights)
     told["stage"] = "run in PyTorch"
     wanted = _tensors(small(*others))
+    moved = _tensors(small(*(one * _MOVED if one.is_floating_point() else one for one in others)))
+    told["moved"] = max(_error(*pair) for pair in zip(_arrays(moved), wanted, strict=True))
     told["stage"] = "export"
     program = torch.export.export(small, inputs)
     told["stage"], begun = "compile", time.monotonic()
@@ -66,7 +69,7 @@ def _measure(row: Row, folder: Path | None, told: dict[str, Any]) -> None:
         net = gq_tvm.load(path)
         told["stage"] = "run"
         got = net(*(one.contiguous().numpy() for one in others))
-        got = [np.array(one) for one in (got if isinstance(got, tuple | list) else (got,))]
+        got = [np.array(one) for one in _tensors(got)]
     told["ratio"] = 4 * sum(one.numel() for one in model.parameters()) / sum(files)
     told["stage"] = "compare"
     told["error"] = max(_error(*pair) for pair in zip(got, wanted, strict=True))
@@ -82,8 +85,12 @@ def _why_not_exported(model: nn.Module, inputs: tuple[Tensor, ...]) -> str | Non
     return None
 
 
-def _tensors(outputs: Any) -> list[Tensor]:
+def _tensors(outputs: Any) -> list[Any]:
     return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+
+
+def _arrays(tensors: list[Tensor]) -> list[Any]:
+    return [one.numpy() for one in tensors]
 
 
 def _error(got: Any, wanted: Tensor) -> float:
