@@ -11,9 +11,12 @@ from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
 from gq_tvm.ops.checks_recurrent import LAYERS
+from gq_tvm.passes.convolution_windows import windows_of
 from gq_tvm.passes.operators import (
     PACKED,
+    UNFOLD,
     attributes,
+    axes_of,
     is_operator,
     known,
     shape_of,
@@ -28,6 +31,7 @@ from gq_tvm.schedules.cpu.depthwise import Depthwise, depthwise
 from gq_tvm.schedules.cpu.float_ops import lanes_of
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.scalar import direct
+from gq_tvm.schedules.windows import Windows
 from gq_tvm.targets import Target
 
 
@@ -58,18 +62,20 @@ class LowerCodebook(ModulePass):
     ) -> relax.Expr:
         (choice,) = self._choices(at)
         x, *operands = call.args
-        flat = _flat_rows(rewriter, x, shape[1])
+        read, windows = _windows(rewriter, x)
+        if windows is None:
+            read = _flat_rows(rewriter, x, shape[1])
         epilogue = Epilogue.parse(at["epilogue"])
         kernel = self._kernels.get(
             rewriter,
-            ("linear", choice, epilogue),
-            lambda: choice.family.linear(choice, epilogue, self._parallel(choice)),
+            ("linear", choice, epilogue, windows),
+            lambda: choice.family.linear(choice, epilogue, self._parallel(choice), windows),
         )
-        outputs = [shape_of(flat)[0], choice.product.outputs]
-        if epilogue.residual and flat is not x:
+        outputs = [volume(shape_of(x)[:-1]), choice.product.outputs]
+        if epilogue.residual and read is not x:
             operands[-1] = rewriter.emit(relax.op.reshape(operands[-1], outputs))
-        y = self._call(rewriter, at, kernel, [flat, *operands], [outputs])
-        return relax.op.reshape(y, call.ty.shape) if flat is not x else y
+        y = self._call(rewriter, at, kernel, [read, *operands], [outputs])
+        return relax.op.reshape(y, call.ty.shape) if read is not x else y
 
     def _recurrent(
         self, rewriter: CallRewriter, call: relax.Call, at: dict[str, Any], shape: tuple[int, ...]
@@ -162,6 +168,15 @@ def _product(at: dict[str, Any], shape: tuple[int, ...]) -> Product:
     names = ("bits", "group", "tables", "scale_type", "zero_type", "outliers")
     form = {key: at[key] for key in names}
     return Product(shape[0], prod(shape[1:]), activation="fp32", zero=bool(at["zero"]), **form)
+
+
+def _windows(rewriter: CallRewriter, x: relax.Expr) -> tuple[relax.Expr, Windows | None]:
+    """What is unfolded along one axis to `x`, f32 [B, C, 1, T], and how; `x` if it is not."""
+    value = rewriter.builder_.lookup_binding(x) if isinstance(x, relax.Var) else None
+    if not is_operator(value, UNFOLD) or len(axes_of(value)) > 1:
+        return x, None
+    windows, shape, _ = windows_of(value)
+    return rewriter.emit(relax.op.reshape(value.args[0], shape)), windows
 
 
 def _flat_rows(rewriter: CallRewriter, x: relax.Expr, k: int) -> relax.Expr:

@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst, IRModule
 
+from gq_tvm.passes.convolution_windows import windows_of
 from gq_tvm.passes.operators import (
     CONVOLUTION,
     UNFOLD,
@@ -31,16 +32,16 @@ from gq_tvm.passes.relax_tools.rewriter import CallRewriter, ModulePass
 from gq_tvm.schedules.cpu.float_ops import lanes_of, registers_of
 from gq_tvm.schedules.cpu.float_ops.activation import activation
 from gq_tvm.schedules.cpu.float_ops.attention import Attention, attention
-from gq_tvm.schedules.cpu.float_ops.convolution import Axis, Convolution, convolution
+from gq_tvm.schedules.cpu.float_ops.convolution import Convolution, convolution
 from gq_tvm.schedules.cpu.float_ops.layer_norm import layer_norm
 from gq_tvm.schedules.cpu.float_ops.matmul import matmul
 from gq_tvm.schedules.cpu.float_ops.softmax import softmax
 from gq_tvm.schedules.cpu.float_ops.transposition import transpose
-from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding, unfold
+from gq_tvm.schedules.cpu.float_ops.unfold import unfold
 from gq_tvm.schedules.epilogue import Epilogue
+from gq_tvm.schedules.windows import Axis
 from gq_tvm.targets import Target
 
-_OF_AXIS = ("taps", "stride", "dilation", "left")
 _FEWEST = 4  # rows or columns of a matrix that is worth being turned in squares
 _ACTIVATIONS = {"relax.nn.silu": "silu", "relax.nn.gelu": "gelu", "relax.tanh": "tanh"}
 
@@ -206,18 +207,9 @@ class _Rules:
     def _unfold(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         if not is_operator(call, UNFOLD):
             return None
-        at, x, out, axes = attributes(call), *map(shape_of, (call.args[0], call)), axes_of(call)
-        sizes = [
-            Axis(known(size), known(size_out), *(one[k] for k in _OF_AXIS))
-            for size, size_out, one in zip(x[2:], out[1:], axes, strict=False)
-        ]
-        missing = [1] * (2 - len(axes))  # the axis that a convolution of one has not
-        rows, columns = [Axis(1, 1) for _ in missing] + sizes
-        right = axes[-1]["right"]
-        of = Unfolding(known(x[0]), x[1], at["first"], at["channels"], rows, columns, right)
+        of, shape, out = windows_of(call)
         kernel = self.kernels.get(rewriter, ("unfold", of), lambda: unfold(self.lanes, of))
-        shape, written = [*x[:2], *missing, *x[2:]], [out[0], *missing, *out[1:]]
-        return _call(rewriter, kernel, call, list(call.args), [shape], written)
+        return _call(rewriter, kernel, call, list(call.args), [shape], out)
 
     def _transpose(self, rewriter: CallRewriter, call: relax.Call) -> relax.Expr | None:
         if not is_operator(call, "relax.permute_dims") or isinstance(call.args[0], GenericConst):

@@ -21,6 +21,7 @@ from gq_tvm.ops.checks import kept_as
 from gq_tvm.ops.weight import Weight
 from gq_tvm.schedules.epilogue import Epilogue
 from gq_tvm.schedules.schedule import Knob, Schedule
+from gq_tvm.schedules.windows import Windows
 from gq_tvm.targets import Target
 
 #: ``relax.OpPatternKind`` of a finished kernel: no fusion pass looks inside.
@@ -237,13 +238,18 @@ class Family(ABC):
 
     @abstractmethod
     def linear(
-        self, choice: Choice, epilogue: Epilogue | None = None, parallel: bool = False
+        self,
+        choice: Choice,
+        epilogue: Epilogue | None = None,
+        parallel: bool = False,
+        windows: Windows | None = None,
     ) -> tirx.PrimFunc:
         """The kernel of ``y = residual + scale * activation(x W^T + bias)``.
 
         Its arguments: x f32 [m, K], the operands, bias f32 [Np], residual f32 [m, outputs] if the
         epilogue has one, y f32 [m, outputs] (output). No epilogue stores ``x W^T + bias``.
-        `parallel` lets it use the runtime's threads.
+        `parallel` lets it use the runtime's threads. With `windows`, along one axis, x is f32
+        [B, C, 1, T] and its windows are the rows.
         """
 
     def recurrent(

@@ -24,6 +24,7 @@ from gq_tvm.schedules.epilogue import Epilogue, glu_order
 from gq_tvm.schedules.family import Choice, Family, Frames, Product
 from gq_tvm.schedules.levels import Levels, in_order
 from gq_tvm.schedules.schedule import Knob, Schedule
+from gq_tvm.schedules.windows import Windows
 from gq_tvm.targets import Target
 
 
@@ -102,10 +103,14 @@ class VectorFamily(Family):
         return np.pad(bias, (0, self.engine(choice).padded_n - len(bias)))
 
     def linear(
-        self, choice: Choice, epilogue: Epilogue | None = None, parallel: bool = False
+        self,
+        choice: Choice,
+        epilogue: Epilogue | None = None,
+        parallel: bool = False,
+        windows: Windows | None = None,
     ) -> tirx.PrimFunc:
-        product = choice.product
-        return linear(self.engine(choice), product.rows, product.outputs, epilogue, parallel)
+        engine, product = self.engine(choice), choice.product
+        return linear(engine, product.rows, product.outputs, epilogue, parallel, windows)
 
     def _recurrent(
         self, name: str, parts: Sequence[Choice], frames: Frames, parallel: bool

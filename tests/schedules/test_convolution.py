@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.schedules.cpu.float_ops import lanes_of, registers_of
-from gq_tvm.schedules.cpu.float_ops.convolution import Axis, Convolution, convolution
+from gq_tvm.schedules.cpu.float_ops.convolution import Convolution, convolution
+from gq_tvm.schedules.windows import Axis
 
 # Batch, channels, outputs, groups; of each axis size, taps, stride, dilation and padding, of a
 # transposed convolution also the outputs added; whether sizes are known only at run time.

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from helpers.kernel_harness import TARGETS, Kernels, device_for, target
 
 from gq_tvm.schedules.cpu.float_ops import lanes_of
-from gq_tvm.schedules.cpu.float_ops.convolution_axis import Axis
 from gq_tvm.schedules.cpu.float_ops.transposition import transpose
-from gq_tvm.schedules.cpu.float_ops.unfold import Unfolding, unfold
+from gq_tvm.schedules.cpu.float_ops.unfold import unfold
+from gq_tvm.schedules.windows import Axis, Windows
 
 # Batch, rows, columns; whether they are known only at run time.
 MATRICES = [
@@ -64,7 +64,7 @@ def test_transpositions(machine):
         np.testing.assert_array_equal(run(f"f{i}", [x], [want.shape])[0], want)
 
 
-def windows(case: Any) -> tuple[Unfolding, np.ndarray, np.ndarray]:
+def windows(case: Any) -> tuple[Windows, np.ndarray, np.ndarray]:
     """The kernel's shape, an input, and what PyTorch makes of it."""
     batch, whole, first, channels, rows, columns, symbolic = case
     x = torch.randn(batch, whole, rows[0], columns[0], generator=torch.Generator().manual_seed(0))
@@ -79,9 +79,8 @@ def windows(case: Any) -> tuple[Unfolding, np.ndarray, np.ndarray]:
     want = F.unfold(read, taps, dilation, 0, stride).transpose(1, 2).reshape(batch, *out, -1)
     if symbolic:
         axes = [one if one == Axis(1, 1) else replace(one, size=None, out=None) for one in axes]
-    of = Unfolding(
-        None if symbolic else batch, whole, first, channels, axes[0], axes[1], columns[5]
-    )
+    known = None if symbolic else batch
+    of = Windows(known, whole, first, channels, axes[0], axes[1], rows[5], columns[5])
     return of, x.numpy(), want.numpy()
 
 

@@ -8,29 +8,9 @@ from math import gcd
 from typing import Any
 
 from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.windows import Axis
 
 Expr = Any
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis; sizes that are None are known only at run time.
-
-    Attributes:
-        size: Inputs.
-        out: Outputs.
-        taps: Of the kernel.
-        stride: Inputs between outputs; of a transposed convolution, outputs between inputs.
-        dilation: Inputs between taps; of a transposed convolution, outputs.
-        left: Zeros in front; of a transposed convolution, outputs that are cut off there.
-    """
-
-    size: int | None
-    out: int | None
-    taps: int = 1
-    stride: int = 1
-    dilation: int = 1
-    left: int = 0
 
 
 @dataclass(frozen=True)
