@@ -1,17 +1,17 @@
 """Let a codebook kernel do what stands behind it, on sums that are still in registers.
 
 ``relu(codebook_linear(x))`` becomes ``codebook_linear(x, epilogue="relu")`` when nothing else reads
-the sum; likewise sigmoid, tanh, gelu, silu (also spelled ``y * sigmoid(y)``) and the gated linear
-unit of the two halves of the outputs, then a constant factor, then one more summand of the same
-shape, in this order. Convolutions take the functions of one value. Reshapes between are no
-hindrance: they touch no value.
+the sum; likewise sigmoid, tanh, gelu, silu (also spelled ``y * sigmoid(y)``), relu6 and what is
+made of it, hardsigmoid and hardswish, and the gated linear unit of the two halves of the outputs,
+then a constant factor, then one more summand of the same shape, in this order. Convolutions take
+the functions of one value. Reshapes between are no hindrance: they touch no value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 
 import tvm
 from tvm import relax
@@ -40,6 +40,7 @@ _FUNCTIONS = {
     "relax.nn.silu": "silu",
     "relax.nn.gelu": "gelu",
 }
+_SIX = 6.0
 
 
 @tvm.transform.module_pass(opt_level=0)
@@ -110,6 +111,7 @@ def _steps(value: relax.Expr, value_of: Values) -> Iterator[_Step]:
     """What `value` may be: a step behind one variable or, a sum, behind either."""
     if is_operator(value, *_FUNCTIONS) and isinstance(value.args[0], relax.Var):
         yield _Step(value.args[0], activation=_FUNCTIONS[value.op.name])
+    yield from _piecewise_linear(value, value_of)
     if not is_operator(value, "relax.multiply", "relax.add"):
         return
     for one, other in (value.args, reversed(value.args)):
@@ -128,6 +130,53 @@ def _steps(value: relax.Expr, value_of: Values) -> Iterator[_Step]:
                 yield _Step(one, (other,), activation="silu")
             else:
                 yield from _glu(one, gate, other, value_of)
+
+
+def _piecewise_linear(value: relax.Expr, value_of: Values) -> Iterator[_Step]:
+    """relu6, hardsigmoid or hardswish, as far as `value` is one of them."""
+    limited = _limited(value, value_of)
+    if limited is not None:
+        yield _Step(*limited, activation="relu6")
+    if not is_operator(value, "relax.divide") or _scalar(value.args[1]) != _SIX:
+        return
+    opened, product = value.args[0], value_of.get(value.args[0])
+    factors = product.args if is_operator(product, "relax.multiply") else [None]
+    for i, factor in enumerate(factors):
+        gate = opened if factor is None else factors[1 - i]
+        found = _limited(value_of.get(gate), value_of)
+        if found is None:
+            continue
+        moved, between = found
+        of = _less_three(value_of.get(moved))
+        readers = (moved, *between, gate)
+        if of is not None and factor is None:
+            yield _Step(of, readers, activation="hardsigmoid")
+        elif of is not None and of.same_as(factor):
+            yield _Step(of, (*readers, opened), activation="hardswish")
+
+
+def _limited(
+    value: relax.Expr | None, value_of: Values
+) -> tuple[relax.Var, tuple[relax.Var, ...]] | None:
+    """The variable of which `value` is what lies within 0 and 6, and variables between."""
+    low, high, between = -inf, inf, []
+    while is_operator(value, "relax.clip") and isinstance(value.args[0], relax.Var):
+        below, above = (float(one.value) for one in value.args[1:])
+        low, high = max(low, below), min(high, above)
+        between.append(value.args[0])
+        value = value_of.get(value.args[0])
+    if (low, high) != (0, _SIX):
+        return None
+    return between[-1], tuple(between[:-1])
+
+
+def _less_three(value: relax.Expr | None) -> relax.Var | None:
+    """The variable to which `value` adds 3."""
+    if is_operator(value, "relax.add"):
+        for one, other in (value.args, reversed(value.args)):
+            if isinstance(one, relax.Var) and _scalar(other) == _SIX / 2:
+                return one
+    return None
 
 
 def _glu(

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.apart import run_apart
 from gq_tvm.command import command, positive
 
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -57,14 +57,8 @@ def _measured(entry: Any, result: Path, options: argparse.Namespace) -> str:
     """Measure a file in a process of its own; what ended that without a result, or nothing."""
     more = {"compile": not options.no_compile, "fixed": dict(entry.fixed)}
     given = json.dumps({**more, "sizes": dict(entry.sizes)})
-    arguments = ["-m", "benchmarks.onnx_files.work", str(entry.path), str(result), given]
-    try:
-        done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, timeout=options.seconds
-        )
-    except subprocess.TimeoutExpired:
-        return f"took more than {options.seconds} s"
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["ended"])[-1]
+    arguments = [str(entry.path), str(result), given]
+    return run_apart("benchmarks.onnx_files.work", arguments, options.seconds)
 
 
 def _parser() -> argparse.ArgumentParser:

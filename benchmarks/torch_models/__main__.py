@@ -11,12 +11,12 @@ not beside it: unpack its wheel into a folder of its own and give that as --unpa
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.apart import run_apart
 from gq_tvm.command import command, positive
 
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -46,14 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measured(name: str, path: Path, options: argparse.Namespace) -> str:
     """Measure a model in a process of its own; what ended that without a result, or nothing."""
-    arguments = [sys.executable, "-m", "benchmarks.torch_models.work", name, str(path)]
+    arguments = [name, str(path)]
     if options.unpacked:
         arguments.append(str(options.unpacked.absolute()))
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=options.seconds)
-    except subprocess.TimeoutExpired:
-        return f"took more than {options.seconds} s"
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["ended"])[-1]
+    return run_apart("benchmarks.torch_models.work", arguments, options.seconds)
 
 
 def _parser() -> argparse.ArgumentParser:

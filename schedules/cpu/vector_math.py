@@ -138,6 +138,19 @@ class VectorMath:
         """``max(x, 0)``."""
         return self.maximum(x, self.constant(0.0))
 
+    def relu6(self, x: Expr) -> Expr:
+        """``min(max(x, 0), 6)``."""
+        return self.clamp(x, 0.0, 6.0)
+
+    def hardsigmoid(self, x: Expr) -> Expr:
+        """``relu6(x + 3) / 6``."""
+        return self.relu6(x + self.constant(3.0)) * self.constant(1 / 6)
+
+    def hardswish(self, x: Expr) -> Expr:
+        """``x * relu6(x + 3) / 6`` (Howard et al. 2019, arXiv 1905.02244, section 5.2)."""
+        x = T.bind(x)
+        return x * self.hardsigmoid(x)
+
     def sigmoid(self, x: Expr) -> Expr:
         """``1 / (1 + e^-x)``, to 6e-6 relatively; below -87 it stays at 1.6e-38."""
         return self.constant(1.0) / self.sigmoid_divisor(x)
@@ -195,7 +208,7 @@ class VectorMath:
 
 
 #: Activation functions of one value.
-FUNCTIONS = ("relu", "sigmoid", "tanh", "silu", "gelu")
+FUNCTIONS = ("relu", "relu6", "sigmoid", "hardsigmoid", "tanh", "silu", "hardswish", "gelu")
 
 #: The functions of scalars.
 SCALAR_MATH = VectorMath(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gq_tvm.schedules.cpu.emit import each
+from gq_tvm.schedules.cpu.emit import each, ramp
 from gq_tvm.schedules.cpu.squares import in_squares, turned
 from gq_tvm.schedules.windows import Axis, Windows
 
@@ -46,27 +47,41 @@ class WindowReader:
         The places of a tap lie together in x, the taps of a place in its row: squares of both are
         turned. ``store`` counts places from ``first``.
         """
-        across = self.of.columns
+        down, across = self.of.rows, self.of.columns
 
-        def inside(place: Expr, at: Expr, lanes: int) -> None:
-            taps = [self._tap(b, row, first + place, at + i, lanes, False) for i in range(lanes)]
-            index = at if lanes == 1 else T.ramp(at, 1, lanes)
+        def store_turned(place: Expr, at: Expr, taps: Sequence[Expr]) -> None:
+            index = ramp(at, len(taps))
             for i, vector in enumerate(turned(taps)):
                 store(place + i, index, vector)
 
-        def at_an_edge(place: Expr, at: Expr, lanes: int) -> None:
-            def one(i: Expr, j: Expr) -> None:
-                store(place + i, at + j, self._tap(b, row, first + place + i, at + j, 1, True))
+        def inside(place: Expr, at: Expr, lanes: int) -> None:
+            taps = [self._tap(b, row, first + place, at + i).load(lanes) for i in range(lanes)]
+            store_turned(place, at, list(map(T.bind, taps)))
 
-            each(lanes, lambda i: each(lanes, lambda j: one(i, j)))
+        def at_an_edge(place: Expr, at: Expr, lanes: int) -> None:
+            square = T.alloc_buffer((lanes, lanes), "float32")
+
+            def line(i: Expr) -> None:
+                tap = self._tap(b, row, first + place, at + i)
+                with T.If(tap.inside(lanes)):
+                    with T.Then():
+                        T.buffer_store(square, tap.load(lanes), [i, ramp(0, lanes)])
+                    with T.Else():
+                        each(
+                            lanes, lambda lane: T.buffer_store(square, tap.checked(lane), [i, lane])
+                        )
+
+            each(lanes, line)
+            store_turned(place, at, [T.bind(square[i, ramp(0, lanes)]) for i in range(lanes)])
 
         def square(place: Expr, at: Expr, lanes: int) -> None:
-            if not self.of.right and not across.left:
+            if not self.of.right and not across.left and down == Axis(1, 1):
                 inside(place, at, lanes)
                 return
             begin = (first + place) * across.stride - across.left
             reach = (lanes - 1) * across.stride + (across.taps - 1) * across.dilation
-            with T.If(tirx.all(begin >= 0, begin + reach < self._width)):
+            there = [begin >= 0, begin + reach < self._width, *self._above_and_below(row)]
+            with T.If(tirx.all(*there)):
                 with T.Then():
                     inside(place, at, lanes)
                 with T.Else():
@@ -74,22 +89,54 @@ class WindowReader:
 
         in_squares(self.lanes, count, self.of.width, square)
 
-    def _tap(self, b: Expr, row: Expr, place: Expr, at: Expr, lanes: int, checked: bool) -> Expr:
-        """Element ``at`` of the rows of ``lanes`` places; within x unless that is checked."""
+    def _above_and_below(self, row: Expr) -> list[Expr]:
+        """That all taps of a row of places are within the rows of x."""
+        down = self.of.rows
+        if down == Axis(1, 1):
+            return []
+        begin = row * down.stride - down.left
+        return [begin >= 0, begin + (down.taps - 1) * down.dilation < self._height]
+
+    def _tap(self, b: Expr, row: Expr, place: Expr, at: Expr) -> _Tap:
+        """What element ``at`` of the rows of some places is, from ``place`` on."""
         down, across = self.of.rows, self.of.columns
         line, number = tirx.floordiv(at, across.taps), tirx.floormod(at, across.taps)
         channel, tap = tirx.floordiv(line, down.taps), tirx.floormod(line, down.taps)
         source = T.bind(row * down.stride + tap * down.dilation - down.left)
         begin = T.bind(place * across.stride + number * across.dilation - across.left)
-        index = begin if lanes == 1 else T.ramp(begin, across.stride, lanes)
-        there = [begin >= 0, begin < self._width] if checked else []
-        if down != Axis(1, 1):
-            there += [source >= 0, source < self._height]
-        value = self._x[b, channel + self.of.first, source, index]
-        if not there:
-            return T.bind(value)
-        zero = T.float32(0) if lanes == 1 else T.broadcast(T.float32(0), lanes)
-        return T.bind(T.if_then_else(tirx.all(*there), value, zero))
+        there = [] if down == Axis(1, 1) else [source >= 0, source < self._height]
+        line = T.bind(channel + self.of.first)
+        return _Tap(self._x, [b, line, source], begin, across.stride, self._width, there)
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """A tap of places in a row: elements ``begin``, ``begin + stride`` and on of a line of x."""
+
+    x: Any
+    line: list[Expr]
+    begin: Expr
+    stride: int
+    width: Expr
+    there: list[Expr]
+
+    def load(self, lanes: int) -> Expr:
+        """Those of ``lanes`` places, all within x."""
+        return self.x[(*self.line, self._at(lanes))]
+
+    def _at(self, lanes: int) -> Expr:
+        return self.begin if lanes == 1 else T.ramp(self.begin, self.stride, lanes)
+
+    def inside(self, lanes: int) -> Expr:
+        """Whether they are."""
+        last = self.begin + (lanes - 1) * self.stride
+        return tirx.all(*self.there, self.begin >= 0, last < self.width)
+
+    def checked(self, lane: Expr) -> Expr:
+        """That of one place, 0 outside."""
+        at = self.begin + lane * self.stride
+        inside = tirx.all(*self.there, at >= 0, at < self.width)
+        return T.if_then_else(inside, self.x[(*self.line, at)], T.float32(0))
 
 
 def _places(size: Expr, axis: Axis, behind: int) -> Expr:

@@ -38,6 +38,50 @@ def test_silu_spelled_as_a_product(gate_first):
     assert_same(FuseEpilogue()(module([x], spelled)), after)
 
 
+def limited(y, emit=None):
+    """Within 0 and 6, in one step or, as torch.export has it, in two."""
+    if emit is None:
+        return relax.op.clip(y, 0, 6)
+    return relax.op.clip(emit(relax.op.clip(y, 0, float("inf"))), -float("inf"), 6)
+
+
+SIX, THREE = relax.const(6.0, "float32"), relax.const(3.0, "float32")
+
+
+@pytest.mark.parametrize("in_two", [True, False])
+@pytest.mark.parametrize("name", ["relu6", "hardsigmoid", "hardswish"])
+def test_piecewise_linear_functions(name, in_two):
+    x = var("x", 2, 10)
+
+    def spelled(emit):
+        y = emit(linear(x, 6, 10))
+        moved = y if name == "relu6" else emit(relax.op.add(y, THREE))
+        gate = limited(moved, emit if in_two else None)
+        if name == "relu6":
+            return gate
+        gate = emit(gate)
+        if name == "hardswish":
+            gate = emit(relax.op.multiply(y, gate))
+        return relax.op.divide(gate, SIX)
+
+    after = module([x], lambda emit: linear(x, 6, 10, epilogue=name))
+    assert_same(FuseEpilogue()(module([x], spelled)), after)
+
+
+def test_what_is_none_of_them():
+    x, other = var("x", 2, 10), var("y", 2, 6)
+
+    def spelled(emit):
+        y = emit(linear(x, 6, 10))
+        gate = emit(limited(emit(relax.op.add(y, THREE))))
+        return relax.op.divide(emit(relax.op.multiply(other, gate)), SIX)  # y does not come back
+
+    before = module([x, other], spelled)
+    assert_same(FuseEpilogue()(before), before)
+    wide = module([x], lambda emit: relax.op.clip(emit(linear(x, 6, 10)), 0, 5))
+    assert_same(FuseEpilogue()(wide), wide)
+
+
 def test_through_a_reshape():
     x = var("x", 6, 10)
 

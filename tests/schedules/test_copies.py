@@ -75,7 +75,7 @@ def windows(case: Any) -> tuple[Windows, np.ndarray, np.ndarray]:
     ):
         out.append((padded - dilation * (taps - 1) - 1) // stride + 1)
         axes.append(Axis(size, out[-1], taps, stride, dilation, left))
-    taps, stride, dilation = ([one[i] for one in (rows, columns)] for i in (1, 2, 3))
+    taps, stride, dilation = ((rows[i], columns[i]) for i in (1, 2, 3))
     want = F.unfold(read, taps, dilation, 0, stride).transpose(1, 2).reshape(batch, *out, -1)
     if symbolic:
         axes = [one if one == Axis(1, 1) else replace(one, size=None, out=None) for one in axes]

@@ -84,6 +84,9 @@ def test_activations_keep_their_digits_at_every_magnitude(machine):
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "silu": lambda x: x / (1 + np.exp(-x)),
         "relu": lambda x: np.maximum(x, 0),
+        "relu6": lambda x: np.clip(x, 0, 6),
+        "hardsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+        "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
         "gelu": lambda x: x * np.vectorize(NormalDist().cdf)(x),
     }
     assert set(wanted) == set(FUNCTIONS)

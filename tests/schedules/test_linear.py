@@ -190,7 +190,8 @@ def test_rows_that_are_zero_tiny_or_not_finite(where, emulated):
 
 ALL = ("x86-64-v4", "x86-64", "cortex-a76")
 EPILOGUES = [
-    "relu", "sigmoid", "tanh", "silu", "gelu", "glu", "scale=-0.25", "residual",
+    "relu", "relu6", "sigmoid", "hardsigmoid", "tanh", "silu", "hardswish", "gelu", "glu",
+    "scale=-0.25", "residual",
     "silu scale=0.5 residual", "glu scale=3.0 residual",
 ]  # fmt: skip
 
@@ -203,7 +204,10 @@ def apply(epilogue, a, residual):
     y = {
         "": a,
         "relu": np.maximum(a, 0),
+        "relu6": np.clip(a, 0, 6),
         "sigmoid": sigmoid,
+        "hardsigmoid": np.clip(a + 3, 0, 6) / 6,
+        "hardswish": a * np.clip(a + 3, 0, 6) / 6,
         "tanh": np.tanh(a),
         "silu": a * sigmoid,
         "gelu": a * np.vectorize(NormalDist().cdf)(a),

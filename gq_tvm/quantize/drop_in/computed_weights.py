@@ -52,7 +52,9 @@ def computed(layer: nn.Module) -> dict[str, tuple[nn.Parameter, str]]:
             module.training = training
     if (turns := turning(layer, plain_class(layer))) is not None:
         by = f"{plain_class(layer).__name__}'s layout"
-        weight, maker = found.get("weight", (layer.weight, by))
+        if "weight" not in found:
+            found["weight"] = layer.get_parameter("weight"), by
+        weight, maker = found["weight"]
         for attribute, value in turns.values(layer, weight.detach()).items():
             found[attribute] = _parameter(value), maker if attribute == "weight" else by
             found[attribute][0].requires_grad_(getattr(layer, attribute).requires_grad)

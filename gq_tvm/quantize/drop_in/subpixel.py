@@ -48,7 +48,7 @@ class SubpixelConv1d(nn.Conv1d):
 def obstacle(layer: nn.ConvTranspose1d) -> str | None:
     """Why a layer is no sub-pixel convolution with a weight of its own."""
     (taps,), (stride,), (dilation,) = layer.kernel_size, layer.stride, layer.dilation
-    (padding,), (more,) = layer.padding, layer.output_padding
+    padding, more = layer.padding[0], layer.output_padding[0]
     assert isinstance(padding, int)
     if layer.groups > 1:
         return "a ConvTranspose1d in groups is not supported"
