@@ -23,7 +23,7 @@ from benchmarks.whole_models.listed import MODELS, Entry
 from gq_tvm import quantize
 
 BITS = 4
-_PLAN = Plan(rounds=9, chunks=2, chunk_us=50_000, warm_us=50_000, cold=0)
+_PLAN = Plan(rounds=9, chunks=2, chunk_us=50_000, warm_us=50_000, cold=1)
 
 
 def measure(entry: Entry) -> dict[str, Any]:

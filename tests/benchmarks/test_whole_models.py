@@ -30,7 +30,7 @@ class TwoOutputs(nn.Module):
 @pytest.mark.native
 def test_a_model_is_compared_and_timed(monkeypatch):
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(work, "_PLAN", Plan(rounds=1, chunks=1, chunk_us=10, warm_us=10, cold=0))
+    monkeypatch.setattr(work, "_PLAN", Plan(rounds=1, chunks=1, chunk_us=10, warm_us=10, cold=1))
     told = work.measure(Entry("it", "It", lambda: (TwoOutputs(), (torch.randn(3, 32),))))
     assert set(told) == set(FIGURES)
     assert told["error"] < 1e-5
