@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.markdown import table
+from benchmarks import page
 from benchmarks.onnx_files.listed import Entry
-from gq_tvm import files
+from benchmarks.page import figure
 
 _MB = 1e6
 _HEADS = (
@@ -48,15 +47,15 @@ def write(
         if (results / f"{entry.name}.json").exists()
     }
     absent = [entry.name for entry in entries if entry.name not in told]
-    lines = [_INTRODUCTION, table(_HEADS, map(_row, told.values()))]
-    if absent:
-        lines += ["", f"Not measured: {', '.join(absent)}."]
-    machine, when = describe(), circumstances
-    versions = ", ".join(f"{name} {one}" for name, one in when["versions"].items())
-    lines += ["", f"{machine['cpu']}, {when['date']}, commit {when['commit']}; {versions}."]
-    files.write_text(folder / "onnx_files.md", "\n".join(lines) + "\n")
-    plain = {"machine": machine, "circumstances": when, "files": told}
-    files.write_text(folder / "onnx_files.json", json.dumps(plain, indent=1) + "\n")
+    page.write(
+        folder / "onnx_files",
+        _INTRODUCTION,
+        _HEADS,
+        map(_row, told.values()),
+        absent,
+        circumstances,
+        {"files": told},
+    )
 
 
 def _row(one: dict[str, Any]) -> list[str]:
@@ -66,14 +65,10 @@ def _row(one: dict[str, Any]) -> list[str]:
         one["package"],
         str(one["nodes"]),
         one.get("refused", "yes"),
-        _figure(one.get("error"), "{:.1e}"),
-        _figure(one.get("compiled_error"), "{:.1e}"),
-        _figure(one.get("compile_seconds"), "{:.1f}"),
-        _figure(one["theirs"] / one["ours"] if "ours" in one else None, "{:.2f}"),
-        _figure(peak and peak / _MB, "{:.0f} MB"),
-        _figure(peak and peak / one["bytes"], "{:.1f}"),
+        figure(one.get("error"), "{:.1e}"),
+        figure(one.get("compiled_error"), "{:.1e}"),
+        figure(one.get("compile_seconds"), "{:.1f}"),
+        figure(one["theirs"] / one["ours"] if "ours" in one else None, "{:.2f}"),
+        figure(peak and peak / _MB, "{:.0f} MB"),
+        figure(peak and peak / one["bytes"], "{:.1f}"),
     ]
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)

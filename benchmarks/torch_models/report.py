@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.markdown import table
+from benchmarks import page
+from benchmarks.page import figure
 from benchmarks.torch_models.listed import ROWS, Row
-from gq_tvm import files
 
 _HEADS = (
     "model",
@@ -54,20 +53,15 @@ def file_name(row: Row) -> str:
 def write(results: Path, folder: Path, circumstances: Mapping[str, Any]) -> None:
     """Write both files into a folder."""
     told = read(results)
-    lines = [_INTRODUCTION, table(_HEADS, (_line(row, one) for row, one in told.items()))]
-    absent = [row.name for row in ROWS if row not in told]
-    if absent:
-        lines += ["", f"Not measured: {'; '.join(absent)}."]
-    versions = ", ".join(f"{name} {one}" for name, one in circumstances["versions"].items())
-    when = f"{circumstances['date']}, commit {circumstances['commit']}"
-    lines += ["", f"{describe()['cpu']}, {when}; {versions}."]
-    files.write_text(folder / "torch_models.md", "\n".join(lines) + "\n")
-    plain = {
-        "machine": describe(),
-        "circumstances": circumstances,
-        "models": {row.name: {"package": row.package, **one} for row, one in told.items()},
-    }
-    files.write_text(folder / "torch_models.json", json.dumps(plain, indent=1) + "\n")
+    page.write(
+        folder / "torch_models",
+        _INTRODUCTION,
+        _HEADS,
+        (_line(row, one) for row, one in told.items()),
+        [row.name for row in ROWS if row not in told],
+        circumstances,
+        {"models": {row.name: {"package": row.package, **one} for row, one in told.items()}},
+    )
 
 
 def _line(row: Row, one: Mapping[str, Any]) -> list[str]:
@@ -80,12 +74,8 @@ def _line(row: Row, one: Mapping[str, Any]) -> list[str]:
         row.package,
         goes,
         left,
-        _figure(one.get("error"), "{:.1e}"),
-        _figure(one.get("moved"), "{:.1e}"),
-        _figure(one.get("seconds"), "{:.0f}"),
-        _figure(one.get("ratio"), "{:.1f}"),
+        figure(one.get("error"), "{:.1e}"),
+        figure(one.get("moved"), "{:.1e}"),
+        figure(one.get("seconds"), "{:.0f}"),
+        figure(one.get("ratio"), "{:.1f}"),
     ]
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)

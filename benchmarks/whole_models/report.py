@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.markdown import table
+from benchmarks import page
 from benchmarks.whole_models.listed import MODELS
 from benchmarks.whole_models.work import BITS
-from gq_tvm import files
 
 _MB = 1e6
 _HEADS = (
@@ -44,15 +42,15 @@ def write(results: Path, folder: Path, circumstances: dict[str, Any]) -> None:
         if (results / f"{entry.name}.json").exists()
     }
     absent = [entry.title for entry in MODELS if entry.name not in told]
-    lines = [_INTRODUCTION, table(_HEADS, map(_row, told.values()))]
-    if absent:
-        lines += ["", f"Not measured: {'; '.join(absent)}."]
-    machine, when = describe(), circumstances
-    versions = ", ".join(f"{name} {one}" for name, one in when["versions"].items())
-    lines += ["", f"{machine['cpu']}, {when['date']}, commit {when['commit']}; {versions}."]
-    files.write_text(folder / "whole_models.md", "\n".join(lines) + "\n")
-    plain = {"machine": machine, "circumstances": when, "models": told}
-    files.write_text(folder / "whole_models.json", json.dumps(plain, indent=1) + "\n")
+    page.write(
+        folder / "whole_models",
+        _INTRODUCTION,
+        _HEADS,
+        map(_row, told.values()),
+        absent,
+        circumstances,
+        {"models": told},
+    )
 
 
 def _row(one: dict[str, Any]) -> list[str]:
