@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import tvm
 from helpers.codebook_models import Linear, compiled, export, frames, relative_error
 from torch import Tensor, nn
+from tvm.tirx import IntImm
 
 from gq_tvm import frontend
 from gq_tvm.runtime.profiling import compare
@@ -16,6 +18,9 @@ CUTS = {
     "from a place on": lambda x, count: x[:, 2:],
     "the last": lambda x, count: x[:, -2:],
     "every second": lambda x, count: x[:, 1::2],
+    "without the last": lambda x, count: x[:, :-1],
+    "within": lambda x, count: x[:, 1:-2],
+    "to a place counted": lambda x, count: x[:, 1 : count + 2],
     "channels": lambda x, count: x[:, :, 4:],
     "everything": lambda x, count: x[:, 0:],
 }
@@ -56,3 +61,8 @@ def test_a_slice_has_the_size_that_it_has():
     sizes = dict(zip(CUTS, module["main"].ret_ty.fields, strict=True))
     assert list(sizes["the new past"].shape) == [2, PAST, WIDTH]
     assert list(sizes["the last"].shape) == [2, 2, WIDTH]
+    (count, *_) = (one for one in module["main"].params[0].ty.shape if not isinstance(one, IntImm))
+    same = tvm.sym.Analyzer().can_prove_equal
+    assert same(sizes["without the last"].shape[1], count + PAST - 1)
+    assert same(sizes["within"].shape[1], count + PAST - 3)
+    assert same(sizes["to a place counted"].shape[1], count + 1)
