@@ -46,7 +46,10 @@ def measure(entry: Entry) -> dict[str, Any]:
         told["bytes"] = sum(files)
         told["float_bytes"] = 4 * sum(one.numel() for one in model.parameters())
         session = _session(model, inputs, Path(work) / "it.onnx")
-        given = dict(zip([one.name for one in session.get_inputs()], arrays, strict=True))
+        there = {one.name for one in session.get_inputs()}  # those that the model reads
+        given = {
+            name: one for name, one in zip(_names(inputs), arrays, strict=True) if name in there
+        }
         runs = {
             "ours": lambda: net(*arrays),
             "onnxruntime": lambda: session.run(None, given),
@@ -60,11 +63,16 @@ def _first(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, tuple | list) else outputs
 
 
+def _names(inputs: tuple[Tensor, ...]) -> list[str]:
+    return [f"x{number}" for number in range(len(inputs))]
+
+
 def _session(model: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Any:
     """ONNX Runtime as its users have it, with the float model, on one thread."""
     import onnxruntime
 
-    torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=17)
+    names = _names(inputs)
+    torch.onnx.export(model, inputs, str(path), input_names=names, dynamo=False, opset_version=17)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
